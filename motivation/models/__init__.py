@@ -1,0 +1,55 @@
+"""Networks by name: our CIFAR ResNets, everything else from timm."""
+
+import difflib
+
+from torch import nn
+
+from motivation.models.cifar_resnet import CIFAR_RESNETS, CifarResNet
+from motivation.pair import Init, Pair
+from motivation.weights_map import MapName
+
+__all__ = ["CIFAR_RESNETS", "CifarResNet", "create_model", "create_pair"]
+
+
+def create_model(name: str, num_classes: int, in_chans: int = 3, **options) -> nn.Module:
+    """A network by name.
+
+    Args:
+        name: ``resnet20``, ``resnet32``, ``resnet44``, ``resnet56``, ``resnet110`` (CIFAR ResNets), or any timm model.
+        num_classes: number of logits.
+        in_chans: channels of the images.
+        options: further arguments of the timm model, such as ``img_size``.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if name in CIFAR_RESNETS:
+        return CIFAR_RESNETS[name](num_classes=num_classes, in_chans=in_chans, **options)
+    import timm
+
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, [*CIFAR_RESNETS, *timm.list_models()], n=3)
+        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise ValueError(f"unknown model {name!r}{hint} Names are {', '.join(CIFAR_RESNETS)} and timm's model names")
+    return timm.create_model(name, num_classes=num_classes, in_chans=in_chans, **options)
+
+
+def create_pair(base: str, motivated: str, num_classes: int, in_chans: int = 3, *,
+                weights_map: MapName = "structural", init: Init = "identity", **options) -> Pair:
+    """Two networks by name, as a `Pair`.
+
+    Args:
+        base: name of the smaller network, see `create_model`.
+        motivated: name of the larger one.
+        num_classes: number of logits of both.
+        in_chans: channels of the images.
+        weights_map: see `Pair`.
+        init: see `Pair`.
+        options: further arguments of both networks.
+
+    Raises:
+        ValueError: unknown name, or a base that does not nest in the motivated network.
+    """
+    small = create_model(base, num_classes, in_chans, **options)
+    large = create_model(motivated, num_classes, in_chans, **options)
+    return Pair(small, large, weights_map=weights_map, init=init)

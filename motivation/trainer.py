@@ -1,0 +1,176 @@
+"""The dual-model loop (paper, Algorithm 1): one network a step, a monitor that scores it, a schedule that decides."""
+
+import math
+from collections.abc import Callable, Iterable
+from time import perf_counter
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from motivation.engine import Engine, Loss
+from motivation.ledger import Ledger, forward_flops
+from motivation.monitors import Monitor, Signal
+from motivation.optimizer_state import SharedState, as_groups, split_groups, start_momentum
+from motivation.pair import Pair, Phase
+from motivation.schedules import Never, Schedule
+
+
+class NonFiniteLoss(ValueError):
+    """A training loss was NaN or infinite; the step's update has already spoiled the weights."""
+
+
+class StepResult(NamedTuple):
+    """What one training step did.
+
+    Attributes:
+        loss: batch loss before the update.
+        phase: the network this step trained.
+        score: the monitor's score after it (NaN: none yet, or no monitor).
+        flops: the step's training FLOPs.
+        lr: learning rate of its first parameter group.
+    """
+
+    loss: float
+    phase: Phase
+    score: float
+    flops: int
+    lr: float
+
+
+class Trainer:
+    """Trains a pair, switching capacity on learning progress; or one network alone.
+
+    A step trains one network, shows the loss to the monitor, gives the score to the schedule, and runs the switch that
+    the schedule decides. Call `end_epoch` after every epoch: the paper contracts there.
+
+    Args:
+        model: a `Pair`, or a single network for classical training (its phase is always ``base``).
+        optimizer: ``params -> torch optimizer``; called once a network.
+        loss: ``(logits, targets) -> scalar``.
+        monitor: turns the training signal into a progress score; a single network may have none.
+        schedule: turns the score into the phase of the next step; without one the pair never expands.
+        groups: ``network -> parameter groups``; default all parameters in one group.
+        engine: how a step is executed; default plain eager steps on the device the model is on.
+
+    Raises:
+        ValueError: a monitor or schedule without a pair, a monitor that needs a signal this trainer cannot give, or an
+            optimizer whose state cannot be carried through the pair's map.
+    """
+
+    def __init__(self, model: Pair | nn.Module, optimizer: Callable[[Iterable], Optimizer], loss: Loss,
+                 monitor: Monitor | None = None, schedule: Schedule | None = None, *,
+                 groups: Callable[[nn.Module], Iterable] | None = None, engine: Engine | None = None):
+        self.model = model
+        self.pair = model if isinstance(model, Pair) else None
+        self.loss = loss
+        self.monitor = monitor
+        self.schedule = schedule or Never()
+        self.engine = engine or Engine()
+        self.ledger = Ledger()
+        self.steps = 0
+        self._forward_flops: dict[tuple, int] = {}
+        groups = groups or nn.Module.parameters
+        if self.pair is None:
+            if schedule is not None or monitor is not None:
+                raise ValueError("a monitor and a schedule switch between two networks; give the trainer a Pair")
+            self.optimizers = [optimizer(as_groups(groups(model)))]
+            start_momentum(self.optimizers[0])
+            self._state = None
+        else:
+            if missing := getattr(monitor, "needs", frozenset()):
+                raise ValueError(f"monitor {type(monitor).__name__} needs {', '.join(sorted(missing))}, which this "
+                                 "trainer cannot give")
+            self.optimizers = [optimizer(params) for params in split_groups(self.pair, groups)]
+            self._state = SharedState(self.pair, *self.optimizers)
+        self.phase: Phase = "base"
+        self._switch(self.schedule.start())
+
+    def network(self, phase: Phase) -> nn.Module:
+        """The network that trains in a phase."""
+        return self.pair.network(phase) if self.pair else self.model
+
+    def step(self, images: Tensor, targets: Tensor) -> StepResult:
+        """Train the active network on one batch, then run the switch that its loss decides.
+
+        Args:
+            images: ``(N, C, H, W)`` on the model's device.
+            targets: ``(N,)`` class indices.
+
+        Raises:
+            NonFiniteLoss: the loss is NaN or infinite.
+        """
+        if self.steps == 0 and self.pair:
+            self.pair.assert_tied()
+        start = perf_counter()
+        phase = self.phase
+        network = self.network(phase)
+        if not network.training:
+            network.train()
+        optimizer = self.optimizers[phase == "motivated"]
+        loss = self.engine.step(network, optimizer, self.loss, images, targets).item()
+        if not math.isfinite(loss):
+            raise NonFiniteLoss(f"the {phase} network's loss is {loss} at step {self.steps}; lower the learning rate "
+                                "or check the images")
+        forward = self._forward(network, images)
+        flops = self.ledger.record(phase, len(images), forward, perf_counter() - start)
+        self.steps += 1
+        score = math.nan
+        if self.monitor is not None:
+            score = self.monitor.observe(Signal(loss, phase, flops))
+        lr = float(optimizer.param_groups[0]["lr"])
+        self._switch(self.schedule.decide(score))
+        return StepResult(loss, phase, score, flops, lr)
+
+    def end_epoch(self) -> None:
+        """Close an epoch: the schedule may switch here (the paper contracts)."""
+        self._switch(self.schedule.end_epoch(self.phase))
+
+    def synchronize(self) -> None:
+        """Bring the network that is not training up to date, before both are evaluated."""
+        if self.pair:
+            self.ledger.bytes_copied += self.pair.synchronize(self.phase)
+
+    def _switch(self, phase: Phase) -> None:
+        if phase == self.phase:
+            return
+        if self.pair is None:
+            raise ValueError(f"the schedule asks for the {phase} network, but there is only one network")
+        parts = (self.pair, self._state)
+        self.ledger.bytes_copied += sum(part.expand() if phase == "motivated" else part.contract() for part in parts)
+        if phase == "base":
+            # Gradients of dormant weights are dead memory.
+            self.optimizers[1].zero_grad(set_to_none=True)
+        self.phase = phase
+
+    def _forward(self, network: nn.Module, images: Tensor) -> int:
+        key = (self.phase, tuple(images.shape[1:]))
+        if key not in self._forward_flops:
+            self._forward_flops[key] = forward_flops(network, key[1])
+        return self._forward_flops[key]
+
+    def state_dict(self) -> dict:
+        """Everything that training carries from one step to the next."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "monitor": self.monitor.state_dict() if self.monitor else None,
+            "schedule": self.schedule.state_dict(),
+            "ledger": self.ledger.state_dict(),
+            "phase": self.phase,
+            "steps": self.steps,
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Restore a state saved by `state_dict`; training then goes on to the bit."""
+        self.model.load_state_dict(state["model"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        if self._state:
+            self._state.tie()
+        if self.monitor:
+            self.monitor.load_state_dict(state["monitor"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.ledger.load_state_dict(state["ledger"])
+        self.phase = state["phase"]
+        self.steps = state["steps"]
