@@ -16,7 +16,7 @@ from motivation.weights_map import Entry, tensor_of
 
 ParameterGroups = list[dict]
 
-# Value of a state tensor before an optimizer's first step, by optimizer and key: what lies outside a slice starts there.
+# Value of a state tensor before the first step, by optimizer and key: what lies outside a slice starts there.
 INITIAL_VALUES: dict[str, dict[str, float]] = {
     "SGD": {"momentum_buffer": 0.0},
     "Adam": {"exp_avg": 0.0, "exp_avg_sq": 0.0, "max_exp_avg_sq": 0.0},

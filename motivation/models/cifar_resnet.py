@@ -38,7 +38,7 @@ class BasicBlock(nn.Module):
         return F.relu(out + x, inplace=True)
 
     def zero_init_last(self) -> None:
-        """Make the block the identity: the last normalisation gives 0, and relu(x + 0) = x for the relu's own output."""
+        """Make the block the identity: its last normalisation gives 0, and relu(x + 0) = x for a relu's own output."""
         nn.init.zeros_(self.bn2.weight)
         nn.init.zeros_(self.bn2.bias)
 
