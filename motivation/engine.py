@@ -1,9 +1,10 @@
 """How one step is executed: device, precision, memory layout."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -89,3 +90,15 @@ class Engine:
         value.backward()
         optimizer.step()
         return value.detach()
+
+    @torch.inference_mode()
+    def predict(self, network: nn.Module, batches: Iterable[Tensor]) -> np.ndarray:
+        """Class probabilities in evaluation mode, float32 ``(images, classes)``.
+
+        Args:
+            network: left in evaluation mode; the next training step sets it back.
+            batches: images ``(N, C, H, W)``.
+        """
+        network.eval()
+        with self.autocast():
+            return torch.cat([network(images).float().softmax(1) for images in batches]).cpu().numpy()

@@ -8,7 +8,7 @@ from motivation.models.cifar_resnet import CIFAR_RESNETS, CifarResNet
 from motivation.pair import Init, Pair
 from motivation.weights_map import MapName
 
-__all__ = ["CIFAR_RESNETS", "CifarResNet", "create_model", "create_pair"]
+__all__ = ["CIFAR_RESNETS", "CifarResNet", "check_name", "create_model", "create_pair"]
 
 
 def create_model(name: str, num_classes: int, in_chans: int = 3, **options) -> nn.Module:
@@ -23,15 +23,24 @@ def create_model(name: str, num_classes: int, in_chans: int = 3, **options) -> n
     Raises:
         ValueError: unknown name.
     """
+    check_name(name)
     if name in CIFAR_RESNETS:
         return CIFAR_RESNETS[name](num_classes=num_classes, in_chans=in_chans, **options)
     import timm
 
+    return timm.create_model(name, num_classes=num_classes, in_chans=in_chans, **options)
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError for a name that is neither ours nor timm's."""
+    if name in CIFAR_RESNETS:
+        return
+    import timm
+
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, [*CIFAR_RESNETS, *timm.list_models()], n=3)
-        hint = f"; did you mean {' or '.join(close)}?" if close else ""
-        raise ValueError(f"unknown model {name!r}{hint} Names are {', '.join(CIFAR_RESNETS)} and timm's model names")
-    return timm.create_model(name, num_classes=num_classes, in_chans=in_chans, **options)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"choose {', '.join(CIFAR_RESNETS)} or a timm model"
+        raise ValueError(f"unknown model {name!r}; {hint}")
 
 
 def create_pair(base: str, motivated: str, num_classes: int, in_chans: int = 3, *,

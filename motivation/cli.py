@@ -1,0 +1,228 @@
+"""The ``motivation`` command. Everything heavy is imported by the subcommand that needs it."""
+
+import argparse
+import os
+import re
+import sys
+from pathlib import Path
+
+DESCRIPTION = "Training that switches model capacity on learning progress (arXiv 2602.21064)."
+CONFIG_MODULE = "motivation.conf"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a subcommand; returns the exit status.
+
+    Args:
+        arguments: the command line without the program's name; default the process's own.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    # Hydra parses what follows `train`, so argparse sees only that the subcommand exists.
+    if arguments[:1] == ["train"]:
+        return _guarded(train, arguments[1:])
+    options = _parser().parse_args(arguments)
+    return _guarded(compare, options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="motivation", description=DESCRIPTION)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("train", help="train one run, or a sweep with -m; see `motivation train --help`",
+                        add_help=False)
+    comparison = commands.add_parser("compare", help="a table and a figure from finished runs",
+                                     description="Compare finished runs: a table on standard output, then the path of "
+                                     "a figure (loss with the motivated intervals shaded; accuracy over FLOPs).")
+    comparison.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="run folder")
+    comparison.add_argument("--figure", type=Path, default=Path("compare.png"), metavar="FILE",
+                            help="where to write the figure, .png, .svg or .pdf (default: %(default)s)")
+    return parser
+
+
+def _guarded(command, *arguments) -> int:
+    """Run a command; a user's mistake becomes one line on stderr and a status that is not 0."""
+    try:
+        return command(*arguments)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`): no error of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except (ValueError, OSError) as error:
+        return _fail(_one_line(error))
+
+
+def _fail(message: str, status: int = 1) -> int:
+    print(f"motivation: error: {message}", file=sys.stderr)
+    return status
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def compare(options: argparse.Namespace) -> int:
+    """``motivation compare RUNS...``."""
+    from motivation.analysis.compare import comparison_table, read_runs
+    from motivation.analysis.figures import draw_comparison, save_figure
+
+    runs = read_runs(options.runs)
+    print(comparison_table(runs))
+    print(save_figure(draw_comparison(runs), options.figure))
+    return 0
+
+
+def train(arguments: list[str]) -> int:
+    """``motivation train [overrides]``: prints the run folder, one line a run."""
+    import hydra
+    from hydra._internal.utils import get_args_parser
+    from hydra.errors import HydraException
+
+    options = get_args_parser().parse_args(arguments)
+    if options.config_path:
+        raise ValueError("--config-path is not supported; add a folder of your own configs with --config-dir")
+    if options.help or options.hydra_help or options.cfg or options.info or options.shell_completion:
+        sys.argv = ["motivation train", *arguments]
+        hydra.main(version_base="1.3", config_path=f"pkg://{CONFIG_MODULE}", config_name="config")(lambda config: None)()
+        return 0
+    try:
+        if options.multirun or "hydra.mode=MULTIRUN" in options.overrides:
+            return _sweep(options)
+        print(_single(options))
+    except HydraException as error:
+        raise ValueError(_explained(error, options)) from error
+    return 0
+
+
+def _single(options: argparse.Namespace) -> Path:
+    """Compose one config and train it; Hydra itself writes nothing."""
+    from hydra.core.hydra_config import HydraConfig
+
+    config = _compose(options, options.overrides)
+    HydraConfig.instance().set_config(config)
+    return _train(config, Path(config.hydra.run.dir))
+
+
+def _compose(options: argparse.Namespace, overrides: list[str]):
+    """The config with Hydra's own part, from conf/ and the folder given with --config-dir."""
+    from hydra import compose, initialize_config_module
+
+    if options.config_dir:
+        folder = Path(options.config_dir).resolve()
+        if not folder.is_dir():
+            raise ValueError(f"--config-dir {options.config_dir}: no such folder")
+        overrides = [f"hydra.searchpath=[file://{folder}]", *overrides]
+    with initialize_config_module(CONFIG_MODULE, version_base="1.3", job_name="train"):
+        return compose(options.config_name or "config", overrides, return_hydra_config=True)
+
+
+def _train(config, path: Path) -> Path:
+    from omegaconf import OmegaConf, open_dict
+    from omegaconf.errors import OmegaConfBaseException
+
+    import motivation.train
+
+    with open_dict(config):
+        config = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+    try:
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ValueError(_one_line(error)) from error
+    return motivation.train.run(plain, path)
+
+
+def _job(config) -> Path:
+    """One job of a sweep; runs in whichever process the launcher chose."""
+    from hydra.core.hydra_config import HydraConfig
+
+    path = Path(HydraConfig.get().runtime.output_dir)
+    try:
+        return _train(config, path)
+    except Exception:
+        # Hydra made the folder before the job was refused: an empty one goes again.
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+        raise
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    """Every job of a multirun; a failed job does not end the others and is named at the end."""
+    from hydra._internal.callbacks import Callbacks
+    from hydra._internal.hydra import Hydra
+    from hydra._internal.utils import create_config_search_path
+    from hydra.core.config_search_path import SearchPathQuery
+    from hydra.core.plugins import Plugins
+    from hydra.core.utils import JobStatus
+    from hydra.types import HydraContext, RunMode
+    from omegaconf import open_dict
+
+    if any(override.lstrip("+~").startswith("hydra.run.dir") for override in options.overrides):
+        raise ValueError("hydra.run.dir names a single run's folder; under -m use hydra.sweep.dir=PATH")
+    search_path = create_config_search_path(f"pkg://{CONFIG_MODULE}")
+    if options.config_dir:
+        search_path.prepend("command-line", f"file://{Path(options.config_dir).resolve()}",
+                            SearchPathQuery(provider="schema"))
+    machinery = Hydra.create_main_hydra2(task_name="train", config_search_path=search_path)
+    config = machinery.compose_config(options.config_name or "config", options.overrides, RunMode.MULTIRUN,
+                                      with_log_configuration=False)
+    with open_dict(config):
+        config.hydra.mode = RunMode.MULTIRUN
+    context = HydraContext(config_loader=machinery.config_loader, callbacks=Callbacks(config))
+    sweeper = Plugins.instance().instantiate_sweeper(config=config, hydra_context=context, task_function=_job)
+    jobs = _remember_jobs(sweeper)
+    try:
+        sweeper.sweep(arguments=list(config.hydra.overrides.task))
+    except Exception:
+        # The sweeper raises the first failure only after all jobs ran; before any ran, the failure is its own.
+        if not jobs:
+            raise
+    failed = [job for job in jobs if job.status != JobStatus.COMPLETED]
+    for job in jobs:
+        if job not in failed:
+            print(job.return_value)
+    for job in failed:
+        print(f"motivation: error: {' '.join(job.overrides)}: {_one_line(job._return_value)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _remember_jobs(sweeper) -> list:
+    """Collect what every launched job returned; the sweeper itself stops at the first failure."""
+    jobs: list = []
+    launch = sweeper.launcher.launch
+
+    def launch_and_remember(*arguments, **keywords):
+        results = launch(*arguments, **keywords)
+        jobs.extend(results)
+        return results
+
+    sweeper.launcher.launch = launch_and_remember
+    return jobs
+
+
+def _explained(error: Exception, options: argparse.Namespace) -> str:
+    """Hydra's refusal of an override in one line, with the key that was probably meant."""
+    import difflib
+
+    from omegaconf import OmegaConf
+
+    message = _one_line(error)
+    if unknown := re.search(r"Could not (?:override|delete) '([^']+)'", message):
+        options = argparse.Namespace(**{**vars(options), "overrides": []})
+        known = list(_keys(OmegaConf.to_container(_compose(options, []))))
+        close = difflib.get_close_matches(unknown[1], known, n=1)
+        hint = f"did you mean {close[0]}?" if close else "`motivation train --cfg job` prints all keys"
+        return f"{unknown[1]}: unknown key; {hint}"
+    if missing := re.search(r"Could not find '([^']+)' Available options in '[^']+': (.*?)(?: Config search path|$)",
+                            message):
+        group, _, option = missing[1].rpartition("/")
+        return f"{group}={option}: no such option; choose one of {', '.join(missing[2].split())}"
+    return message
+
+
+def _keys(config: dict, where: str = ""):
+    """Dotted keys of nested mappings."""
+    for key, value in config.items():
+        path = f"{where}.{key}" if where else str(key)
+        yield path
+        if isinstance(value, dict):
+            yield from _keys(value, path)

@@ -1,0 +1,42 @@
+"""The 1,797 handwritten digits that scikit-learn carries: real images, nothing to download."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from motivation.data.dataset import Dataset, Split, check_shares, split_train
+
+TEST_IMAGES = 360
+SPLIT_SEED = 0
+
+
+@dataclass(frozen=True)
+class Digits:
+    """8 x 8 grey images of ten classes (UCI "Optical Recognition of Handwritten Digits", test part).
+
+    Args:
+        validation: share of the training set kept for model selection.
+        heldout: share of the training set kept for monitors.
+
+    Raises:
+        ValueError: shares outside [0, 1) or that leave nothing to train on.
+    """
+
+    validation: float = 0.2
+    heldout: float = 0.0
+
+    def __post_init__(self):
+        check_shares(self.validation, self.heldout)
+
+    def load(self) -> Dataset:
+        """1,437 training images (validation and held-out split off them) and 360 test images, fixed and stratified."""
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+
+        digits = load_digits()
+        images = np.round(digits.images[..., None] * (255 / 16)).astype(np.uint8)
+        everything = Split(images, digits.target.astype(np.int64))
+        train, test = train_test_split(np.arange(len(everything)), test_size=TEST_IMAGES,
+                                       stratify=everything.labels, random_state=SPLIT_SEED)
+        return split_train(everything.take(np.sort(train)), everything.take(np.sort(test)),
+                           self.validation, self.heldout, SPLIT_SEED)

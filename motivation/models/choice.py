@@ -1,0 +1,73 @@
+"""What conf/model/ can choose: a pair, or one network alone."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from motivation.models import check_name, create_model
+from motivation.pair import Init, Pair
+from motivation.weights_map import MapName
+
+# The motivated network draws its initial weights from a stream of its own: the base's are those of classical training.
+MOTIVATED_STREAM = 1 << 32
+
+
+@dataclass(frozen=True)
+class PairModel:
+    """A base and a motivated network that share weights.
+
+    Args:
+        base: name of the smaller network.
+        motivated: name of the larger one.
+        weights_map: see `motivation.Pair`.
+        init: see `motivation.Pair`.
+        options: further arguments of both networks, such as timm's ``img_size``.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+
+    base: str
+    motivated: str
+    weights_map: MapName = "structural"
+    init: Init = "identity"
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        check_name(self.base)
+        check_name(self.motivated)
+
+    def build(self, num_classes: int, in_chans: int, seed: int) -> Pair:
+        """The pair, its base with the very weights that classical training of this seed starts from."""
+        base = ClassicalModel(self.base, self.options).build(num_classes, in_chans, seed)
+        motivated = ClassicalModel(self.motivated, self.options).build(num_classes, in_chans, seed + MOTIVATED_STREAM)
+        return Pair(base, motivated, weights_map=self.weights_map, init=self.init)
+
+
+@dataclass(frozen=True)
+class ClassicalModel:
+    """One network trained alone, with its native initialisation.
+
+    Args:
+        network: its name.
+        options: further arguments of the network, such as timm's ``img_size``.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+
+    network: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        check_name(self.network)
+
+    def build(self, num_classes: int, in_chans: int, seed: int) -> nn.Module:
+        """The network; its initial weights depend on the seed alone."""
+        torch.manual_seed(seed)
+        return create_model(self.network, num_classes, in_chans, **self.options)
+
+
+BY_NAME = {"pair": PairModel, "classical": ClassicalModel}

@@ -1,0 +1,157 @@
+"""Recipes: optimizer, learning-rate schedule, augmentation, length and batch size, from torch and timm factories."""
+
+import difflib
+import inspect
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from motivation.optimizer_state import fused_if_offered
+
+SCHEDULES = ("cosine", "constant", "step", "multistep", "tanh", "poly")
+
+
+def optimizer_class(name: str) -> Callable[..., Optimizer]:
+    """An optimizer by name: torch's own in lower case (``sgd``, ``adamw``, ``rmsprop``), then timm's registry.
+
+    Raises:
+        ValueError: neither has it.
+    """
+    import timm.optim
+
+    torch_names = {key.lower(): key for key in torch.optim.__all__ if isinstance(getattr(torch.optim, key), type)
+                   and issubclass(getattr(torch.optim, key), Optimizer) and key not in ("Optimizer", "LBFGS")}
+    if name in torch_names:
+        return getattr(torch.optim, torch_names[name])
+    names = [*torch_names, *timm.optim.list_optimizers()]
+    if name not in names:
+        close = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"torch has {', '.join(torch_names)}; timm has more"
+        raise ValueError(f"optimizer.name={name!r} is unknown; {hint}")
+    return timm.optim.get_optimizer_class(name)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a run is trained; the same for both networks of a pair.
+
+    Args:
+        batch_size: images a step.
+        epochs: passes over the training set; give this or ``steps``.
+        steps: optimizer steps; give this or ``epochs``.
+        optimizer: ``name`` and the optimizer's own arguments, such as lr, momentum, weight_decay.
+        schedule: ``name`` of a timm learning-rate schedule, updated every step; ``warmup_epochs`` of linear warm-up,
+            and for step schedules ``decay_epochs`` and ``decay_rate``, for multistep ``decay_milestones`` (epochs).
+        label_smoothing: of the cross-entropy, in [0, 1).
+        crop_padding: black pixels around an image before a random crop to its size; 0 for no crop.
+        flip: mirror half of the images.
+
+    Raises:
+        ValueError: an impossible value, an unknown optimizer or schedule, or an argument it does not take.
+    """
+
+    batch_size: int = 128
+    epochs: int | None = None
+    steps: int | None = None
+    optimizer: dict[str, Any] = field(default_factory=lambda: {"name": "sgd", "lr": 0.1})
+    schedule: dict[str, Any] = field(default_factory=lambda: {"name": "cosine"})
+    label_smoothing: float = 0.0
+    crop_padding: int = 0
+    flip: bool = False
+
+    def __post_init__(self):
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError(f"epochs={self.epochs} and steps={self.steps}: give exactly one of them, the other null")
+        for name in ("batch_size", "epochs", "steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value}: must be at least 1")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing={self.label_smoothing}: must be from 0 to below 1")
+        if self.crop_padding < 0:
+            raise ValueError(f"crop_padding={self.crop_padding}: must be 0 or more pixels")
+        self._check_optimizer()
+        self._check_schedule()
+
+    def _check_optimizer(self) -> None:
+        if not isinstance(self.optimizer.get("name"), str):
+            raise ValueError("optimizer.name is missing; name one, such as sgd or adamw")
+        build = optimizer_class(self.optimizer["name"])
+        taken = [name for name in inspect.signature(build).parameters if name not in ("self", "params")]
+        for name, value in self.optimizer.items():
+            if name == "name":
+                continue
+            if name not in taken:
+                close = difflib.get_close_matches(name, taken, n=1)
+                raise ValueError(f"optimizer.{name}: {self.optimizer['name']} takes no such argument; "
+                                 + (f"did you mean {close[0]}?" if close else f"it takes {', '.join(taken)}"))
+            if isinstance(value, str):
+                raise ValueError(f"optimizer.{name}={value!r}: must be a number or true/false")
+        if not self.optimizer.get("lr", 1.0) > 0:
+            raise ValueError(f"optimizer.lr={self.optimizer['lr']}: must be above 0")
+        try:
+            self.optimizer_factory()([nn.Parameter(torch.zeros(1))])
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"optimizer {self.optimizer['name']}: {error}") from error
+
+    def _check_schedule(self) -> None:
+        numbers = {"warmup_epochs", "warmup_lr", "min_lr", "decay_epochs", "decay_rate"}
+        for name, value in self.schedule.items():
+            if name == "name":
+                if value not in SCHEDULES:
+                    raise ValueError(f"schedule.name={value!r}: choose one of {', '.join(SCHEDULES)}")
+            elif name == "decay_milestones":
+                if not isinstance(value, list | tuple) or not all(isinstance(epoch, int) for epoch in value):
+                    raise ValueError(f"schedule.decay_milestones={value!r}: must be a list of epochs")
+            elif name not in numbers:
+                raise ValueError(f"schedule.{name}: unknown; a schedule takes name, decay_milestones, "
+                                 f"{', '.join(sorted(numbers))}")
+            elif isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+                raise ValueError(f"schedule.{name}={value!r}: must be a number of 0 or more")
+        if "name" not in self.schedule:
+            raise ValueError(f"schedule.name is missing; choose one of {', '.join(SCHEDULES)}")
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Optimizer steps of the whole run."""
+        return self.steps if self.steps is not None else self.epochs * steps_per_epoch
+
+    def total_epochs(self, steps_per_epoch: int) -> int:
+        """Epochs of the whole run, a last partial one counted."""
+        return math.ceil(self.total_steps(steps_per_epoch) / steps_per_epoch)
+
+    def optimizer_factory(self) -> Callable[[Iterable], Optimizer]:
+        """``params -> optimizer``, fused where torch offers it."""
+        arguments = {name: value for name, value in self.optimizer.items() if name != "name"}
+        build = optimizer_class(self.optimizer["name"])
+        return partial(build, **{**fused_if_offered(build), **arguments})
+
+    def loss(self) -> nn.Module:
+        """Cross-entropy of logits ``(N, classes)`` and class indices ``(N,)``."""
+        return nn.CrossEntropyLoss(label_smoothing=self.label_smoothing)
+
+    def learning_rates(self, optimizers: list[Optimizer], steps_per_epoch: int) -> list:
+        """timm schedulers, one an optimizer, all with the same schedule; call ``step_update(step)`` before each step.
+
+        Args:
+            optimizers: of the base and, for a pair, of the motivated network.
+            steps_per_epoch: converts the schedule's epochs to steps.
+        """
+        from timm.scheduler import create_scheduler_v2
+
+        options = dict(self.schedule)
+        for name in ("warmup_epochs", "decay_epochs"):
+            if name in options:
+                options[name] = round(options[name] * steps_per_epoch)
+        if "decay_milestones" in options:
+            options["decay_milestones"] = [epoch * steps_per_epoch for epoch in options["decay_milestones"]]
+        # timm counts in epochs; one "epoch" of one update makes its unit the step.
+        return [create_scheduler_v2(optimizer, sched=options["name"],
+                                    num_epochs=self.total_steps(steps_per_epoch), step_on_epochs=False,
+                                    updates_per_epoch=1, **{k: v for k, v in options.items() if k != "name"})[0]
+                for optimizer in optimizers]
