@@ -63,8 +63,9 @@ def _one_line(error: BaseException) -> str:
 
 def compare(options: argparse.Namespace) -> int:
     """``motivation compare RUNS...``."""
-    from motivation.analysis.compare import comparison_table, read_runs
+    from motivation.analysis.compare import comparison_table
     from motivation.analysis.figures import draw_comparison, save_figure
+    from motivation.analysis.runs import read_runs
 
     runs = read_runs(options.runs)
     print(comparison_table(runs))
@@ -83,7 +84,8 @@ def train(arguments: list[str]) -> int:
         raise ValueError("--config-path is not supported; add a folder of your own configs with --config-dir")
     if options.help or options.hydra_help or options.cfg or options.info or options.shell_completion:
         sys.argv = ["motivation train", *arguments]
-        hydra.main(version_base="1.3", config_path=f"pkg://{CONFIG_MODULE}", config_name="config")(lambda config: None)()
+        show = hydra.main(version_base="1.3", config_path=f"pkg://{CONFIG_MODULE}", config_name="config")
+        show(lambda config: None)()
         return 0
     try:
         if options.multirun or "hydra.mode=MULTIRUN" in options.overrides:
@@ -209,7 +211,7 @@ def _explained(error: Exception, options: argparse.Namespace) -> str:
     if unknown := re.search(r"Could not (?:override|delete) '([^']+)'", message):
         options = argparse.Namespace(**{**vars(options), "overrides": []})
         known = list(_keys(OmegaConf.to_container(_compose(options, []))))
-        close = difflib.get_close_matches(unknown[1], known, n=1)
+        close = difflib.get_close_matches(unknown[1], known, n=1, cutoff=0.75)
         hint = f"did you mean {close[0]}?" if close else "`motivation train --cfg job` prints all keys"
         return f"{unknown[1]}: unknown key; {hint}"
     if missing := re.search(r"Could not find '([^']+)' Available options in '[^']+': (.*?)(?: Config search path|$)",

@@ -53,7 +53,7 @@ class PlainProgress:
         accuracy = "".join(f"  {network} {row[f'{network}/top1']:.2f} %" for network in ("base", "motivated")
                            if row[f"{network}/top1"] is not None)
         return (f"epoch {row['epoch'] + 1}/{self.epochs}  step {steps}/{self.total_steps}  "
-                f"loss {row['train/loss']:.4f}{accuracy}  motivated {row['steps/motivated'] / steps:.1%}  "
+                f"loss {row['train/loss']:.4f}{accuracy}  motivated steps {row['steps/motivated'] / steps:.1%}  "
                 f"{row['budget/flops']:.3g} FLOPs  {row['budget/images'] / row['budget/seconds']:.0f} images/s  "
                 f"ETA {clock(elapsed / steps * (self.total_steps - steps))}")
 

@@ -33,8 +33,8 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             (self.path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
             # Line buffering: a row is the operating system's as soon as it is written, and survives a kill.
-            self._steps = open(self.path / "steps.csv", "w", buffering=1)
-            self._epochs = open(self.path / "epochs.jsonl", "w", buffering=1)
+            self._steps = open(self.path / "steps.csv", "w", buffering=1)  # noqa: SIM115 - open as long as the run
+            self._epochs = open(self.path / "epochs.jsonl", "w", buffering=1)  # noqa: SIM115
         except OSError as error:
             raise ValueError(f"run folder {self.path} cannot be written: {error.strerror}; "
                              "choose another with hydra.run.dir=PATH") from error

@@ -1,1 +1,1 @@
-"""Run folders -> tables, statistics, figures."""
+"""Run folders -> tables, statistics, figures. Nothing here trains."""

@@ -12,15 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from motivation.data.dataset import Split
-
-# Streams of derived randomness: one number a purpose, so that no two draw the same bits.
-ORDER, AUGMENTATION = 0, 1
-
-
-def derived_generator(seed: int, stream: int, *position: int) -> torch.Generator:
-    """A CPU generator whose bits depend on the seed, the purpose and the place in training alone."""
-    state = np.random.SeedSequence(entropy=seed, spawn_key=(stream, *position)).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
+from motivation.randomness import AUGMENTATION, ORDER, derived_generator
 
 
 @dataclass(frozen=True)

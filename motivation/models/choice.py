@@ -8,10 +8,8 @@ from torch import nn
 
 from motivation.models import check_name, create_model
 from motivation.pair import Init, Pair
+from motivation.randomness import MOTIVATED_WEIGHTS, derived_seed
 from motivation.weights_map import MapName
-
-# The motivated network draws its initial weights from a stream of its own: the base's are those of classical training.
-MOTIVATED_STREAM = 1 << 32
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,8 @@ class PairModel:
     def build(self, num_classes: int, in_chans: int, seed: int) -> Pair:
         """The pair, its base with the very weights that classical training of this seed starts from."""
         base = ClassicalModel(self.base, self.options).build(num_classes, in_chans, seed)
-        motivated = ClassicalModel(self.motivated, self.options).build(num_classes, in_chans, seed + MOTIVATED_STREAM)
+        motivated = ClassicalModel(self.motivated, self.options).build(
+            num_classes, in_chans, derived_seed(seed, MOTIVATED_WEIGHTS))
         return Pair(base, motivated, weights_map=self.weights_map, init=self.init)
 
 

@@ -1,0 +1,108 @@
+"""Pictures of finished runs; colour-blind safe (Okabe and Ito's palette) and readable in print."""
+
+from pathlib import Path
+
+import numpy as np
+
+from motivation.analysis.runs import Run, group_runs
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+SHADE = "#E69F00"
+LINES = {"base": "-", "motivated": "--"}
+SMOOTHING_SHARE = 0.02
+
+
+def draw_comparison(runs: list[Run]):
+    """Loss over steps with the motivated intervals shaded, and test accuracy over cumulative training FLOPs.
+
+    The loss panel shows the first run that has motivated steps, or the first run; the accuracy panel every network of
+    every group, its mean over seeds and, from two seeds on, the band from lowest to highest.
+
+    Returns:
+        A matplotlib Figure.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    shown = next((run for run in runs if run.steps["motivated"].any()), runs[0])
+    _draw_loss(left, shown, next(label for label, group in group_runs(runs).items() if shown in group))
+    _draw_accuracy(right, runs)
+    return figure
+
+
+def save_figure(figure, path: Path) -> Path:
+    """Write a figure; the ending of the name chooses the format.
+
+    Raises:
+        ValueError: a format matplotlib does not write, or a folder that cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=150)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"figure {path} cannot be written: {error}") from error
+    return path
+
+
+def intervals(motivated: np.ndarray) -> list[tuple[int, int]]:
+    """Unbroken runs of motivated steps.
+
+    Args:
+        motivated: bool ``(steps,)``.
+
+    Returns:
+        ``(first step, number of steps)`` of each.
+    """
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], motivated, [False]]).astype(int)))
+    return [(int(start), int(stop - start)) for start, stop in edges.reshape(-1, 2)]
+
+
+def _draw_loss(axes, run: Run, label: str) -> None:
+    loss, motivated = run.steps["loss"], run.steps["motivated"]
+    spans = [(start - 0.5, length) for start, length in intervals(motivated)]
+    axes.broken_barh(spans, (0, 1), transform=axes.get_xaxis_transform(), color=SHADE, alpha=0.45, linewidth=0,
+                     label=f"motivated ({motivated.mean():.1%} of steps)")
+    axes.plot(loss, color="0.6", linewidth=0.6, label="batch loss")
+    window = max(1, round(SMOOTHING_SHARE * len(loss)))
+    smooth = np.convolve(loss, np.ones(window) / window, mode="valid")
+    axes.plot(np.arange(len(smooth)) + (window - 1) / 2, smooth, color=PALETTE[0], label=f"mean over {window} steps")
+    if (loss > 0).all():
+        axes.set_yscale("log")
+    axes.set(xlabel="step", ylabel="training loss", xlim=(-0.5, len(loss) - 0.5))
+    axes.set_title(label, fontsize="medium")
+    _legend_below(axes)
+
+
+def _draw_accuracy(axes, runs: list[Run]) -> None:
+    for colour, (label, group) in zip(_colours(), group_runs(runs).items(), strict=False):
+        for phase, network in group[0].networks.items():
+            curves = [_curve(run, phase) for run in group]
+            length = min(map(len, curves))
+            if not length:
+                continue
+            flops, accuracy = np.stack([curve[:length] for curve in curves]).transpose(2, 0, 1)
+            name = label if len(group[0].networks) == 1 else f"{network} of {label}"
+            axes.plot(flops.mean(0), accuracy.mean(0), LINES[phase], color=colour, label=name)
+            if len(group) > 1:
+                axes.fill_between(flops.mean(0), accuracy.min(0), accuracy.max(0), color=colour, alpha=0.2, linewidth=0)
+    axes.set(xlabel="cumulative training FLOPs", ylabel="test accuracy (%)")
+    axes.set_title("accuracy over compute", fontsize="medium")
+    axes.grid(alpha=0.3)
+    _legend_below(axes)
+
+
+def _legend_below(axes) -> None:
+    """Under the axes, where it hides no curve however many there are."""
+    axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.16), frameon=False)
+
+
+def _curve(run: Run, phase: str) -> np.ndarray:
+    """``(evaluations, 2)``: cumulative FLOPs and test accuracy of a network."""
+    return np.array([(row["budget/flops"], row[f"{phase}/top1"]) for row in run.epochs
+                     if row[f"{phase}/top1"] is not None]).reshape(-1, 2)
+
+
+def _colours():
+    while True:
+        yield from PALETTE

@@ -1,0 +1,93 @@
+"""What the tests share: small networks and batches, small data files, a config, one finished run of each kind."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+from torch import nn
+
+from motivation.models import CifarResNet
+
+
+@pytest.fixture(autouse=True)
+def _quiet_environment(monkeypatch, tmp_path):
+    """No test reads a login, and none leaves files outside its own folder."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def resnets():
+    """ResNet-14 and ResNet-20 for 8 x 8 grey images: two and three blocks a stage."""
+    torch.manual_seed(0)
+    return CifarResNet(14, num_classes=5, in_chans=1), CifarResNet(20, num_classes=5, in_chans=1)
+
+
+def mlp(width: int, seed: int = 0) -> nn.Module:
+    """A small network of dense layers, for pairs that differ in width."""
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.BatchNorm1d(width), nn.ReLU(),
+                         nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 5))
+
+
+def batches(count: int, size: int = 8, seed: int = 0):
+    """Batches of 8 x 8 images of five classes that can be learned."""
+    generator = torch.Generator().manual_seed(seed)
+    prototypes = torch.randn(5, 1, 8, 8, generator=generator)
+    for _ in range(count):
+        targets = torch.randint(0, 5, (size,), generator=generator)
+        yield prototypes[targets] + torch.randn(size, 1, 8, 8, generator=generator), targets
+
+
+def write_arrays(path: Path, *, count: int = 60, classes: int = 3, size: int = 8, **changes) -> Path:
+    """An .npz of random images sorted by class; `changes` replaces arrays, None leaves one out."""
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for part in ("train", "test"):
+        arrays[f"x_{part}"] = rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+        arrays[f"y_{part}"] = np.sort(np.arange(count) % classes)
+    arrays |= changes
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    return path
+
+
+def compose_config(*overrides: str) -> dict:
+    """The resolved config of some overrides, as `motivation train` composes it."""
+    with initialize_config_module("motivation.conf", version_base="1.3"):
+        return OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
+
+
+QUICK = ("tracker=none", "recipe.epochs=2", "recipe.batch_size=128", "engine.threads=1")
+
+
+@pytest.fixture(scope="session")
+def _finished(tmp_path_factory):
+    """Run folders of short digits runs, each trained once a test session."""
+    from motivation.train import run
+
+    made: dict[tuple, Path] = {}
+
+    def finished(*overrides: str) -> Path:
+        if overrides not in made:
+            made[overrides] = run(compose_config(*QUICK, *overrides), tmp_path_factory.mktemp("runs") / str(len(made)))
+        return made[overrides]
+
+    return finished
+
+
+@pytest.fixture
+def finished(_finished):
+    """`finished(*overrides)`: the run folder of a short digits run with these overrides; do not change it."""
+    return _finished
+
+
+def snapshot(module: nn.Module) -> dict:
+    """A copy of every parameter and buffer."""
+    return copy.deepcopy(module.state_dict())
