@@ -83,6 +83,8 @@ class Trainer:
                                  "trainer cannot give")
             self.optimizers = [optimizer(params) for params in split_groups(self.pair, groups)]
             self._state = SharedState(self.pair, *self.optimizers)
+            # torch's learning-rate schedulers warn of an optimizer that has not stepped; a dormant one rightly has not.
+            self.optimizers[1]._opt_called = True
         self.phase: Phase = "base"
         self._switch(self.schedule.start())
 

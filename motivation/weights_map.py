@@ -107,12 +107,12 @@ def map_weights(base: nn.Module, motivated: nn.Module, name: MapName = "structur
     """
     if name not in get_args(MapName):
         raise ValueError(f"unknown weights map {name!r}; choose one of {', '.join(get_args(MapName))}")
+    _refuse_tied(base, "base")
+    _refuse_tied(motivated, "motivated")
     entries: list[Entry] = []
     differential: list[str] = []
     for base_path, base_module, path, module in _paired_modules(base, motivated, depth_rule, differential):
         entries += _entries(base_path, base_module, path, module, name)
-    _refuse_tied(base, "base")
-    _refuse_tied(motivated, "motivated")
     return WeightsMap(tuple(entries), tuple(differential))
 
 

@@ -1,4 +1,4 @@
-"""A literal Algorithm 1 of arXiv 2602.21064: two separate networks, two optimizers, real copies. The oracle of the trainer.
+"""The trainer's oracle: a literal Algorithm 1 of arXiv 2602.21064 with two separate networks and real copies.
 
 Written from the paper's text alone; it shares no code with the package. `mapping` lists (base name, motivated name);
 where the motivated tensor is larger, the base is its leading slice.

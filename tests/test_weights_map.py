@@ -1,5 +1,7 @@
 """The weights map: depth rules, entries, and refusals that name the place."""
 
+import itertools
+
 import pytest
 import torch
 from conftest import mlp
@@ -24,7 +26,7 @@ def test_every_base_block_has_its_own_place(base, more, rule):
     places = paired_blocks(base, base + more, rule)
     assert len(places) == base
     assert places[0] == 0
-    assert all(a < b for a, b in zip(places, places[1:], strict=False))
+    assert all(a < b for a, b in itertools.pairwise(places))
     assert places[-1] < base + more
     if base > 1 and rule != "first":
         assert places[-1] == base + more - 1
