@@ -77,9 +77,14 @@ def train(arguments: list[str]) -> int:
     """``motivation train [overrides]``: prints the run folder, one line a run."""
     import hydra
     from hydra._internal.utils import get_args_parser
+    from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
 
-    options = get_args_parser().parse_args(arguments)
+    # Hydra keeps one instance a process; an earlier call in this one may have left its own.
+    GlobalHydra.instance().clear()
+    parser = get_args_parser()
+    parser.prog = "motivation train"
+    options = parser.parse_intermixed_args(arguments)
     if options.config_path:
         raise ValueError("--config-path is not supported; add a folder of your own configs with --config-dir")
     if options.help or options.hydra_help or options.cfg or options.info or options.shell_completion:
@@ -92,6 +97,7 @@ def train(arguments: list[str]) -> int:
             return _sweep(options)
         print(_single(options))
     except HydraException as error:
+        GlobalHydra.instance().clear()
         raise ValueError(_explained(error, options)) from error
     return 0
 

@@ -45,7 +45,8 @@ class Recipe:
         batch_size: images a step.
         epochs: passes over the training set; give this or ``steps``.
         steps: optimizer steps; give this or ``epochs``.
-        optimizer: ``name`` and the optimizer's own arguments, such as lr, momentum, weight_decay.
+        optimizer: ``name`` and the optimizer's own arguments, such as lr, momentum, weight_decay; a null one is left
+            to the optimizer's default.
         schedule: ``name`` of a timm learning-rate schedule, updated every step; ``warmup_epochs`` of linear warm-up,
             and for step schedules ``decay_epochs`` and ``decay_rate``, for multistep ``decay_milestones`` (epochs).
         label_smoothing: of the cross-entropy, in [0, 1).
@@ -85,7 +86,7 @@ class Recipe:
         build = optimizer_class(self.optimizer["name"])
         taken = [name for name in inspect.signature(build).parameters if name not in ("self", "params")]
         for name, value in self.optimizer.items():
-            if name == "name":
+            if name == "name" or value is None:
                 continue
             if name not in taken:
                 close = difflib.get_close_matches(name, taken, n=1)
@@ -93,7 +94,7 @@ class Recipe:
                                  + (f"did you mean {close[0]}?" if close else f"it takes {', '.join(taken)}"))
             if isinstance(value, str):
                 raise ValueError(f"optimizer.{name}={value!r}: must be a number or true/false")
-        if not self.optimizer.get("lr", 1.0) > 0:
+        if self.optimizer.get("lr") is not None and not self.optimizer["lr"] > 0:
             raise ValueError(f"optimizer.lr={self.optimizer['lr']}: must be above 0")
         try:
             self.optimizer_factory()([nn.Parameter(torch.zeros(1))])
@@ -127,7 +128,7 @@ class Recipe:
 
     def optimizer_factory(self) -> Callable[[Iterable], Optimizer]:
         """``params -> optimizer``, fused where torch offers it."""
-        arguments = {name: value for name, value in self.optimizer.items() if name != "name"}
+        arguments = {name: value for name, value in self.optimizer.items() if name != "name" and value is not None}
         build = optimizer_class(self.optimizer["name"])
         return partial(build, **{**fused_if_offered(build), **arguments})
 

@@ -44,10 +44,10 @@ class Arrays:
             ValueError: a file that is no .npz, a missing array, a wrong shape or type, or labels out of range.
         """
         try:
+            if not zipfile.is_zipfile(self.path):
+                raise ValueError("it is no archive of arrays, or cut short")
             # allow_pickle stays off: an array file from others must never run code.
             with np.load(self.path, allow_pickle=False) as file:
-                if not hasattr(file, "files"):
-                    raise ValueError("it holds a single array")
                 if missing := [key for key in KEYS if key not in file.files]:
                     raise ValueError(f"array {missing[0]} is missing; it has {', '.join(file.files) or 'none'}")
                 arrays = {key: file[key] for key in KEYS}

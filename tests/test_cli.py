@@ -1,0 +1,174 @@
+"""The command line: what it prints where, its exit status, and errors of one line."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import QUICK
+
+from motivation.cli import main
+
+FAST = ("tracker=none", "recipe.epochs=1", "recipe.batch_size=256", "engine.threads=1")
+
+
+def command(*arguments, **options):
+    return subprocess.run([sys.executable, "-m", "motivation", *arguments], capture_output=True, text=True,
+                          timeout=120, **options)
+
+
+def refused(capsys, *arguments):
+    """Run a command that must fail; its one line on stderr."""
+    assert main(list(arguments)) != 0
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    [line] = captured.err.splitlines()
+    assert line.startswith("motivation: error: ")
+    return line
+
+
+def test_help_is_instant_and_imports_nothing_heavy():
+    """Best of five under half a second, in a process of its own."""
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        result = command("--help")
+        times.append(time.perf_counter() - start)
+    assert result.returncode == 0
+    assert "train" in result.stdout
+    assert "compare" in result.stdout
+    assert min(times) < 0.5
+
+
+def test_import_is_light():
+    """`import motivation` and its public names load neither wandb, hydra, matplotlib nor sklearn."""
+    code = ("import sys, motivation\n"
+            "assert 'torch' not in sys.modules\n"
+            "motivation.Pair, motivation.Trainer, motivation.create_pair, motivation.monitors, motivation.schedules\n"
+            "heavy = {'wandb', 'hydra', 'omegaconf', 'matplotlib', 'sklearn'} & set(sys.modules)\n"
+            "assert not heavy, heavy\n"
+            "assert set(motivation.__all__) <= set(dir(motivation))\n")
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_unknown_public_name_is_an_attribute_error():
+    import motivation
+
+    with pytest.raises(AttributeError, match="no attribute 'Pear'"):
+        _ = motivation.Pear
+
+
+def test_train_and_compare_as_processes(tmp_path):
+    """The last line of stdout is the run folder, nothing else is there; compare ends with the figure."""
+    result = command("train", *FAST, f"hydra.run.dir={tmp_path / 'run'}", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == f"{tmp_path / 'run'}\n"
+    assert "epoch 1/1" in result.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+    result = command("compare", "run", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[0].startswith("| runs")
+    assert result.stdout.splitlines()[-1] == "compare.png"
+    assert (tmp_path / "compare.png").stat().st_size > 10_000
+
+
+def test_default_run_folder_names_its_choices(tmp_path, capsys):
+    assert main(["train", *FAST, "seed=3", "schedule=never"]) == 0
+    folder = capsys.readouterr().out.strip()
+    assert folder.startswith("runs/")
+    assert folder.endswith("resnet20_32_never_seed3")
+    assert (tmp_path / folder / "summary.json").exists()
+
+
+def test_multirun_trains_every_job_and_names_the_failed(tmp_path, capsys):
+    """A failed job does not end the sweep; good folders on stdout, one line a failed job on stderr, status 1."""
+    status = main(["train", "-m", *FAST, "schedule.k=2,0,3", f"hydra.sweep.dir={tmp_path / 'sweep'}"])
+    captured = capsys.readouterr()
+    assert status == 1
+    assert captured.out.splitlines() == [str(tmp_path / "sweep" / job) for job in ("0", "2")]
+    errors = [line for line in captured.err.splitlines() if line.startswith("motivation: error")]
+    assert len(errors) == 1
+    assert "schedule.k=0" in errors[0]
+    assert "must be at least 1" in errors[0]
+    assert not (tmp_path / "sweep" / "1").exists()
+    assert main(["train", "-m", *FAST, "seed=0,1", "model=resnet20", f"hydra.sweep.dir={tmp_path / 'two'}"]) == 0
+    assert [json.loads((tmp_path / "two" / job / "summary.json").read_text())["seed"] for job in "01"] == [0, 1]
+
+
+@pytest.mark.parametrize(("overrides", "message"), [
+    (["seed=abc"], "seed='abc': must be an integer"),
+    (["recpie.epochs=3"], "recpie.epochs: unknown key; did you mean recipe.epochs?"),
+    (["+recpie.epochs=3"], "recpie: unknown key; did you mean 'recipe'?"),
+    (["zzz=3"], "zzz: unknown key; `motivation train --cfg job` prints all keys"),
+    (["model=resnet21"], "model=resnet21: no such option; choose one of"),
+    (["model.base=resnet21"], "unknown model 'resnet21'; did you mean"),
+    (["schedule.k=0"], "schedule.k=0.0: must be at least 1"),
+    (["data=arrays"], "data.path is missing"),
+    (["data=arrays", "data.path=nowhere.npz"], "data.path=nowhere.npz: no such file"),
+    (["data=cifar10"], "data.download=true"),
+    (["recipe.batch_size=2000"], "only 1150 training images"),
+    (["seed=0,1"], "--multirun"),
+    (["+model._target_=os.system"], "model._target_: _target_ is refused"),
+    (["recipe.epochs=${nothing}"], "nothing"),
+    (["seed"], "seed"),
+    (["--config-dir", "nowhere"], "nowhere: no such folder"),
+    (["--config-path", "nowhere"], "--config-path is not supported"),
+    (["-m", "hydra.run.dir=x", "seed=0,1"], "under -m use hydra.sweep.dir"),
+    (["-m", "zzz=1,2"], "zzz: unknown key"),
+])
+def test_bad_overrides_are_one_line_and_leave_nothing(tmp_path, capsys, overrides, message):
+    assert message in refused(capsys, "train", "tracker=none", *overrides)
+    assert not [path for path in tmp_path.rglob("*") if path.name != "multirun.yaml" and path.is_file()]
+
+
+def test_run_folder_under_a_file_or_held(tmp_path, capsys, finished):
+    (tmp_path / "file").write_text("mine")
+    assert "is a file" in refused(capsys, "train", *QUICK, f"hydra.run.dir={tmp_path / 'file' / 'run'}")
+    assert "already holds a run" in refused(capsys, "train", *QUICK, f"hydra.run.dir={finished()}")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_compare_refuses_what_is_no_run(tmp_path, capsys):
+    assert "no such run folder" in refused(capsys, "compare", "nowhere")
+
+
+def test_own_configs_from_a_folder(tmp_path, capsys):
+    (tmp_path / "mine" / "recipe").mkdir(parents=True)
+    recipe = "batch_size: 256\nepochs: 1\noptimizer: {name: sgd, lr: 0.1}\n"
+    (tmp_path / "mine" / "recipe" / "short.yaml").write_text(recipe)
+    assert main(["train", "--config-dir", "mine", "recipe=short", "tracker=none", "hydra.run.dir=out"]) == 0
+    assert capsys.readouterr().out == "out\n"
+
+
+def test_train_help_and_config_are_printed(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "--help"])
+    assert "motivation train -m seed=0,1,2" in capsys.readouterr().out
+    assert main(["train", "--cfg", "job", "schedule.k=7"]) == 0
+    assert "k: 7\n" in capsys.readouterr().out
+
+
+def test_unknown_command_is_refused():
+    result = command("trian")
+    assert result.returncode == 2
+    assert "invalid choice: 'trian'" in result.stderr
+
+
+def test_killed_run_left_what_happened(tmp_path):
+    """SIGKILL in mid-training: steps.csv and epochs.jsonl hold whole rows, without a gap, of all that was done."""
+    folder = tmp_path / "run"
+    process = subprocess.Popen([sys.executable, "-m", "motivation", "train", "tracker=none", "recipe.epochs=500",
+                                "engine.threads=1", f"hydra.run.dir={folder}"], stderr=subprocess.PIPE, text=True)
+    lines = [process.stderr.readline() for _ in range(3)]
+    assert lines[2].startswith("epoch 3/500")
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    rows = (folder / "epochs.jsonl").read_text().splitlines()
+    assert [json.loads(row)["epoch"] for row in rows] == list(range(len(rows)))
+    header, *steps = (folder / "steps.csv").read_text().splitlines()
+    assert [int(row.split(",")[0]) for row in steps] == list(range(len(steps)))
+    assert len(steps) >= 17 * len(rows)
+    assert all(row.count(",") == header.count(",") for row in steps)
+    assert not (folder / "summary.json").exists()

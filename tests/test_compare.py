@@ -1,0 +1,135 @@
+"""Comparison of runs, from their folders alone: labels, table, tests against the control, figure."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+from scipy import stats
+
+from motivation.analysis.compare import comparison_table
+from motivation.analysis.figures import draw_comparison, intervals, save_figure
+from motivation.analysis.runs import group_runs, read_run, read_runs
+from motivation.analysis.statistics import difference
+
+
+@pytest.fixture
+def invented(finished, tmp_path):
+    """`invented(name, seed, accuracy, **config)`: a run folder like a finished one, with other figures."""
+    def invent(name, seed, accuracy, model=None, **changes):
+        folder = shutil.copytree(finished("model=resnet20") if model == "classical" else finished(), tmp_path / name)
+        config = yaml.safe_load((folder / "config.yaml").read_text()) | {"seed": seed} | changes
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        summary = json.loads((folder / "summary.json").read_text()) | {"seed": seed, "base/top1": accuracy}
+        (folder / "summary.json").write_text(json.dumps(summary))
+        return read_run(folder)
+    return invent
+
+
+def test_one_row_a_group_of_seeds(invented):
+    runs = [invented("a", 0, 90.0), invented("b", 1, 92.0), invented("c", 0, 91.0, "classical"),
+            invented("d", 2, 91.5, "classical")]
+    table = comparison_table(runs).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table[:4]]
+    assert cells[0][:3] == ["runs", "n", "resnet20 top-1 %"]
+    assert cells[2][:3] == ["resnet20 + resnet32, consecutive -> threshold(k=2)", "2", "91.00 ± 1.41"]
+    assert cells[3][:2] == ["resnet20 alone", "2"]
+    assert cells[3][3] == "-"
+    p = stats.ttest_ind([90, 92], [91, 91.5], equal_var=False).pvalue
+    assert table[-1] == ("- resnet20 of resnet20 + resnet32, consecutive -> threshold(k=2): -0.25 points "
+                         f"(n = 2 against 2; p = {p:.3g}, Welch t)")
+
+
+def test_null_rate_and_share_are_in_the_table(finished):
+    run = read_run(finished())
+    row = comparison_table([run]).splitlines()[2]
+    assert f"{run.motivated_share:.1%}" in row
+    assert f"{1 / 6 * 7 / 8:.1%}" in row
+    assert f"{run.summary['budget/flops']:.3g}" in row
+
+
+def test_a_control_needs_the_same_recipe(invented, finished):
+    recipe = {**read_run(finished()).config["recipe"], "epochs": 9}
+    table = comparison_table([invented("a", 0, 90.0), invented("b", 0, 91.0, "classical", recipe=recipe)])
+    assert "Difference" not in table
+
+
+def test_groups_of_one_description_are_told_apart(invented):
+    edge = {"name": "threshold", "k": 2, "epoch_edge": "carry"}
+    groups = group_runs([invented("a", 0, 90.0), invented("b", 1, 90.0), invented("c", 0, 90.0, schedule=edge)])
+    assert [(label.split("threshold(k=2)")[1], len(runs)) for label, runs in groups.items()] == [
+        (" [schedule.epoch_edge=contract]", 2), (" [schedule.epoch_edge=carry]", 1)]
+
+
+def test_execution_does_not_set_runs_apart(invented):
+    other = {"device": "cpu", "precision": "bfloat16", "channels_last": True, "deterministic": True, "threads": 2}
+    assert len(group_runs([invented("a", 0, 90.0), invented("b", 1, 90.0, engine=other)])) == 1
+
+
+def test_statistics_against_scipy():
+    a, b = {0: 90.0, 1: 91.0, 2: 93.0}, {0: 89.5, 1: 91.2, 2: 91.0}
+    paired = difference(a, b)
+    assert paired.test == "paired t"
+    assert paired.p == pytest.approx(stats.ttest_rel(list(a.values()), list(b.values())).pvalue)
+    welch = difference(a, {5: 89.5, 6: 91.2})
+    assert (welch.test, welch.mean) == ("Welch t", pytest.approx(np.mean([90, 91, 93]) - np.mean([89.5, 91.2])))
+    assert welch.p == pytest.approx(stats.ttest_ind([90, 91, 93], [89.5, 91.2], equal_var=False).pvalue)
+
+
+@pytest.mark.parametrize(("a", "b", "reason"), [
+    ({0: 1.0}, {0: 2.0}, "below n = 2"), ({0: 1.0, 1: 2.0}, {0: 2.0, 1: 3.0}, "all differences are equal"),
+    ({0: 1.0, 1: 1.0}, {2: 2.0, 3: 2.0}, "no variance")])
+def test_no_test_says_why(a, b, reason):
+    result = difference(a, b)
+    assert result.p is None
+    assert reason in result.test
+
+
+def test_intervals_of_a_phase_column():
+    assert intervals(np.array([1, 1, 0, 1, 0, 0, 1], bool)) == [(0, 2), (3, 1), (6, 1)]
+    assert intervals(np.zeros(3, bool)) == []
+
+
+@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
+def test_figure_shows_every_network_and_the_intervals(finished, tmp_path, ending):
+    runs = read_runs([finished("model=resnet20"), finished()])
+    figure = draw_comparison(runs)
+    loss, accuracy = figure.axes
+    assert len(loss.collections[0].get_paths()) == runs[1].summary["intervals"]
+    names = [line.get_label() for line in accuracy.lines]
+    assert names == ["resnet20 alone", *(f"{network} of resnet20 + resnet32, consecutive -> threshold(k=2)"
+                                         for network in ("resnet20", "resnet32"))]
+    last = accuracy.lines[1].get_xydata()[-1]
+    assert tuple(last) == (runs[1].summary["budget/flops"], runs[1].summary["base/top1"])
+    assert save_figure(figure, tmp_path / "made" / f"f.{ending}").stat().st_size > 1000
+
+
+def test_a_figure_that_cannot_be_written_is_named(finished, tmp_path):
+    figure = draw_comparison(read_runs([finished()]))
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "x.doc", tmp_path / "file" / "x.png"):
+        with pytest.raises(ValueError, match="cannot be written"):
+            save_figure(figure, path)
+
+
+def test_a_sweep_folder_stands_for_its_runs(finished, tmp_path):
+    for name in ("1", "0"):
+        shutil.copytree(finished(), tmp_path / "sweep" / name)
+    assert [run.path.name for run in read_runs([tmp_path / "sweep"])] == ["0", "1"]
+
+
+def test_folders_that_are_no_finished_run_are_named(finished, tmp_path):
+    with pytest.raises(ValueError, match="no such run folder"):
+        read_runs([tmp_path / "nowhere"])
+    with pytest.raises(ValueError, match=r"is no run folder: it has no config\.yaml"):
+        read_runs([tmp_path])
+    half = shutil.copytree(finished(), tmp_path / "half")
+    (half / "summary.json").unlink()
+    with pytest.raises(ValueError, match=r"half has no summary\.json: its run did not finish"):
+        read_runs([half])
+    for name, text in (("summary.json", "{"), ("summary.json", "{}"), ("config.yaml", "a: [")):
+        foreign = shutil.copytree(finished(), tmp_path / f"foreign-{name}-{len(text)}")
+        (foreign / name).write_text(text)
+        with pytest.raises(ValueError, match="cannot be read as a run folder"):
+            read_runs([foreign])

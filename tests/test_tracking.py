@@ -1,0 +1,151 @@
+"""The run folder, and its mirror in W&B: the same history, one W&B run a training run."""
+
+import json
+import math
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import wandb
+from conftest import QUICK, compose_config
+from wandb.proto.wandb_internal_pb2 import Record
+
+from motivation.tracking import STEP_COLUMNS, RunFolder, Wandb, as_json, check_run_folder
+from motivation.train import run
+
+HEADER, BLOCK = 7, 32768
+
+
+def wandb_records(path: Path):
+    """Records of an offline W&B file: LevelDB's log format after a 7-byte header."""
+    data, position, partial = path.read_bytes(), HEADER, b""
+    while position + 7 <= len(data):
+        if BLOCK - position % BLOCK < 7:
+            position += BLOCK - position % BLOCK
+            continue
+        _, length, kind = struct.unpack_from("<IHB", data, position)
+        position += 7
+        partial += data[position:position + length]
+        position += length
+        if kind in (1, 4):
+            record = Record()
+            record.ParseFromString(partial)
+            partial = b""
+            yield record
+
+
+def wandb_file(folder: Path) -> Path:
+    [file] = folder.glob("wandb/offline-run-*/run-*.wandb")
+    return file
+
+
+def history(records):
+    for record in records:
+        if record.WhichOneof("record_type") == "history":
+            yield {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+
+
+@pytest.fixture
+def tracked(tmp_path):
+    config = compose_config(*QUICK, "tracker=wandb", "tracker.tags=[mine]")
+    return run(config, tmp_path / "tracked")
+
+
+def test_wandb_holds_the_same_history(tracked):
+    """The offline file read back equals epochs.jsonl, and its summary summary.json."""
+    records = list(wandb_records(wandb_file(tracked)))
+    rows = [json.loads(line) for line in (tracked / "epochs.jsonl").read_text().splitlines()]
+    logged = [{key: value for key, value in row.items() if not key.startswith("_")} for row in history(records)]
+    assert logged == rows
+    assert len(rows) == 2
+    summary = {}
+    for record in records:
+        if record.WhichOneof("record_type") == "summary":
+            summary |= {item.key or ".".join(item.nested_key): json.loads(item.value_json)
+                        for item in record.summary.update}
+    expected = json.loads((tracked / "summary.json").read_text())
+    assert {key: summary[key] for key in expected} == expected
+    start = next(r.run for r in records if r.WhichOneof("record_type") == "run")
+    assert (start.project, start.run_group, start.job_type) == ("motivation", "resnet20-resnet32", "threshold")
+    assert list(start.tags) == ["consecutive", "digits", "mine", "resnet20-resnet32", "threshold"]
+    metrics = {r.metric.name or r.metric.glob_name: r.metric.step_metric for r in records
+               if r.WhichOneof("record_type") == "metric"}
+    assert metrics["base/top1"] == metrics["motivated/val_top1"] == "budget/flops"
+    assert wandb.run is None
+
+
+def test_one_wandb_run_a_training_run_also_after_an_error(tmp_path):
+    """A run that fails is finished as failed, and the next is a W&B run of its own."""
+    config = compose_config(*QUICK, "tracker=wandb", "model=resnet20")
+    failing = compose_config(*QUICK, "tracker=wandb", "recipe.optimizer.lr=1e30")
+    with pytest.raises(ValueError, match="lower the learning rate"):
+        run(failing, tmp_path / "failed")
+    assert wandb.run is None
+    run(config, tmp_path / "whole")
+    failed, whole = (list(wandb_records(wandb_file(tmp_path / name))) for name in ("failed", "whole"))
+    runs = [next(r.run for r in records if r.WhichOneof("record_type") == "run") for records in (failed, whole)]
+    assert runs[0].run_id != runs[1].run_id
+    assert runs[1].job_type == "classical"
+    exits = [next(r.exit.exit_code for r in records if r.WhichOneof("record_type") == "exit")
+             for records in (failed, whole)]
+    assert exits == [1, 0]
+    assert len(list(history(failed))) == 0
+    assert len(list(history(whole))) == 2
+
+
+@pytest.mark.parametrize(("login", "expected"), [(True, "online"), (False, "offline")])
+def test_online_where_there_is_a_login(tmp_path, monkeypatch, login, expected):
+    """`auto` asks W&B for credentials without a prompt; WANDB_MODE wins."""
+    seen = {}
+
+    class Run:
+        def define_metric(self, *_, **__):
+            pass
+
+        def finish(self, **_):
+            pass
+
+    monkeypatch.setattr(wandb, "login", lambda prompt: login)
+    monkeypatch.setattr(wandb, "init", lambda **options: seen.update(options) or Run())
+    monkeypatch.delenv("WANDB_MODE")
+    tracker = Wandb()
+    tracker.start(tmp_path, compose_config())
+    assert seen["mode"] == expected
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    tracker.start(tmp_path, compose_config())
+    assert seen["mode"] == "disabled"
+    tracker.finish(None)
+
+
+def test_rows_are_on_disk_as_soon_as_they_are_written(tmp_path):
+    """Before the folder is closed, and in repr, so that every float reads back to the bit."""
+    folder = RunFolder(tmp_path / "a" / "run", {"seed": 0})
+    folder.step(0, 0, "base", 0.1 + 0.2, math.nan, 1e-3, 7)
+    folder.epoch({"epoch": 0, "train/loss": math.nan, "base/top1": 12.5})
+    assert (tmp_path / "a/run/steps.csv").read_text() == ",".join(STEP_COLUMNS) + (
+        "\n0,0,base,0.30000000000000004,nan,0.001,7\n")
+    assert (tmp_path / "a/run/epochs.jsonl").read_text() == (
+        '{"epoch": 0, "train/loss": null, "base/top1": 12.5}\n')
+    folder.predictions(labels=np.arange(3))
+    folder.close()
+
+
+def test_a_folder_that_holds_a_run_is_left_alone(tmp_path):
+    (tmp_path / "steps.csv").write_text("mine")
+    with pytest.raises(ValueError, match="already holds a run"):
+        RunFolder(tmp_path, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["steps.csv"]
+    assert (tmp_path / "steps.csv").read_text() == "mine"
+
+
+def test_a_folder_under_a_file_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"file is a file; choose another with hydra\.run\.dir"):
+        check_run_folder(tmp_path / "file" / "run")
+    with pytest.raises(ValueError, match="is a file"):
+        check_run_folder(tmp_path / "file")
+
+
+def test_json_is_strict():
+    assert as_json({"a": math.inf, "b": 1, "c": None}) == '{"a": null, "b": 1, "c": null}'
