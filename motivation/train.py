@@ -19,7 +19,7 @@ from motivation.data import Dataset, Loader, Normalization, Split, evaluation_ba
 from motivation.engine import Engine
 from motivation.ledger import forward_flops
 from motivation.models.choice import ClassicalModel, PairModel
-from motivation.progress import open_progress
+from motivation.progress import PlainProgress, open_progress
 from motivation.recipes import Recipe
 from motivation.tracking import RunFolder, Tracker, check_run_folder
 from motivation.trainer import StepResult, Trainer
@@ -162,15 +162,10 @@ def run(config: Mapping[str, Any], path: Path | str) -> Path:
 def _train(session: Session, folder: RunFolder, tracker: Tracker) -> dict[str, Any]:
     """Every epoch of a run, then its predictions, networks and summary."""
     epochs = math.ceil(session.total_steps / len(session.loader))
-    step, row, predicted = 0, {}, {}
+    row, predicted = {}, {}
     with open_progress(session.total_steps, len(session.loader), session.loader.batch_size) as progress:
         for epoch in range(epochs):
-            losses = []
-            for result in session.steps(epoch):
-                folder.step(step, epoch, result.phase, result.loss, result.score, result.lr, result.flops)
-                progress.step(step, epoch, result, session.trainer.ledger)
-                losses.append(result.loss)
-                step += 1
+            losses = [result.loss for result in recorded_steps(session, epoch, folder, progress)]
             session.trainer.end_epoch()
             row = {"epoch": epoch, **_accuracies(None, "top1"), **_accuracies(None, "val_top1")}
             if (epoch + 1) % session.config["evaluate_every"] == 0 or epoch == epochs - 1:
@@ -190,6 +185,14 @@ def _train(session: Session, folder: RunFolder, tracker: Tracker) -> dict[str, A
     summary = {**row, "seed": session.config["seed"], "null_rate": session.null_rate}
     folder.summary(summary)
     return summary
+
+
+def recorded_steps(session: Session, epoch: int, folder: RunFolder, progress: PlainProgress) -> Iterator[StepResult]:
+    """The steps of an epoch, each on record and on screen before it is handed on."""
+    for step, result in enumerate(session.steps(epoch), start=epoch * len(session.loader)):
+        folder.step(step, epoch, result.phase, result.loss, result.score, result.lr, result.flops)
+        progress.step(step, epoch, result, session.trainer.ledger)
+        yield result
 
 
 def _accuracies(split: Split | None, key: str, predicted: Mapping[str, np.ndarray | None] | None = None) -> dict:

@@ -124,9 +124,11 @@ def test_bad_overrides_are_one_line_and_leave_nothing(tmp_path, capsys, override
 
 
 def test_run_folder_under_a_file_or_held(tmp_path, capsys, finished):
+    held = finished()
+    capsys.readouterr()
     (tmp_path / "file").write_text("mine")
     assert "is a file" in refused(capsys, "train", *QUICK, f"hydra.run.dir={tmp_path / 'file' / 'run'}")
-    assert "already holds a run" in refused(capsys, "train", *QUICK, f"hydra.run.dir={finished()}")
+    assert "already holds a run" in refused(capsys, "train", *QUICK, f"hydra.run.dir={held}")
     assert (tmp_path / "file").read_text() == "mine"
 
 

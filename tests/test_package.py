@@ -88,7 +88,7 @@ def test_wheel_works_in_a_clean_environment_from_an_empty_directory(tmp_path):
                            env=environment, capture_output=True, text=True, check=True)
     assert Path(where.stdout.strip()).is_relative_to(site)
     result = subprocess.run([tmp_path / "venv" / "bin" / "motivation", "train", "tracker=none", "recipe.epochs=1",
-                             "recipe.batch_size=256", "experiment=null", "hydra.run.dir=run"], cwd=empty,
+                             "recipe.batch_size=256", "hydra.run.dir=run"], cwd=empty,
                             env=environment, capture_output=True, text=True, timeout=200)
     assert result.returncode == 0, result.stderr
     assert result.stdout == "run\n"

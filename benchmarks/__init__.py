@@ -1,0 +1,1 @@
+"""Measurements, not tests: each prints its numbers and the bound it is held against."""
