@@ -2,8 +2,8 @@
 
 Speed: the loop of `motivation train` (loader, trainer, run folder, progress) and a hand-written loop take turns, a
 block of steps each, in one process; the ratio of their steps/s is taken block by block. Same network, layout, optimizer
-and batch size; ours crops and flips image by image, the bare loop batch by batch. Memory: what training adds to the peak
-resident size of a process, for the pair (every other step motivated) and for the motivated network alone.
+and batch size; ours crops and flips image by image, the bare loop batch by batch. Memory: what training adds to the
+peak resident size of a process, for the pair (every other step motivated) and for the motivated network alone.
 """
 
 import argparse
