@@ -42,8 +42,9 @@ def _guarded(command, *arguments) -> int:
     """Run a command; a user's mistake becomes one line on stderr and a status that is not 0."""
     try:
         return command(*arguments)
-    except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+    except KeyboardInterrupt as error:
+        # A shell's convention: 128 and the signal's number.
+        return _fail(str(error) or "interrupted", 128 + getattr(error, "number", 2))
     except BrokenPipeError:
         # The reader of our output has gone (`| head`): no error of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -108,7 +109,35 @@ def _single(options: argparse.Namespace) -> Path:
 
     config = _compose(options, options.overrides)
     HydraConfig.instance().set_config(config)
-    return _train(config, Path(config.hydra.run.dir))
+    path = Path(config.hydra.run.dir)
+    if config.resume not in (None, "auto"):
+        if any(override.startswith("hydra.run.dir") for override in options.overrides):
+            raise ValueError("resume=RUN names the run folder; leave hydra.run.dir out")
+        return _go_on(config, Path(str(config.resume)), options.overrides)
+    named = any(override.startswith("hydra.run.dir") for override in options.overrides)
+    return _train(config, path, path if named else path.parent.parent)
+
+
+def _go_on(config, folder: Path, overrides: list[str]) -> Path:
+    """``resume=RUN``: the folder's own config, with what the command line names on top."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    import motivation.train
+    from motivation.resume import read_config
+
+    given, asked = _plain(config), read_config(folder)
+    for override in OverridesParser.create().parse_overrides(overrides):
+        keys = override.key_or_group.split(".")
+        if keys[0] in ("resume", "hydra"):
+            continue
+        inner = asked
+        for key in keys[:-1]:
+            inner = inner.setdefault(key, {})
+        value = given
+        for key in keys:
+            value = value[key]
+        inner[keys[-1]] = value
+    return motivation.train.run(asked, folder, resume=True)
 
 
 def _compose(options: argparse.Namespace, overrides: list[str]):
@@ -124,28 +153,42 @@ def _compose(options: argparse.Namespace, overrides: list[str]):
         return compose(options.config_name or "config", overrides, return_hydra_config=True)
 
 
-def _train(config, path: Path) -> Path:
+def _train(config, path: Path, root: Path) -> Path:
+    """Train a run; with ``resume=auto`` go on with the newest run of this config at or below ``root``, if any."""
+    import motivation.train
+    from motivation.resume import find_run
+
+    plain = _plain(config)
+    if config.resume == "auto":
+        if root == path and (path / "config.yaml").is_file():
+            return motivation.train.run(plain, path, resume=True)
+        if found := find_run(root, plain):
+            return motivation.train.run(plain, found, resume=True)
+    return motivation.train.run(plain, path)
+
+
+def _plain(config) -> dict:
+    """The resolved config as plain mappings, without what steers Hydra and the resume."""
     from omegaconf import OmegaConf, open_dict
     from omegaconf.errors import OmegaConfBaseException
 
-    import motivation.train
-
     with open_dict(config):
-        config = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+        config = OmegaConf.masked_copy(config, [key for key in config if key not in ("hydra", "resume")])
     try:
-        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ValueError(_one_line(error)) from error
-    return motivation.train.run(plain, path)
 
 
 def _job(config) -> Path:
     """One job of a sweep; runs in whichever process the launcher chose."""
     from hydra.core.hydra_config import HydraConfig
 
-    path = Path(HydraConfig.get().runtime.output_dir)
+    hydra = HydraConfig.get()
+    path = Path(hydra.runtime.output_dir)
+    named = any(override.startswith("hydra.sweep.dir") for override in hydra.overrides.hydra)
     try:
-        return _train(config, path)
+        return _train(config, path, path if named else path.parent.parent.parent)
     except Exception:
         # Hydra made the folder before the job was refused: an empty one goes again.
         if path.is_dir() and not any(path.iterdir()):
@@ -164,6 +207,8 @@ def _sweep(options: argparse.Namespace) -> int:
     from hydra.types import HydraContext, RunMode
     from omegaconf import open_dict
 
+    if any(override.startswith("resume=") and override != "resume=auto" for override in options.overrides):
+        raise ValueError("resume=RUN goes on with one run; under -m use resume=auto")
     if any(override.lstrip("+~").startswith("hydra.run.dir") for override in options.overrides):
         raise ValueError("hydra.run.dir names a single run's folder; under -m use hydra.sweep.dir=PATH")
     search_path = create_config_search_path(f"pkg://{CONFIG_MODULE}")

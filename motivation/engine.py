@@ -1,6 +1,7 @@
-"""How one step is executed: device, precision, memory layout."""
+"""How one step is executed: device, precision, memory layout, micro-batches."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +11,29 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class OutOfMemory(ValueError):
+    """A forward or backward pass did not fit; the message names the network, the batch and what would help."""
+
+
+@contextmanager
+def explained_memory(phase: str, images: int, parts: int) -> Iterator[None]:
+    """Turn torch's out-of-memory errors into one line that says which network and batch did not fit.
+
+    Args:
+        phase: of the network that ran.
+        images: in the batch.
+        parts: micro-batches it ran in.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        raise OutOfMemory(f"out of memory: the {phase} network does not fit with a batch of {images} images in {parts} "
+                          f"part{'s' * (parts > 1)}; lower recipe.batch_size or set engine.accumulation={2 * parts} "
+                          "(or auto)") from error
 
 
 @dataclass(frozen=True)
@@ -22,9 +46,11 @@ class Engine:
         channels_last: keep images and convolution weights in channels-last layout, the faster one.
         deterministic: only kernels that give the same bits twice, and no autotuning.
         threads: CPU threads of torch; null leaves torch's choice.
+        accumulation: parts that a batch is run in, one after another, gradients added up; ``auto`` doubles it before
+            training until both networks fit in memory. With more than one part, BatchNorm sees the parts.
 
     Raises:
-        ValueError: a device that is not there, or threads below 1.
+        ValueError: a device that is not there, or threads or parts below 1.
     """
 
     device: str = "auto"
@@ -32,12 +58,15 @@ class Engine:
     channels_last: bool = True
     deterministic: bool = True
     threads: int | None = None
+    accumulation: int | Literal["auto"] = 1
 
     def __post_init__(self):
         if self.precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision={self.precision!r}: choose float32 or bfloat16")
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"threads={self.threads}: must be at least 1, or null for torch's choice")
+        if self.accumulation != "auto" and self.accumulation < 1:
+            raise ValueError(f"accumulation={self.accumulation}: must be at least 1 part, or auto")
         try:
             device = self.torch_device
         except RuntimeError as error:
@@ -71,25 +100,47 @@ class Engine:
         """The precision of a forward pass."""
         return torch.autocast(self.torch_device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
-    def step(self, network: nn.Module, optimizer: Optimizer, loss: Loss, images: Tensor, targets: Tensor) -> Tensor:
-        """One forward, backward and update of one network.
+    @property
+    def parts(self) -> int:
+        """Micro-batches a step; ``auto`` starts at 1."""
+        return 1 if self.accumulation == "auto" else self.accumulation
+
+    def gradients(self, network: nn.Module, loss: Loss, images: Tensor, targets: Tensor) -> Tensor:
+        """Forward and backward of one batch; gradients are left in the network's parameters.
 
         Args:
-            network: the network that trains.
-            optimizer: its optimizer.
-            loss: ``(logits, targets) -> scalar``.
+            network: the network that trains; its gradients must be clear.
+            loss: ``(logits, targets) -> scalar``, a mean over images.
             images: ``(N, C, H, W)``.
             targets: ``(N,)`` class indices.
 
         Returns:
-            The batch loss before the update, a scalar on the device.
+            The batch loss, a scalar on the device.
+        """
+        total = None
+        for part, labels in zip(images.chunk(self.parts), targets.chunk(self.parts), strict=True):
+            with self.autocast():
+                value = loss(network(part), labels)
+            if len(part) != len(images):
+                value = value * (len(part) / len(images))
+            value.backward()
+            total = value.detach() if total is None else total + value.detach()
+        return total
+
+    def step(self, network: nn.Module, optimizer: Optimizer, loss: Loss, images: Tensor, targets: Tensor) -> Tensor:
+        """One forward, backward and update of one network; arguments as in `gradients`.
+
+        Returns:
+            ``(2,)`` on the device: the batch loss before the update, and the largest norm of a parameter's gradient
+            (NaN or infinite where any gradient is).
         """
         optimizer.zero_grad(set_to_none=True)
-        with self.autocast():
-            value = loss(network(images), targets)
-        value.backward()
+        value = self.gradients(network, loss, images, targets)
+        gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+        norms = [norm.to(value.dtype) for norm in torch._foreach_norm(gradients)]
+        largest = torch.stack(norms).max() if norms else torch.zeros_like(value)
         optimizer.step()
-        return value.detach()
+        return torch.stack((value, largest))
 
     @torch.inference_mode()
     def predict(self, network: nn.Module, batches: Iterable[Tensor]) -> np.ndarray:

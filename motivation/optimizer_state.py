@@ -77,6 +77,14 @@ def start_momentum(optimizer: Optimizer) -> None:
                 optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
 
 
+def restore_layout(optimizer: Optimizer) -> None:
+    """Give every loaded state tensor the strides of its parameter: fused optimizers read both as one flat memory."""
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            if torch.is_tensor(value) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
 class SharedState:
     """The state of two optimizers over one pair: aliased dicts, copied slices, carried counters.
 

@@ -3,11 +3,13 @@
 A resumed run therefore needs no replay, and no purpose disturbs another.
 """
 
+import random
+
 import numpy as np
 import torch
 
 # One number a purpose. They are part of what a seed means: never change or reuse one.
-ORDER, AUGMENTATION, MOTIVATED_WEIGHTS = 0, 1, 2
+ORDER, AUGMENTATION, MOTIVATED_WEIGHTS, DROPOUT = 0, 1, 2, 3
 
 
 def derived_seed(seed: int, purpose: int, *place: int) -> int:
@@ -18,3 +20,26 @@ def derived_seed(seed: int, purpose: int, *place: int) -> int:
 def derived_generator(seed: int, purpose: int, *place: int) -> torch.Generator:
     """A CPU generator started from `derived_seed`."""
     return torch.Generator().manual_seed(derived_seed(seed, purpose, *place))
+
+
+def random_state() -> dict:
+    """State of every global generator that a forward pass or an augmentation may draw from; plain values, tensors."""
+    # timm's augmentation draws from numpy's global generator, which only the legacy calls reach.
+    name, keys, *rest = np.random.get_state()  # noqa: NPY002
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
+        "python": random.getstate(),
+    }
+
+
+def restore_random_state(state: dict) -> None:
+    """Set every global generator as `random_state` found it; GPUs that are no longer there are left out."""
+    torch.set_rng_state(state["torch"])
+    for device, generator in enumerate(state["cuda"][:torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(generator, device)
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))

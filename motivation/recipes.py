@@ -52,6 +52,9 @@ class Recipe:
         label_smoothing: of the cross-entropy, in [0, 1).
         crop_padding: black pixels around an image before a random crop to its size; 0 for no crop.
         flip: mirror half of the images.
+        rollbacks: how many times a run whose loss or gradients turn NaN goes back to its last checkpoint and on with a
+            smaller learning rate; 0 stops it.
+        rollback_lr: factor on the learning rate from each rollback on.
 
     Raises:
         ValueError: an impossible value, an unknown optimizer or schedule, or an argument it does not take.
@@ -65,6 +68,8 @@ class Recipe:
     label_smoothing: float = 0.0
     crop_padding: int = 0
     flip: bool = False
+    rollbacks: int = 0
+    rollback_lr: float = 0.5
 
     def __post_init__(self):
         if (self.epochs is None) == (self.steps is None):
@@ -77,6 +82,10 @@ class Recipe:
             raise ValueError(f"label_smoothing={self.label_smoothing}: must be from 0 to below 1")
         if self.crop_padding < 0:
             raise ValueError(f"crop_padding={self.crop_padding}: must be 0 or more pixels")
+        if self.rollbacks < 0:
+            raise ValueError(f"rollbacks={self.rollbacks}: must be 0 or more")
+        if not 0 < self.rollback_lr < 1:
+            raise ValueError(f"rollback_lr={self.rollback_lr}: must be a factor between 0 and 1")
         self._check_optimizer()
         self._check_schedule()
 

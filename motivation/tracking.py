@@ -1,12 +1,17 @@
 """What a run leaves behind: the run folder, our own record, and its mirror in W&B."""
 
+import errno
+import fcntl
 import json
 import math
 import os
-from collections.abc import Mapping
+import secrets
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import IO, Any, Literal, Protocol
 
 import numpy as np
 import yaml
@@ -18,50 +23,157 @@ RUN_FILES = ("config.yaml", "steps.csv", "epochs.jsonl", "summary.json")
 class RunFolder:
     """Writes one training run's folder, as training goes: what a killed run did is on disk.
 
+    One process at a time: the open steps.csv is locked.
+
     Args:
         path: the folder; made, with its parents, where it does not exist.
-        config: the resolved config, plain mappings.
+        config: the resolved config, plain mappings; None opens a run that is there already, to go on with it.
 
     Raises:
-        ValueError: the folder already holds a run (nothing is touched), or cannot be written.
+        ValueError: the folder already holds a run, or none to go on with, or another process writes it, or it cannot
+            be written. Nothing is touched.
     """
 
-    def __init__(self, path: Path | str, config: Mapping):
+    def __init__(self, path: Path | str, config: Mapping | None):
         self.path = Path(path)
-        check_run_folder(self.path)
+        if config is not None:
+            check_run_folder(self.path)
+        elif not (self.path / "config.yaml").is_file():
+            raise ValueError(f"{self.path} holds no run to go on with: it has no config.yaml")
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            (self.path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-            # Line buffering: a row is the operating system's as soon as it is written, and survives a kill.
-            self._steps = open(self.path / "steps.csv", "w", buffering=1)  # noqa: SIM115 - open as long as the run
-            self._epochs = open(self.path / "epochs.jsonl", "w", buffering=1)  # noqa: SIM115
+            if config is not None:
+                self.path.mkdir(parents=True, exist_ok=True)
+            self._steps = Rows(self.path / "steps.csv")
+            self._epochs = Rows(self.path / "epochs.jsonl")
+            _lock(self._steps.file, self.path)
+            if config is not None:
+                self.config(config)
+                self.rewind(0, 0)
         except OSError as error:
             raise ValueError(f"run folder {self.path} cannot be written: {error.strerror}; "
                              "choose another with hydra.run.dir=PATH") from error
-        self._steps.write(",".join(STEP_COLUMNS) + "\n")
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has its summary."""
+        return (self.path / "summary.json").is_file()
+
+    def config(self, config: Mapping) -> None:
+        """Write config.yaml."""
+        _replace(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
 
     def step(self, step: int, epoch: int, phase: str, loss: float, score: float, lr: float, flops: int) -> None:
         """Append a row to steps.csv."""
-        self._steps.write(f"{step},{epoch},{phase},{loss!r},{score!r},{lr!r},{flops}\n")
+        self._steps.append(f"{step},{epoch},{phase},{loss!r},{score!r},{lr!r},{flops}")
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Append a row to epochs.jsonl."""
-        self._epochs.write(as_json(row) + "\n")
+        self._epochs.append(as_json(row))
+
+    def epochs(self) -> list[dict[str, Any]]:
+        """The rows of epochs.jsonl; a line that a kill or a full disk cut short is left out."""
+        return [json.loads(line) for line in self._epochs.lines()]
+
+    def steps_recorded(self) -> int:
+        """Whole rows of steps.csv."""
+        return len(self._steps.lines()) - 1
+
+    def rewind(self, steps: int, epochs: int) -> None:
+        """Drop every row after the first so many steps and epochs, and the summary: training goes on from there."""
+        self._steps.keep(steps + 1)
+        self._epochs.keep(epochs)
+        if not self._steps.lines():
+            self._steps.append(",".join(STEP_COLUMNS))
+        (self.path / "summary.json").unlink(missing_ok=True)
+
+    def flush(self) -> None:
+        """Bring the growing files to the disk, so that they are never behind a checkpoint."""
+        self._steps.flush()
+        self._epochs.flush()
 
     def summary(self, values: Mapping[str, Any]) -> None:
         """Write summary.json, whole or not at all: its presence says that the run finished."""
-        temporary = self.path / "summary.json.tmp"
-        temporary.write_text(as_json(values, indent=2) + "\n")
-        os.replace(temporary, self.path / "summary.json")
+        _replace(self.path / "summary.json", as_json(values, indent=2) + "\n")
 
     def predictions(self, **arrays: np.ndarray) -> None:
         """Write predictions.npz: ``labels (N,)`` and probabilities ``base``, ``motivated`` ``(N, classes)``."""
-        np.savez_compressed(self.path / "predictions.npz", **arrays)
+        with _replaced(self.path / "predictions.npz") as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, **arrays)
+
+    def abandon(self) -> None:
+        """Remove what the start of a refused run wrote."""
+        for name in RUN_FILES:
+            (self.path / name).unlink(missing_ok=True)
+        for folder in (self.path / "checkpoints", self.path):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
 
     def close(self) -> None:
         """Close the growing files."""
-        self._steps.close()
-        self._epochs.close()
+        self._steps.file.close()
+        self._epochs.file.close()
+
+
+class Rows:
+    """A text file that grows a row a time; every row is the operating system's at once, so that it survives a kill.
+
+    Args:
+        path: the file; made where it does not exist.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        # Unbuffered: no row waits in memory, and none is written again when a full disk made it fail.
+        self.file = open(path, "a+b", buffering=0)  # noqa: SIM115 - open as long as the run
+
+    def append(self, row: str) -> None:
+        """Add a row.
+
+        Raises:
+            OSError: the row could not be written whole.
+        """
+        data = row.encode() + b"\n"
+        if self.file.write(data) != len(data):
+            raise OSError(errno.ENOSPC, "no space left for a row", str(self.path))
+
+    def lines(self) -> list[bytes]:
+        """Every whole line, without its end."""
+        return self.path.read_bytes().split(b"\n")[:-1]
+
+    def keep(self, lines: int) -> None:
+        """Cut the file after its first lines."""
+        self.file.truncate(sum(len(line) + 1 for line in self.lines()[:lines]))
+
+    def flush(self) -> None:
+        """Wait until the rows are on the disk."""
+        os.fsync(self.file.fileno())
+
+
+def _lock(file: IO, path: Path) -> None:
+    """Hold a run folder until its file is closed, also by a kill."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ValueError(f"run folder {path} is being written by another process; wait for it, or choose another "
+                         "with hydra.run.dir=PATH") from None
+
+
+@contextmanager
+def _replaced(path: Path) -> Iterator[Path]:
+    """A temporary file that takes the place of ``path`` when it is whole and on the disk; otherwise it is removed."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _replace(path: Path, text: str) -> None:
+    with _replaced(path) as temporary:
+        temporary.write_text(text)
 
 
 def check_run_folder(path: Path) -> None:
@@ -75,8 +187,11 @@ def check_run_folder(path: Path) -> None:
     if not os.access(parent, os.W_OK | os.X_OK):
         raise ValueError(f"run folder {path} cannot be made: no permission to write in {parent}; "
                          "choose another with hydra.run.dir=PATH")
-    if parent == path and (held := [name for name in RUN_FILES if (path / name).exists()]):
-        raise ValueError(f"run folder {path} already holds a run ({held[0]}); choose another with hydra.run.dir=PATH")
+    # An empty file is what a kill in the very first moment leaves.
+    if parent == path and (held := [name for name in RUN_FILES if (path / name).exists() and
+                                    (path / name).stat().st_size]):
+        raise ValueError(f"run folder {path} already holds a run ({held[0]}); choose another with hydra.run.dir=PATH, "
+                         f"or go on with it: motivation train resume={path}")
 
 
 def as_json(values: Mapping[str, Any], indent: int | None = None) -> str:
@@ -88,8 +203,8 @@ def as_json(values: Mapping[str, Any], indent: int | None = None) -> str:
 class Tracker(Protocol):
     """Mirrors a run folder elsewhere."""
 
-    def start(self, folder: Path, config: Mapping) -> None:
-        """Open the mirror for one run."""
+    def start(self, folder: Path, config: Mapping, history: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Open the mirror for one run; a resumed run has a history of epochs."""
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Mirror a row of epochs.jsonl."""
@@ -101,7 +216,7 @@ class Tracker(Protocol):
 class NoTracker:
     """Mirrors nothing; the run folder is the record."""
 
-    def start(self, folder: Path, config: Mapping) -> None:
+    def start(self, folder: Path, config: Mapping, history: Sequence[Mapping[str, Any]] = ()) -> None:
         """Nothing."""
 
     def epoch(self, row: Mapping[str, Any]) -> None:
@@ -109,6 +224,38 @@ class NoTracker:
 
     def finish(self, summary: Mapping[str, Any] | None) -> None:
         """Nothing."""
+
+
+class Expendable:
+    """A tracker that may fail: the first error is one line on stderr, and training goes on without it.
+
+    Args:
+        tracker: the tracker.
+    """
+
+    def __init__(self, tracker: Tracker):
+        self.tracker = tracker
+
+    def start(self, folder: Path, config: Mapping, history: Sequence[Mapping[str, Any]] = ()) -> None:
+        """As the tracker's."""
+        self._try("start", folder, config, history)
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """As the tracker's."""
+        self._try("epoch", row)
+
+    def finish(self, summary: Mapping[str, Any] | None) -> None:
+        """As the tracker's."""
+        self._try("finish", summary)
+
+    def _try(self, call: str, *arguments) -> None:
+        try:
+            getattr(self.tracker, call)(*arguments)
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            print(f"motivation: tracking stopped: {type(self.tracker).__name__}: {reason}; training goes on, the run "
+                  "folder is the record", file=sys.stderr)
+            self.tracker = NoTracker()
 
 
 @dataclass
@@ -141,8 +288,12 @@ class Wandb:
             raise ValueError("project='': name a W&B project, or switch tracking off with tracker=none")
         self._run = None
 
-    def start(self, folder: Path, config: Mapping) -> None:
-        """Open the W&B run; its files lie in the run folder."""
+    def start(self, folder: Path, config: Mapping, history: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Open the W&B run; its files lie in the run folder.
+
+        A resumed run keeps its id and is filled from its history: offline one new file holds all of it, online only
+        what the server does not have yet.
+        """
         import wandb
 
         labels = {part: _label(config[part]) for part in ("model", "data", "monitor", "schedule") if config.get(part)}
@@ -155,10 +306,12 @@ class Wandb:
             mode = "online" if wandb.login(prompt=False) else "offline"
         # A run that is still open would be returned again by init: close it first.
         wandb.finish()
+        online = mode == "online"
         self._run = wandb.init(
             project=self.project, entity=self.entity, group=self.group or labels["model"],
             job_type=self.job_type or method, name=self.name or folder.name,
             tags=sorted({*labels.values(), *self.tags}), config=dict(config), dir=folder, mode=mode,
+            id=_remembered_id(folder), resume="allow" if online else None,
             settings=wandb.Settings(console="off", silent=True))
         self._run.define_metric("epoch")
         self._run.define_metric("budget/flops")
@@ -166,6 +319,9 @@ class Wandb:
         for network in ("base", "motivated"):
             for split in ("top1", "val_top1"):
                 self._run.define_metric(f"{network}/{split}", step_metric="budget/flops", summary="last")
+        # One row is one W&B step: the server has the first `step` of them.
+        for row in history[self._run.step if online else 0:]:
+            self.epoch(row)
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Log a row of epochs.jsonl."""
@@ -179,6 +335,15 @@ class Wandb:
             self._run.summary.update(dict(summary))
         self._run.finish(exit_code=0 if summary is not None else 1)
         self._run = None
+
+
+def _remembered_id(folder: Path) -> str:
+    """The W&B id of a run, made at its first start and kept in its folder."""
+    path = folder / "wandb" / "id"
+    if not path.is_file():
+        path.parent.mkdir(exist_ok=True)
+        _replace(path, secrets.token_hex(8))
+    return path.read_text()
 
 
 def _label(part: Mapping) -> str:

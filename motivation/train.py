@@ -1,32 +1,84 @@
 """One run: a config, as plain mappings, -> a run folder."""
 
 import math
+import signal
+import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
+import torch
 
 import motivation.data
 import motivation.models.choice
 import motivation.monitors
 import motivation.schedules
 import motivation.tracking
-from motivation.checkpoint import save_checkpoint
+from motivation.checkpoint import Checkpoints, load_checkpoint, save_checkpoint, size_of
 from motivation.config import build, check, check_keys, convert, refuse_targets
 from motivation.data import Dataset, Loader, Normalization, Split, evaluation_batches
 from motivation.engine import Engine
+from motivation.interruption import Interrupted, StopRequest
 from motivation.ledger import forward_flops
 from motivation.models.choice import ClassicalModel, PairModel
+from motivation.pair import Phase
+from motivation.preflight import check_disk, check_memory
 from motivation.progress import PlainProgress, open_progress
+from motivation.randomness import DROPOUT, derived_seed, random_state, restore_random_state
 from motivation.recipes import Recipe
-from motivation.tracking import RunFolder, Tracker, check_run_folder
-from motivation.trainer import StepResult, Trainer
+from motivation.resume import check_changes, read_config
+from motivation.tracking import Expendable, RunFolder, Tracker, check_run_folder
+from motivation.trainer import NonFiniteLoss, StepResult, Trainer
 
 GROUPS = ("model", "data", "recipe", "monitor", "schedule", "engine", "tracker")
 # What the run knows and no config says; a monitor or schedule that has such an argument is given it.
 FACTS = ("seed", "total_steps", "steps_per_epoch", "base_flops", "motivated_flops")
+
+
+@dataclass(frozen=True)
+class Checkpointing:
+    """When a run saves its state; it does so after every signal too.
+
+    Args:
+        every_steps: steps between checkpoints; null for none inside an epoch. One that falls due while the last is
+            still being written is left out, so that training never waits for the disk.
+        every_epochs: epochs between checkpoints; null for none but the last.
+        keep: how many of the newest stay, beside the one of the best validation accuracy of the base network.
+
+    Raises:
+        ValueError: a number below 1.
+    """
+
+    every_steps: int | None = None
+    every_epochs: int | None = 1
+    keep: int = 2
+
+    def __post_init__(self):
+        for name in ("every_steps", "every_epochs", "keep"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value}: must be at least 1")
+
+
+@dataclass
+class Position:
+    """Where a run stands; the trainer counts the steps.
+
+    Attributes:
+        epoch: the epoch it is in.
+        closed: all steps of this epoch and its edge are done, its evaluation is not.
+        loss_sum: sum of the batch losses of this epoch so far.
+        rollbacks: how often it went back after a NaN.
+        lr_scale: factor on the learning rate since then.
+    """
+
+    epoch: int = 0
+    closed: bool = False
+    loss_sum: float = 0.0
+    rollbacks: int = 0
+    lr_scale: float = 1.0
 
 
 @dataclass
@@ -42,6 +94,9 @@ class Session:
         total_steps: of the whole run.
         forward_flops: of one image, by network.
         null_rate: share of motivated steps on noise; NaN where undefined.
+        recipe: how it is trained.
+        checkpointing: when its state is saved.
+        position: where in the run training stands.
     """
 
     config: dict[str, Any]
@@ -52,40 +107,93 @@ class Session:
     total_steps: int
     forward_flops: dict[str, int]
     null_rate: float
+    recipe: Recipe
+    checkpointing: Checkpointing
+    position: Position = field(default_factory=lambda: Position())
 
-    def steps(self, epoch: int) -> Iterator[StepResult]:
-        """Train one epoch, or what is left of the run, a step a time."""
-        first = epoch * len(self.loader)
-        batches = self.loader.epoch(epoch)
-        for step in range(first, min(first + len(self.loader), self.total_steps)):
+    def steps(self) -> Iterator[StepResult]:
+        """Train what is left of the epoch it stands in, a step a time."""
+        first = self.position.epoch * len(self.loader)
+        batches = self.loader.epoch(self.position.epoch, start=self.trainer.steps - first)
+        for step in range(self.trainer.steps, min(first + len(self.loader), self.total_steps)):
             for scheduler in self.learning_rates:
                 scheduler.step_update(step)
+            if self.position.lr_scale != 1:
+                for optimizer in self.trainer.optimizers:
+                    for group in optimizer.param_groups:
+                        group["lr"] *= self.position.lr_scale
             yield self.trainer.step(*next(batches))
 
-    def evaluate(self, split: Split | None) -> dict[str, np.ndarray | None]:
-        """Class probabilities ``(N, classes)`` of both networks; None without images, or without a second network."""
-        if split is None:
-            return {"base": None, "motivated": None}
+    def evaluate(self, stop: StopRequest, *splits: Split | None) -> list[dict[str, np.ndarray | None]]:
+        """Class probabilities ``(N, classes)`` of both networks on each split; None without images or network.
+
+        Raises:
+            Interrupted: a signal came; the ledger is as it was before.
+        """
+        engine, pair, ledger = self.trainer.engine, self.trainer.pair, self.trainer.ledger
+        copied = ledger.bytes_copied
         self.trainer.synchronize()
-        engine, pair = self.trainer.engine, self.trainer.pair
-        return {phase: None if phase == "motivated" and pair is None else
-                engine.predict(self.trainer.network(phase),
-                               evaluation_batches(split, self.loader.normalization, engine.torch_device,
-                                                  channels_last=engine.channels_last))
-                for phase in ("base", "motivated")}
+
+        def predict(phase: Phase, split: Split | None) -> np.ndarray | None:
+            if split is None or (phase == "motivated" and pair is None):
+                return None
+            batches = evaluation_batches(split, self.loader.normalization, engine.torch_device,
+                                         channels_last=engine.channels_last)
+            return engine.predict(self.trainer.network(phase), stop.watched(batches))
+
+        try:
+            return [{phase: predict(phase, split) for phase in get_args(Phase)} for split in splits]
+        except Interrupted:
+            ledger.bytes_copied = copied
+            raise
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """Bytes of a checkpoint, with room for two optimizer states a weight."""
+        return 3 * size_of(self.trainer.model.state_dict())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything the run carries from here on; learning rates and data order are derived from the position."""
+        return {"config": self.config, "data": self.dataset.fingerprint, "position": asdict(self.position),
+                "trainer": self.trainer.state_dict(), "accumulation": self.trainer.engine.parts,
+                "random": random_state()}
+
+    def load_state_dict(self, state: Mapping[str, Any], source: Path) -> None:
+        """Restore a state saved by `state_dict`.
+
+        Args:
+            state: read from a checkpoint.
+            source: its file, for error messages.
+
+        Raises:
+            ValueError: the checkpoint is of another run or other data.
+        """
+        try:
+            if state["data"] != self.dataset.fingerprint:
+                raise ValueError("the data set has changed since: other images, labels or splits")
+            check_changes(state["config"], self.config)
+            self.trainer.load_state_dict(state["trainer"])
+            if self.trainer.engine.accumulation == "auto":
+                self.trainer.engine = replace(self.trainer.engine, accumulation=state["accumulation"])
+            self.position = Position(**state["position"])
+            restore_random_state(state["random"])
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise ValueError(f"{source} is no checkpoint of this run: {' '.join(str(error).split())[:200]}") from error
+        except ValueError as error:
+            raise ValueError(f"{source} cannot be resumed: {error}") from error
 
 
 def prepare(config: Mapping[str, Any]) -> Session:
     """Check a config whole, then load the data and build what trains.
 
     Args:
-        config: ``seed``, ``evaluate_every``, and one mapping a group of conf/.
+        config: ``seed``, ``evaluate_every``, ``checkpoint``, and one mapping a group of conf/.
 
     Raises:
         ValueError: what in the config or the data cannot be right, in one line that names the key.
     """
     refuse_targets(config)
-    check_keys(config, ["seed", "evaluate_every", *GROUPS])
+    check_keys(config, ["seed", "evaluate_every", "checkpoint", *GROUPS])
     seed = convert(config.get("seed"), int, "seed")
     if not 0 <= seed < 1 << 32:
         raise ValueError(f"seed={seed}: must be from 0 to 2^32 - 1")
@@ -97,6 +205,7 @@ def prepare(config: Mapping[str, Any]) -> Session:
     data = build(motivation.data.BY_NAME, config.get("data"), "data")
     recipe = _only(Recipe, config, "recipe")
     engine = _only(Engine, config, "engine")
+    checkpointing = _only(Checkpointing, config, "checkpoint")
     build(motivation.tracking.BY_NAME, config.get("tracker"), "tracker")
 
     dataset = data.load()
@@ -105,8 +214,10 @@ def prepare(config: Mapping[str, Any]) -> Session:
                     device=engine.torch_device, crop_padding=recipe.crop_padding, flip=recipe.flip,
                     channels_last=engine.channels_last)
     trainer, flops, null_rate = _trainer(config, choice, recipe, engine, dataset, len(loader), seed)
+    # Dropout draws from torch's global generator: started here, so that pair and classical training draw alike.
+    torch.manual_seed(derived_seed(seed, DROPOUT))
     return Session(dict(config), dataset, loader, trainer, recipe.learning_rates(trainer.optimizers, len(loader)),
-                   recipe.total_steps(len(loader)), flops, null_rate)
+                   recipe.total_steps(len(loader)), flops, null_rate, recipe, checkpointing)
 
 
 def _trainer(config: Mapping[str, Any], choice: PairModel | ClassicalModel, recipe: Recipe, engine: Engine,
@@ -130,12 +241,15 @@ def _only(maker: type, config: Mapping[str, Any], group: str) -> Any:
     return build({group: maker}, {"name": group, **(config.get(group) or {})}, group)
 
 
-def run(config: Mapping[str, Any], path: Path | str) -> Path:
+def run(config: Mapping[str, Any], path: Path | str, resume: bool = False) -> Path:
     """Train one run and leave its run folder.
 
     Args:
         config: the resolved config, plain mappings; see `prepare`.
-        path: the run folder, which must not hold a run.
+        path: the run folder; it must not hold a run, or with ``resume`` one of this very config (more epochs or
+            steps, and another engine, tracker or checkpointing, may be asked for).
+        resume: go on with the run in this folder, from its newest readable checkpoint. The result is, but for seconds,
+            that of a run that was never stopped, to the bit.
 
     Returns:
         The run folder.
@@ -143,56 +257,171 @@ def run(config: Mapping[str, Any], path: Path | str) -> Path:
     Raises:
         ValueError: a config, data set or run folder that cannot be right (nothing is written), or a NaN loss (the run
             folder then holds every step before it).
+        Interrupted: a signal stopped the run; its state is saved.
     """
     path = Path(path)
+    refuse_targets(config)
+    if resume:
+        return _resume(config, path)
     check_run_folder(path)
     session = prepare(config)
-    tracker = build(motivation.tracking.BY_NAME, config["tracker"], "tracker")
-    folder = RunFolder(path, config)
+    check_memory(session.trainer, *next(session.loader.epoch(0)))
+    check_disk(path, session.checkpoint_bytes, session.checkpointing.keep + 2)
+    return _recorded(session, RunFolder(path, config), restore=False)
+
+
+def _resume(config: Mapping[str, Any], path: Path) -> Path:
+    folder = RunFolder(path, None)
+    try:
+        saved = read_config(path)
+        check_changes(saved, config)
+        if folder.finished and saved["recipe"] == config["recipe"]:
+            _say(f"{path} is finished; nothing is left to train")
+            folder.close()
+            return path
+        session = prepare(config)
+        check_memory(session.trainer, *next(session.loader.epoch(0)))
+    except BaseException:
+        folder.close()
+        raise
+    return _recorded(session, folder, restore=True)
+
+
+def _recorded(session: Session, folder: RunFolder, restore: bool) -> Path:
+    """Train a session into its folder, with checkpoints, tracker and an ear for signals."""
+    tracker = Expendable(build(motivation.tracking.BY_NAME, session.config["tracker"], "tracker"))
+    checkpoints = Checkpoints(folder.path / "checkpoints", session.checkpointing.keep, folder.flush, _say)
     summary = None
     try:
-        tracker.start(path, config)
-        summary = _train(session, folder, tracker)
+        if restore:
+            _restore(session, folder, checkpoints)
+            folder.config(session.config)
+        else:
+            # The first one, waited for: a disk that takes no checkpoint is known before training.
+            checkpoints.save(session.state_dict(), 0)
+            checkpoints.wait()
+            if not checkpoints.found():
+                folder.abandon()
+                raise ValueError(f"{checkpoints.folder} takes no checkpoint; free some space or choose another disk "
+                                 "with hydra.run.dir=PATH")
+        tracker.start(folder.path, session.config, folder.epochs())
+        with StopRequest() as stop:
+            summary = _train(session, folder, tracker, checkpoints, stop)
     finally:
+        checkpoints.close()
         folder.close()
         tracker.finish(summary)
-    return path
+    return folder.path
 
 
-def _train(session: Session, folder: RunFolder, tracker: Tracker) -> dict[str, Any]:
-    """Every epoch of a run, then its predictions, networks and summary."""
-    epochs = math.ceil(session.total_steps / len(session.loader))
-    row, predicted = {}, {}
-    with open_progress(session.total_steps, len(session.loader), session.loader.batch_size) as progress:
-        for epoch in range(epochs):
-            losses = [result.loss for result in recorded_steps(session, epoch, folder, progress)]
-            session.trainer.end_epoch()
-            row = {"epoch": epoch, **_accuracies(None, "top1"), **_accuracies(None, "val_top1")}
-            if (epoch + 1) % session.config["evaluate_every"] == 0 or epoch == epochs - 1:
-                predicted = session.evaluate(session.dataset.test)
-                row |= _accuracies(session.dataset.test, "top1", predicted)
-                validation = session.dataset.validation
-                row |= _accuracies(validation, "val_top1", session.evaluate(validation))
-            row |= {"train/loss": sum(losses) / len(losses), **session.trainer.ledger.totals(),
-                    "base/forward_flops": session.forward_flops["base"],
-                    "motivated/forward_flops": session.forward_flops.get("motivated")}
-            folder.epoch(row)
-            tracker.epoch(row)
-            progress.epoch(row)
+def _restore(session: Session, folder: RunFolder, checkpoints: Checkpoints) -> None:
+    """Load the newest checkpoint that can be read and that the folder's rows reach; without any, start at step 0."""
+    rows = folder.steps_recorded()
+    for saved, state in checkpoints.readable():
+        if saved.step > rows:
+            _say(f"{saved.path} is of step {saved.step}, but steps.csv holds only {rows} whole rows; an older one is "
+                 "tried")
+            continue
+        session.load_state_dict(state, saved.path)
+        checkpoints.discard_after(saved.step)
+        break
+    else:
+        if checkpoints.found():
+            raise ValueError(f"no checkpoint in {checkpoints.folder} can be used; train the run anew in another folder")
+        _say(f"{folder.path} has no checkpoint; training starts at step 0")
+    folder.rewind(session.trainer.steps, session.position.epoch)
+
+
+def _train(session: Session, folder: RunFolder, tracker: Tracker, checkpoints: Checkpoints,
+           stop: StopRequest) -> dict[str, Any]:
+    """Every epoch of a run from where it stands, then its predictions, networks and summary."""
+    steps_per_epoch = len(session.loader)
+    epochs = math.ceil(session.total_steps / steps_per_epoch)
+    predicted: dict[str, np.ndarray | None] = {}
+    with open_progress(session.total_steps, steps_per_epoch, session.loader.batch_size) as progress:
+        try:
+            while session.position.epoch < epochs:
+                try:
+                    row, predicted = _epoch(session, folder, checkpoints, stop, progress)
+                except NonFiniteLoss as error:
+                    _roll_back(session, folder, checkpoints, error)
+                    continue
+                tracker.epoch(row)
+                progress.epoch(row)
+        except Interrupted as error:
+            checkpoints.save(session.state_dict(), session.trainer.steps)
+            checkpoints.wait()
+            name = signal.Signals(error.number).name
+            raise Interrupted(error.number, f"stopped by {name} at step {session.trainer.steps} of "
+                              f"{session.total_steps}; go on with: motivation train resume={folder.path}") from None
+    if not predicted:
+        # Resumed after the last epoch: its row is on record, its predictions are not.
+        predicted = session.evaluate(stop, session.dataset.test)[0]
     folder.predictions(labels=session.dataset.test.labels,
                        **{phase: array for phase, array in predicted.items() if array is not None})
     save_checkpoint(folder.path / "checkpoints" / "final.pt", session.trainer.model.state_dict())
-    summary = {**row, "seed": session.config["seed"], "null_rate": session.null_rate}
+    summary = {**folder.epochs()[-1], "seed": session.config["seed"], "null_rate": session.null_rate}
+    checkpoints.wait()
     folder.summary(summary)
     return summary
 
 
-def recorded_steps(session: Session, epoch: int, folder: RunFolder, progress: PlainProgress) -> Iterator[StepResult]:
+def _epoch(session: Session, folder: RunFolder, checkpoints: Checkpoints, stop: StopRequest,
+           progress: PlainProgress) -> tuple[dict[str, Any], dict[str, np.ndarray | None]]:
+    """What is left of an epoch: its steps, its edge, its evaluation; returns its row and the test predictions."""
+    position, trainer, dataset, when = session.position, session.trainer, session.dataset, session.checkpointing
+    epoch, epochs = position.epoch, math.ceil(session.total_steps / len(session.loader))
+    if not position.closed:
+        for _ in recorded_steps(session, folder, progress):
+            stop.check()
+            if when.every_steps and trainer.steps % when.every_steps == 0 and not checkpoints.busy:
+                checkpoints.save(session.state_dict(), trainer.steps)
+        trainer.end_epoch()
+        position.closed = True
+    row = {"epoch": epoch, **_accuracies(None, "top1"), **_accuracies(None, "val_top1")}
+    predicted: dict[str, np.ndarray | None] = {}
+    if (epoch + 1) % session.config["evaluate_every"] == 0 or epoch == epochs - 1:
+        predicted, validated = session.evaluate(stop, dataset.test, dataset.validation)
+        row |= _accuracies(dataset.test, "top1", predicted) | _accuracies(dataset.validation, "val_top1", validated)
+    steps = trainer.steps - epoch * len(session.loader)
+    row |= {"train/loss": position.loss_sum / steps, **trainer.ledger.totals(),
+            "base/forward_flops": session.forward_flops["base"],
+            "motivated/forward_flops": session.forward_flops.get("motivated")}
+    folder.epoch(row)
+    session.position = replace(position, epoch=epoch + 1, closed=False, loss_sum=0.0)
+    if (when.every_epochs and (epoch + 1) % when.every_epochs == 0) or epoch == epochs - 1:
+        checkpoints.save(session.state_dict(), trainer.steps, row["base/val_top1"])
+    return row, predicted
+
+
+def recorded_steps(session: Session, folder: RunFolder, progress: PlainProgress) -> Iterator[StepResult]:
     """The steps of an epoch, each on record and on screen before it is handed on."""
-    for step, result in enumerate(session.steps(epoch), start=epoch * len(session.loader)):
-        folder.step(step, epoch, result.phase, result.loss, result.score, result.lr, result.flops)
-        progress.step(step, epoch, result, session.trainer.ledger)
+    for step, result in enumerate(session.steps(), start=session.trainer.steps):
+        session.position.loss_sum += result.loss
+        folder.step(step, session.position.epoch, result.phase, result.loss, result.score, result.lr, result.flops)
+        progress.step(step, session.position.epoch, result, session.trainer.ledger)
         yield result
+
+
+def _roll_back(session: Session, folder: RunFolder, checkpoints: Checkpoints, error: NonFiniteLoss) -> None:
+    """Go back to the newest checkpoint and on with a smaller learning rate; or stop, where the recipe says so."""
+    checkpoints.wait()
+    done, rollbacks = session.position.rollbacks, session.recipe.rollbacks
+    newest = checkpoints.found()[:1]
+    epoch = session.position.epoch
+    place = f"epoch {epoch}, batch {session.trainer.steps - epoch * len(session.loader)}"
+    if done >= rollbacks or not newest:
+        kept = f"the last good checkpoint is {newest[0].path}" if newest else "there is no checkpoint"
+        raise ValueError(f"{error} ({place}); {kept}") from error
+    lr_scale = session.position.lr_scale * session.recipe.rollback_lr
+    session.load_state_dict(load_checkpoint(newest[0].path), newest[0].path)
+    session.position.rollbacks, session.position.lr_scale = done + 1, lr_scale
+    folder.rewind(session.trainer.steps, session.position.epoch)
+    _say(f"{error} ({place}); back to step {session.trainer.steps}, learning rate x {lr_scale:g} from here on")
+
+
+def _say(line: str) -> None:
+    print(f"motivation: {line}", file=sys.stderr, flush=True)
 
 
 def _accuracies(split: Split | None, key: str, predicted: Mapping[str, np.ndarray | None] | None = None) -> dict:

@@ -8,16 +8,16 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from motivation.engine import Engine, Loss
+from motivation.engine import Engine, Loss, explained_memory
 from motivation.ledger import Ledger, forward_flops
 from motivation.monitors import Monitor, Signal
-from motivation.optimizer_state import SharedState, as_groups, split_groups, start_momentum
+from motivation.optimizer_state import SharedState, as_groups, restore_layout, split_groups, start_momentum
 from motivation.pair import Pair, Phase
 from motivation.schedules import Never, Schedule
 
 
 class NonFiniteLoss(ValueError):
-    """A training loss was NaN or infinite; the step's update has already spoiled the weights."""
+    """A training loss or gradient was NaN or infinite; the step's update has already spoiled the weights."""
 
 
 class StepResult(NamedTuple):
@@ -100,7 +100,8 @@ class Trainer:
             targets: ``(N,)`` class indices.
 
         Raises:
-            NonFiniteLoss: the loss is NaN or infinite.
+            NonFiniteLoss: the loss or a gradient is NaN or infinite.
+            OutOfMemory: the network does not fit in memory with this batch.
         """
         if self.steps == 0 and self.pair:
             self.pair.assert_tied()
@@ -110,10 +111,12 @@ class Trainer:
         if not network.training:
             network.train()
         optimizer = self.optimizers[phase == "motivated"]
-        loss = self.engine.step(network, optimizer, self.loss, images, targets).item()
-        if not math.isfinite(loss):
-            raise NonFiniteLoss(f"the {phase} network's loss is {loss} at step {self.steps}; lower the learning rate "
-                                "or check the images")
+        with explained_memory(phase, len(images), self.engine.parts):
+            loss, gradient = self.engine.step(network, optimizer, self.loss, images, targets).tolist()
+        if not (math.isfinite(loss) and math.isfinite(gradient)):
+            what = f"loss is {loss}" if not math.isfinite(loss) else f"gradient has a norm of {gradient}"
+            raise NonFiniteLoss(f"the {phase} network's {what} at step {self.steps}; lower the learning rate or check "
+                                "the images")
         forward = self._forward(network, images)
         flops = self.ledger.record(phase, len(images), forward, perf_counter() - start)
         self.steps += 1
@@ -168,6 +171,7 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
+            restore_layout(optimizer)
         if self._state:
             self._state.tie()
         if self.monitor:

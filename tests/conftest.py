@@ -61,7 +61,9 @@ def write_arrays(path: Path, *, count: int = 60, classes: int = 3, size: int = 8
 def compose_config(*overrides: str) -> dict:
     """The resolved config of some overrides, as `motivation train` composes it."""
     with initialize_config_module("motivation.conf", version_base="1.3"):
-        return OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
+        config = OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
+    del config["resume"]
+    return config
 
 
 QUICK = ("tracker=none", "recipe.epochs=2", "recipe.batch_size=128", "engine.threads=1")

@@ -3,12 +3,14 @@
 import json
 import math
 import struct
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import wandb
 from conftest import QUICK, compose_config
+from test_resume import stopped
 from wandb.proto.wandb_internal_pb2 import Record
 
 from motivation.tracking import STEP_COLUMNS, RunFolder, Wandb, as_json, check_run_folder
@@ -17,8 +19,18 @@ from motivation.train import run
 HEADER, BLOCK = 7, 32768
 
 
-def wandb_records(path: Path):
-    """Records of an offline W&B file: LevelDB's log format after a 7-byte header."""
+def wandb_records(path: Path) -> list:
+    """Records of an offline W&B file; its writer, another process, may need a moment after `finish` returned."""
+    for _ in range(600):
+        records = list(read_records(path))
+        if records and records[-1].WhichOneof("record_type") == "exit":
+            break
+        time.sleep(0.05)
+    return records
+
+
+def read_records(path: Path):
+    """LevelDB's log format after a 7-byte header."""
     data, position, partial = path.read_bytes(), HEADER, b""
     while position + 7 <= len(data):
         if BLOCK - position % BLOCK < 7:
@@ -54,7 +66,7 @@ def tracked(tmp_path):
 
 def test_wandb_holds_the_same_history(tracked):
     """The offline file read back equals epochs.jsonl, and its summary summary.json."""
-    records = list(wandb_records(wandb_file(tracked)))
+    records = wandb_records(wandb_file(tracked))
     rows = [json.loads(line) for line in (tracked / "epochs.jsonl").read_text().splitlines()]
     logged = [{key: value for key, value in row.items() if not key.startswith("_")} for row in history(records)]
     assert logged == rows
@@ -83,7 +95,7 @@ def test_one_wandb_run_a_training_run_also_after_an_error(tmp_path):
         run(failing, tmp_path / "failed")
     assert wandb.run is None
     run(config, tmp_path / "whole")
-    failed, whole = (list(wandb_records(wandb_file(tmp_path / name))) for name in ("failed", "whole"))
+    failed, whole = (wandb_records(wandb_file(tmp_path / name)) for name in ("failed", "whole"))
     runs = [next(r.run for r in records if r.WhichOneof("record_type") == "run") for records in (failed, whole)]
     assert runs[0].run_id != runs[1].run_id
     assert runs[1].job_type == "classical"
@@ -100,6 +112,8 @@ def test_online_where_there_is_a_login(tmp_path, monkeypatch, login, expected):
     seen = {}
 
     class Run:
+        step = 0
+
         def define_metric(self, *_, **__):
             pass
 
@@ -116,6 +130,39 @@ def test_online_where_there_is_a_login(tmp_path, monkeypatch, login, expected):
     tracker.start(tmp_path, compose_config())
     assert seen["mode"] == "disabled"
     tracker.finish(None)
+
+
+def test_a_resumed_run_keeps_its_id_and_one_file_holds_the_whole_history(tmp_path, monkeypatch):
+    config = compose_config(*QUICK, "tracker=wandb", "model=resnet20")
+    folder = stopped(config, tmp_path / "run", monkeypatch, 12)
+    run(config, folder, resume=True)
+    first, second = (wandb_records(file) for file in sorted(folder.glob("wandb/offline-run-*/run-*.wandb"),
+                                                            key=lambda file: file.stat().st_ctime_ns))
+    ids = {next(r.run for r in records if r.WhichOneof("record_type") == "run").run_id for records in (first, second)}
+    assert ids == {(folder / "wandb" / "id").read_text()}
+    assert [row["epoch"] for row in history(first)] == [0]
+    rows = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
+    assert [{key: value for key, value in row.items() if not key.startswith("_")} for row in history(second)] == rows
+
+
+def test_online_the_server_gets_the_rows_above_its_last_step(tmp_path, monkeypatch):
+    logged = []
+
+    class Run:
+        step = 2
+
+        def define_metric(self, *_, **__):
+            pass
+
+        def log(self, row):
+            logged.append(row["epoch"])
+
+    monkeypatch.setenv("WANDB_MODE", "online")
+    seen = {}
+    monkeypatch.setattr(wandb, "init", lambda **options: seen.update(options) or Run())
+    Wandb().start(tmp_path, compose_config(), [{"epoch": epoch} for epoch in range(4)])
+    assert logged == [2, 3]
+    assert (seen["resume"], seen["id"]) == ("allow", (tmp_path / "wandb/id").read_text())
 
 
 def test_rows_are_on_disk_as_soon_as_they_are_written(tmp_path):

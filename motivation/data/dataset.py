@@ -1,6 +1,8 @@
 """A data set in memory: uint8 images and labels, split into train, validation, held-out and test."""
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -42,6 +44,17 @@ class Dataset:
     num_classes: int
     validation: Split | None = None
     heldout: Split | None = None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the images and labels of every part: two runs with one fingerprint saw the same data."""
+        digest = hashlib.sha256()
+        for name in ("train", "validation", "heldout", "test"):
+            split = getattr(self, name)
+            for array in () if split is None else (split.images, split.labels):
+                digest.update(f"{name} {array.dtype} {array.shape}".encode())
+                digest.update(np.ascontiguousarray(array))
+        return digest.hexdigest()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
