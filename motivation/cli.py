@@ -1,6 +1,7 @@
 """The ``motivation`` command. Everything heavy is imported by the subcommand that needs it."""
 
 import argparse
+import functools
 import os
 import re
 import sys
@@ -51,6 +52,11 @@ def _guarded(command, *arguments) -> int:
         return 141
     except (ValueError, OSError) as error:
         return _fail(_one_line(error))
+    except Exception as error:
+        # Ours to mend: still one line, and the whole story for whoever asks.
+        if os.environ.get("MOTIVATION_TRACEBACK"):
+            raise
+        return _fail(f"{type(error).__name__}: {_one_line(error)} (unexpected; MOTIVATION_TRACEBACK=1 shows where)")
 
 
 def _fail(message: str, status: int = 1) -> int:
@@ -65,18 +71,19 @@ def _one_line(error: BaseException) -> str:
 def compare(options: argparse.Namespace) -> int:
     """``motivation compare RUNS...``."""
     from motivation.analysis.compare import comparison_table
-    from motivation.analysis.figures import draw_comparison, save_figure
+    from motivation.analysis.figures import check_figure_path, draw_comparison, save_figure
     from motivation.analysis.runs import read_runs
 
+    check_figure_path(options.figure)
     runs = read_runs(options.runs)
-    print(comparison_table(runs))
-    print(save_figure(draw_comparison(runs), options.figure))
+    table, figure = comparison_table(runs), save_figure(draw_comparison(runs), options.figure)
+    print(table)
+    print(figure)
     return 0
 
 
 def train(arguments: list[str]) -> int:
     """``motivation train [overrides]``: prints the run folder, one line a run."""
-    import hydra
     from hydra._internal.utils import get_args_parser
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
@@ -88,18 +95,28 @@ def train(arguments: list[str]) -> int:
     options = parser.parse_intermixed_args(arguments)
     if options.config_path:
         raise ValueError("--config-path is not supported; add a folder of your own configs with --config-dir")
+    try:
+        return _train_or_show(options, arguments)
+    except HydraException as error:
+        GlobalHydra.instance().clear()
+        raise ValueError(_explained(error, options)) from error
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def _train_or_show(options: argparse.Namespace, arguments: list[str]) -> int:
+    import hydra
+
     if options.help or options.hydra_help or options.cfg or options.info or options.shell_completion:
+        # What Hydra shows is composed first, so that a mistake in it is one line too.
+        _refuse_code(_compose(options, options.overrides))
         sys.argv = ["motivation train", *arguments]
         show = hydra.main(version_base="1.3", config_path=f"pkg://{CONFIG_MODULE}", config_name="config")
         show(lambda config: None)()
         return 0
-    try:
-        if options.multirun or "hydra.mode=MULTIRUN" in options.overrides:
-            return _sweep(options)
-        print(_single(options))
-    except HydraException as error:
-        GlobalHydra.instance().clear()
-        raise ValueError(_explained(error, options)) from error
+    if options.multirun or "hydra.mode=MULTIRUN" in options.overrides:
+        return _sweep(options)
+    print(_single(options))
     return 0
 
 
@@ -108,7 +125,13 @@ def _single(options: argparse.Namespace) -> Path:
     from hydra.core.hydra_config import HydraConfig
 
     config = _compose(options, options.overrides)
+    _refuse_code(config)
+    if config.hydra.sweeper.get("params"):
+        raise ValueError("this config sweeps "
+                         f"{', '.join(config.hydra.sweeper.params)}: run it with motivation train -m")
     HydraConfig.instance().set_config(config)
+    if not config.hydra.run.dir:
+        raise ValueError(f"hydra.run.dir={config.hydra.run.dir!r}: must name a folder")
     path = Path(config.hydra.run.dir)
     if config.resume not in (None, "auto"):
         if any(override.startswith("hydra.run.dir") for override in options.overrides):
@@ -145,12 +168,55 @@ def _compose(options: argparse.Namespace, overrides: list[str]):
     from hydra import compose, initialize_config_module
 
     if options.config_dir:
-        folder = Path(options.config_dir).resolve()
-        if not folder.is_dir():
-            raise ValueError(f"--config-dir {options.config_dir}: no such folder")
-        overrides = [f"hydra.searchpath=[file://{folder}]", *overrides]
+        overrides = [f"hydra.searchpath=[{_config_folder(options)}]", *overrides]
     with initialize_config_module(CONFIG_MODULE, version_base="1.3", job_name="train"):
         return compose(options.config_name or "config", overrides, return_hydra_config=True)
+
+
+def _config_folder(options: argparse.Namespace) -> str:
+    """The folder of --config-dir, as Hydra's search path takes it."""
+    folder = Path(options.config_dir).resolve()
+    if not folder.is_dir():
+        raise ValueError(f"--config-dir {options.config_dir}: no such folder")
+    return f"file://{folder}"
+
+
+# What a config may say to Hydra: where runs go, and how a sweep is made and launched.
+HYDRA_KEYS = ("run", "sweep", "sweeper", "launcher", "job", "mode", "overrides", "runtime", "verbose", "searchpath",
+              "help")
+
+
+def _refuse_code(config) -> None:
+    """Raise ValueError where Hydra's part of a config would run code: callbacks, log handlers, any ``_target_``.
+
+    The sweeper and the launcher are classes of installed plugins, which Hydra itself found.
+    """
+    from hydra.core.plugins import Plugins
+    from hydra.plugins.launcher import Launcher
+    from hydra.plugins.sweeper import Sweeper
+    from omegaconf import OmegaConf
+
+    from motivation.config import refuse_targets
+
+    ours = OmegaConf.to_container(_default_hydra(), resolve=False)
+    theirs = OmegaConf.to_container(config.hydra, resolve=False)
+    if changed := [key for key in theirs if key not in HYDRA_KEYS and theirs[key] != ours.get(key)]:
+        raise ValueError(f"hydra.{changed[0]} is refused: a config may set {', '.join(HYDRA_KEYS)}")
+    plugins = [f"{plugin.__module__}.{plugin.__name__}" for kind in (Launcher, Sweeper)
+               for plugin in Plugins.instance().discover(kind)]
+    for part in ("launcher", "sweeper"):
+        target = theirs[part].pop("_target_", None)
+        if target not in plugins:
+            raise ValueError(f"hydra.{part}._target_={target}: no installed {part}; choose one with hydra/{part}=NAME")
+    refuse_targets(theirs, "hydra")
+    if hidden := [key for key in theirs["sweeper"].get("params") or {} if key.lstrip("+~").startswith("hydra")]:
+        raise ValueError(f"hydra.sweeper.params.{hidden[0]} is refused: a sweep may not change Hydra's own part")
+
+
+@functools.cache
+def _default_hydra():
+    """Hydra's part of our own config."""
+    return _compose(argparse.Namespace(config_dir=None, config_name=None), []).hydra
 
 
 def _train(config, path: Path, root: Path) -> Path:
@@ -213,22 +279,34 @@ def _sweep(options: argparse.Namespace) -> int:
         raise ValueError("hydra.run.dir names a single run's folder; under -m use hydra.sweep.dir=PATH")
     search_path = create_config_search_path(f"pkg://{CONFIG_MODULE}")
     if options.config_dir:
-        search_path.prepend("command-line", f"file://{Path(options.config_dir).resolve()}",
-                            SearchPathQuery(provider="schema"))
+        search_path.prepend("command-line", _config_folder(options), SearchPathQuery(provider="schema"))
+    # Known before Hydra is set up for the sweep: the two cannot be composed inside one another.
+    _default_hydra()
     machinery = Hydra.create_main_hydra2(task_name="train", config_search_path=search_path)
     config = machinery.compose_config(options.config_name or "config", options.overrides, RunMode.MULTIRUN,
                                       with_log_configuration=False)
     with open_dict(config):
         config.hydra.mode = RunMode.MULTIRUN
+    _refuse_code(config)
+    folder = Path(config.hydra.sweep.dir)
+    made = not folder.exists()
+    if not made and config.resume != "auto" and any((folder / name).exists() for name in (
+            "multirun.yaml", "config.yaml", "steps.csv")):
+        held = "sweep" if (folder / "multirun.yaml").exists() else "run"
+        raise ValueError(f"{folder} already holds a {held}; choose another with hydra.sweep.dir=PATH, or go on with "
+                         "it: resume=auto")
     context = HydraContext(config_loader=machinery.config_loader, callbacks=Callbacks(config))
     sweeper = Plugins.instance().instantiate_sweeper(config=config, hydra_context=context, task_function=_job)
     jobs = _remember_jobs(sweeper)
     try:
         sweeper.sweep(arguments=list(config.hydra.overrides.task))
     except Exception:
-        # The sweeper raises the first failure only after all jobs ran; before any ran, the failure is its own.
-        if not jobs:
-            raise
+        if made and not jobs and folder.is_dir():
+            # Refused before its first job: the folder holds nothing but the sweeper's note.
+            (folder / "multirun.yaml").unlink(missing_ok=True)
+            if not any(folder.iterdir()):
+                folder.rmdir()
+        raise
     failed = [job for job in jobs if job.status != JobStatus.COMPLETED]
     for job in jobs:
         if job not in failed:
@@ -240,13 +318,16 @@ def _sweep(options: argparse.Namespace) -> int:
 
 def _remember_jobs(sweeper) -> list:
     """Collect what every launched job returned; the sweeper itself stops at the first failure."""
+    from hydra.core.utils import JobStatus
+
     jobs: list = []
     launch = sweeper.launcher.launch
 
     def launch_and_remember(*arguments, **keywords):
         results = launch(*arguments, **keywords)
         jobs.extend(results)
-        return results
+        # A failed job would make the sweeper raise, and drop the jobs after it; it is named at the end instead.
+        return [result for result in results if result.status == JobStatus.COMPLETED]
 
     sweeper.launcher.launch = launch_and_remember
     return jobs
@@ -254,22 +335,41 @@ def _remember_jobs(sweeper) -> list:
 
 def _explained(error: Exception, options: argparse.Namespace) -> str:
     """Hydra's refusal of an override in one line, with the key that was probably meant."""
-    import difflib
-
-    from omegaconf import OmegaConf
-
     message = _one_line(error)
+    if "is not Optional" in str(error.__cause__ or "") and "hydra.run.dir" in message:
+        return "hydra.run.dir must name a folder"
     if unknown := re.search(r"Could not (?:override|delete) '([^']+)'", message):
-        options = argparse.Namespace(**{**vars(options), "overrides": []})
-        known = list(_keys(OmegaConf.to_container(_compose(options, []))))
-        close = difflib.get_close_matches(unknown[1], known, n=1, cutoff=0.75)
-        hint = f"did you mean {close[0]}?" if close else "`motivation train --cfg job` prints all keys"
-        return f"{unknown[1]}: unknown key; {hint}"
+        key = unknown[1]
+        inner = re.search(r"full_key: (\S+)", str(error.__cause__ or ""))
+        if inner and inner[1].startswith(f"{key}."):
+            # A mapping was given; the key that is not known lies in it.
+            key = inner[1]
+        if "_target_" in key:
+            return f"{key}: _target_ is refused in every config; name things with name="
+        close = _close_key(options, key)
+        return f"{key}: unknown key; " + (f"did you mean {close}?" if close else "`motivation train --cfg job` prints "
+                                          f"all keys; a new one is added with +{key}=VALUE")
     if missing := re.search(r"Could not find '([^']+)' Available options in '[^']+': (.*?)(?: Config search path|$)",
                             message):
         group, _, option = missing[1].rpartition("/")
         return f"{group}={option}: no such option; choose one of {', '.join(missing[2].split())}"
     return message
+
+
+def _close_key(options: argparse.Namespace, key: str) -> str | None:
+    """The known key that was probably meant, never the key itself."""
+    import difflib
+
+    from omegaconf import OmegaConf
+
+    known = list(_keys(OmegaConf.to_container(_compose(options, []))))
+    parent, _, name = key.rpartition(".")
+    siblings = {other.rpartition(".")[2]: other for other in known if other.rpartition(".")[0] == parent}
+    if siblings:
+        close = difflib.get_close_matches(name, siblings, n=1)
+        return siblings[close[0]] if close else None
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
+    return close[0] if close else None
 
 
 def _keys(config: dict, where: str = ""):

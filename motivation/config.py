@@ -45,7 +45,13 @@ def build(registry: Mapping[str, Callable], spec: Any, where: str, **facts: Any)
     except ConfigError:
         raise
     except ValueError as error:
-        raise ConfigError(f"{where}.{error}" if _names_key(str(error), maker) else f"{where}: {error}") from error
+        raise ConfigError(named(error, where, maker)) from error
+
+
+def named(error: Exception, where: str, maker: Callable) -> str:
+    """An error of what a config names, with its key: ``model.base: ...``, or ``model: ...`` where it names none."""
+    message = str(error) or type(error).__name__
+    return f"{where}.{message}" if _names_key(message, maker) else f"{where}: {message}"
 
 
 def check(registry: Mapping[str, Callable], spec: Any, where: str, *facts: str) -> tuple[Callable, dict[str, Any]]:

@@ -73,6 +73,8 @@ class Engine:
             raise ValueError(f"device={self.device!r} is not a torch device; try auto, cpu or cuda") from error
         if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
             raise ValueError(f"device={self.device!r}: {torch.cuda.device_count()} GPUs are visible; try device=cpu")
+        if device.type in ("mps", "xpu") and not getattr(torch, device.type).is_available():
+            raise ValueError(f"device={self.device!r}: there is none here; try device=cpu")
         if device.type not in ("cpu", "cuda", "mps", "xpu"):
             raise ValueError(f"device={self.device!r} cannot train; try auto, cpu or cuda")
 

@@ -16,20 +16,35 @@ TRAINING_FORWARDS = 3
 def forward_flops(network: nn.Module, image_shape: tuple[int, ...]) -> int:
     """FLOPs of one forward pass for one image, 2 per multiply-add.
 
-    Counted on the meta device: nothing is computed and the network is untouched.
+    Counted on the meta device, where nothing is computed; a network that cannot run there (its forward reads a value,
+    or makes tensors on a device of its own) is counted on one black image where it is. The network is untouched.
 
     Args:
         network: a network that maps ``(N, C, H, W)`` images to logits.
         image_shape: ``(C, H, W)``.
+
+    Raises:
+        ValueError: the network cannot take such an image.
     """
+    parameter = next(network.parameters(), torch.empty(0))
+    image = torch.zeros(1, *image_shape, dtype=parameter.dtype, device=parameter.device)
     tensors = {name: torch.empty_like(tensor, device="meta")
                for name, tensor in [*network.named_parameters(remove_duplicate=False),
                                     *network.named_buffers(remove_duplicate=False)]}
     training = {module: module.training for module in network.modules()}
     network.eval()
     try:
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            torch.func.functional_call(network, tensors, (torch.empty(1, *image_shape, device="meta"),))
+        with torch.no_grad():
+            try:
+                with FlopCounterMode(display=False) as counter:
+                    torch.func.functional_call(network, tensors, (image.to("meta"),))
+            except (RuntimeError, NotImplementedError):
+                with FlopCounterMode(display=False) as counter:
+                    network(image)
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{type(network).__name__} cannot take an image of (C, H, W) = {tuple(image_shape)}: "
+                         f"{reason}") from error
     finally:
         for module, mode in training.items():
             module.training = mode

@@ -14,6 +14,8 @@ from torch.optim import Optimizer
 
 from motivation.optimizer_state import fused_if_offered
 
+# What a schedule cannot do without; timm's own defaults count steps here.
+NEEDED = {"step": "decay_epochs", "multistep": "decay_milestones"}
 SCHEDULES = ("cosine", "constant", "step", "multistep", "tanh", "poly")
 
 
@@ -100,15 +102,23 @@ class Recipe:
             if name not in taken:
                 close = difflib.get_close_matches(name, taken, n=1)
                 raise ValueError(f"optimizer.{name}: {self.optimizer['name']} takes no such argument; "
-                                 + (f"did you mean {close[0]}?" if close else f"it takes {', '.join(taken)}"))
+                                 + (f"did you mean {close[0]}?" if close else "leave it out with "
+                                    f"recipe.optimizer.{name}=null; it takes {', '.join(taken)}"))
             if isinstance(value, str):
                 raise ValueError(f"optimizer.{name}={value!r}: must be a number or true/false")
-        if self.optimizer.get("lr") is not None and not self.optimizer["lr"] > 0:
-            raise ValueError(f"optimizer.lr={self.optimizer['lr']}: must be above 0")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"optimizer.{name}={value}: must be finite")
+        lr = self.optimizer.get("lr")
+        if lr is not None and (isinstance(lr, bool) or not lr > 0):
+            raise ValueError(f"optimizer.lr={lr}: must be a number above 0")
         try:
-            self.optimizer_factory()([nn.Parameter(torch.zeros(1))])
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"optimizer {self.optimizer['name']}: {error}") from error
+            # One step shows what a constructor does not check.
+            parameter = nn.Parameter(torch.zeros(2, 2))
+            optimizer = self.optimizer_factory()([parameter])
+            parameter.grad = torch.ones_like(parameter)
+            optimizer.step()
+        except (ValueError, TypeError, RuntimeError, IndexError, AssertionError) as error:
+            raise ValueError(f"optimizer {self.optimizer['name']}: {' '.join(str(error).split())[:160]}") from error
 
     def _check_schedule(self) -> None:
         numbers = {"warmup_epochs", "warmup_lr", "min_lr", "decay_epochs", "decay_rate"}
@@ -122,10 +132,14 @@ class Recipe:
             elif name not in numbers:
                 raise ValueError(f"schedule.{name}: unknown; a schedule takes name, decay_milestones, "
                                  f"{', '.join(sorted(numbers))}")
-            elif isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+            elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
                 raise ValueError(f"schedule.{name}={value!r}: must be a number of 0 or more")
         if "name" not in self.schedule:
             raise ValueError(f"schedule.name is missing; choose one of {', '.join(SCHEDULES)}")
+        needed = NEEDED.get(self.schedule["name"])
+        if needed and not self.schedule.get(needed):
+            raise ValueError(f"schedule.{needed} is missing or 0: a {self.schedule['name']} schedule needs it, "
+                             "in epochs")
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Optimizer steps of the whole run."""
@@ -139,7 +153,8 @@ class Recipe:
         """``params -> optimizer``, fused where torch offers it."""
         arguments = {name: value for name, value in self.optimizer.items() if name != "name" and value is not None}
         build = optimizer_class(self.optimizer["name"])
-        return partial(build, **{**fused_if_offered(build), **arguments})
+        fused = {} if arguments.get("foreach") or arguments.get("differentiable") else fused_if_offered(build)
+        return partial(build, **{**fused, **arguments})
 
     def loss(self) -> nn.Module:
         """Cross-entropy of logits ``(N, classes)`` and class indices ``(N,)``."""
@@ -158,6 +173,12 @@ class Recipe:
         for name in ("warmup_epochs", "decay_epochs"):
             if name in options:
                 options[name] = round(options[name] * steps_per_epoch)
+        if options.get("decay_epochs") == 0:
+            raise ValueError(f"recipe.schedule.decay_epochs={self.schedule['decay_epochs']}: less than one step of "
+                             f"1/{steps_per_epoch} epoch")
+        if options.get("warmup_epochs", 0) >= self.total_steps(steps_per_epoch):
+            raise ValueError(f"recipe.schedule.warmup_epochs={self.schedule['warmup_epochs']}: the whole run is "
+                             f"{self.total_steps(steps_per_epoch) / steps_per_epoch:g} epochs")
         if "decay_milestones" in options:
             options["decay_milestones"] = [epoch * steps_per_epoch for epoch in options["decay_milestones"]]
         # timm counts in epochs; one "epoch" of one update makes its unit the step.

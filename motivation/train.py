@@ -4,6 +4,7 @@ import math
 import signal
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -17,7 +18,7 @@ import motivation.monitors
 import motivation.schedules
 import motivation.tracking
 from motivation.checkpoint import Checkpoints, load_checkpoint, save_checkpoint, size_of
-from motivation.config import build, check, check_keys, convert, refuse_targets
+from motivation.config import ConfigError, build, check, check_keys, convert, named, refuse_targets
 from motivation.data import Dataset, Loader, Normalization, Split, evaluation_batches
 from motivation.engine import Engine
 from motivation.interruption import Interrupted, StopRequest
@@ -208,7 +209,8 @@ def prepare(config: Mapping[str, Any]) -> Session:
     checkpointing = _only(Checkpointing, config, "checkpoint")
     build(motivation.tracking.BY_NAME, config.get("tracker"), "tracker")
 
-    dataset = data.load()
+    with _naming("data", type(data)):
+        dataset = data.load()
     engine.configure()
     loader = Loader(dataset.train, recipe.batch_size, Normalization.of(dataset.train), seed=seed,
                     device=engine.torch_device, crop_padding=recipe.crop_padding, flip=recipe.flip,
@@ -224,7 +226,8 @@ def _trainer(config: Mapping[str, Any], choice: PairModel | ClassicalModel, reci
              dataset: Dataset, steps_per_epoch: int, seed: int) -> tuple[Trainer, dict[str, int], float]:
     """The trainer, both networks' forward FLOPs, and the null rate of its monitor and schedule."""
     shape = dataset.image_shape
-    model = engine.place(choice.build(dataset.num_classes, shape[0], seed))
+    with _naming("model", type(choice)):
+        model = engine.place(choice.build(dataset.num_classes, shape[0], seed))
     if isinstance(choice, ClassicalModel):
         trainer = Trainer(model, recipe.optimizer_factory(), recipe.loss(), engine=engine)
         return trainer, {"base": forward_flops(model, shape)}, math.nan
@@ -234,6 +237,15 @@ def _trainer(config: Mapping[str, Any], choice: PairModel | ClassicalModel, reci
     schedule = build(motivation.schedules.BY_NAME, config["schedule"], "schedule", **facts)
     trainer = Trainer(model, recipe.optimizer_factory(), recipe.loss(), monitor, schedule, engine=engine)
     return trainer, flops, schedule.null_rate(monitor, steps_per_epoch)
+
+
+@contextmanager
+def _naming(group: str, maker: type) -> Iterator[None]:
+    """Put the group of the config that an error is about before it; what a network's constructor refuses is one."""
+    try:
+        yield
+    except (ValueError, TypeError, AssertionError, RuntimeError) as error:
+        raise ConfigError(named(error, group, maker)) from error
 
 
 def _only(maker: type, config: Mapping[str, Any], group: str) -> Any:

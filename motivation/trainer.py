@@ -1,5 +1,6 @@
 """The dual-model loop (paper, Algorithm 1): one network a step, a monitor that scores it, a schedule that decides."""
 
+import copy
 import math
 from collections.abc import Callable, Iterable
 from time import perf_counter
@@ -105,9 +106,10 @@ class Trainer:
         """
         if self.steps == 0 and self.pair:
             self.pair.assert_tied()
-        start = perf_counter()
         phase = self.phase
         network = self.network(phase)
+        forward = self._forward(network, images)
+        start = perf_counter()
         if not network.training:
             network.train()
         optimizer = self.optimizers[phase == "motivated"]
@@ -117,7 +119,6 @@ class Trainer:
             what = f"loss is {loss}" if not math.isfinite(loss) else f"gradient has a norm of {gradient}"
             raise NonFiniteLoss(f"the {phase} network's {what} at step {self.steps}; lower the learning rate or check "
                                 "the images")
-        forward = self._forward(network, images)
         flops = self.ledger.record(phase, len(images), forward, perf_counter() - start)
         self.steps += 1
         score = math.nan
@@ -170,7 +171,8 @@ class Trainer:
         """Restore a state saved by `state_dict`; training then goes on to the bit."""
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
+            # torch keeps the tensors it is given: without a copy two trainers would share their momentum.
+            optimizer.load_state_dict(copy.deepcopy(saved))
             restore_layout(optimizer)
         if self._state:
             self._state.tie()

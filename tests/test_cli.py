@@ -1,6 +1,7 @@
 """The command line: what it prints where, its exit status, and errors of one line."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -174,3 +175,88 @@ def test_killed_run_left_what_happened(tmp_path):
     assert len(steps) >= 17 * len(rows)
     assert all(row.count(",") == header.count(",") for row in steps)
     assert not (folder / "summary.json").exists()
+
+
+@pytest.mark.parametrize("override", [
+    "+hydra.callbacks.evil={_target_:shutil.copy,_args_:[setup.cfg,ran]}",
+    "hydra.launcher._target_=os.system",
+    "+hydra.launcher.inner={_target_:os.mkdir}",
+    "+hydra.env.x={_target_:os.mkdir}",
+    "++hydra.job_logging={version:1,handlers:{a:{class:logging.FileHandler,filename:ran}},root:{handlers:[a]}}",
+    "+hydra.sweeper.params={hydra.callbacks:1}",
+])
+@pytest.mark.parametrize("mode", [(), ("-m",)])
+def test_hydras_own_part_runs_no_code(tmp_path, capsys, override, mode):
+    refused(capsys, "train", *mode, *FAST, override, f"hydra.{'sweep' if mode else 'run'}.dir={tmp_path / 'folder'}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_config_folder_runs_no_code_either(tmp_path, capsys):
+    (tmp_path / "conf/experiment").mkdir(parents=True)
+    (tmp_path / "conf/experiment/mine.yaml").write_text(
+        "# @package _global_\nhydra:\n  callbacks:\n    evil:\n      _target_: pathlib.Path.touch\n")
+    for mode in ((), ("-m",)):
+        line = refused(capsys, "train", *mode, *FAST, "--config-dir", str(tmp_path / "conf"), "experiment=mine")
+        assert "hydra.callbacks is refused" in line
+
+
+def test_a_refused_sweep_changes_nothing(tmp_path, capsys):
+    sweep = tmp_path / "sweep"
+    line = refused(capsys, "train", "-m", *FAST, "model=resnet20,nosuch", f"hydra.sweep.dir={sweep}")
+    assert "model=nosuch" in line
+    assert not sweep.exists()
+    sweep.mkdir()
+    (sweep / "multirun.yaml").write_text("mine")
+    assert "already holds a sweep" in refused(capsys, "train", "-m", *FAST, "seed=0,1", f"hydra.sweep.dir={sweep}")
+    assert (sweep / "multirun.yaml").read_text() == "mine"
+    assert "no such folder" in refused(capsys, "train", "-m", *FAST, "--config-dir", str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize(("overrides", "said"), [
+    (["experiment=demo"], "run it with motivation train -m"),
+    (["recipe.optimizer={name:adamw,betas:[0.9]}"], "recipe.optimizer.betas: unknown key; .*+recipe.optimizer.betas"),
+    (["data={_target_:a}"], "data._target_: _target_ is refused"),
+    (["recipe.optimizer.name=adamw"], "recipe.optimizer.momentum: .*recipe.optimizer.momentum=null"),
+    (["hydra.run.dir=null"], "hydra.run.dir must name a folder"),
+    (["hydra.run.dir=''"], "hydra.run.dir='': must name a folder"),
+    (["model=resnet20", "model.network=vit_tiny_patch16_224"], "VisionTransformer cannot take an image of"),
+    (["model=resnet20", "+model.options={depth:8}"], "model: "),
+    (["model.base=resnet44"], "model: layer1: 7 blocks in the base, only 5"),
+    (["data.validation=0.0001"], "data.validation=0.0001: a stratified split"),
+    (["recipe.batch_size=5000"], "recipe.batch_size=5000 but there are only 1150"),
+    (["engine.device=mps"], "engine.device='mps': there is none here"),
+    (["+recipe.optimizer.nesterov=3"], "recipe.optimizer sgd: "),
+    (["recipe.schedule.warmup_epochs=100"], "recipe.schedule.warmup_epochs=100: the whole run is 1 epochs"),
+    (["resume=nowhere"], "nowhere holds no run to go on with"),
+    (["--cfg", "job", "model=nosuch"], "model=nosuch: no such option"),
+])
+def test_mistakes_are_named_in_one_line(tmp_path, capsys, overrides, said):
+    folder = () if any("run.dir" in override or "resume" in override for override in overrides) else (
+        f"hydra.run.dir={tmp_path / 'run'}",)
+    line = refused(capsys, "train", *FAST, *folder, *overrides)
+    assert re.search(said.replace("+", r"\+"), line), line
+    assert not list(tmp_path.iterdir())
+
+
+def test_resume_from_the_command_line(tmp_path, capsys, finished):
+    """resume=RUN reads the folder's own config; the same command with resume=auto finds its folder again."""
+    assert main(["train", *FAST, "seed=5", "resume=auto"]) == 0
+    folder = capsys.readouterr().out.strip()
+    rows = (tmp_path / folder / "steps.csv").read_bytes()
+    assert main(["train", *FAST, "seed=5", "resume=auto"]) == 0
+    assert capsys.readouterr().out.strip() == folder
+    assert main(["train", f"resume={folder}", "recipe.epochs=2"]) == 0
+    assert capsys.readouterr().out.strip() == folder
+    assert (tmp_path / folder / "steps.csv").read_bytes().startswith(rows)
+    line = refused(capsys, "train", f"resume={folder}", "recipe.optimizer.lr=0.3")
+    assert "recipe.optimizer.lr: 0.1 -> 0.3" in line
+
+
+def test_resume_auto_under_multirun(tmp_path, capsys):
+    sweep = ["train", "-m", *FAST, "seed=0,1", f"hydra.sweep.dir={tmp_path / 'sweep'}", "resume=auto"]
+    assert main(sweep) == 0
+    first = capsys.readouterr().out
+    (tmp_path / "sweep/1/summary.json").unlink()
+    assert main(sweep) == 0
+    assert capsys.readouterr().out == first
+    assert (tmp_path / "sweep/1/summary.json").exists()

@@ -12,6 +12,7 @@ from motivation.analysis.compare import comparison_table
 from motivation.analysis.figures import draw_comparison, intervals, save_figure
 from motivation.analysis.runs import group_runs, read_run, read_runs
 from motivation.analysis.statistics import difference
+from motivation.cli import main
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_groups_of_one_description_are_told_apart(invented):
 
 
 def test_execution_does_not_set_runs_apart(invented):
-    other = {"device": "cpu", "precision": "bfloat16", "channels_last": True, "deterministic": True, "threads": 2}
+    other = {"device": "cpu", "precision": "float32", "channels_last": False, "deterministic": True, "threads": 2}
     assert len(group_runs([invented("a", 0, 90.0), invented("b", 1, 90.0, engine=other)])) == 1
 
 
@@ -115,7 +116,7 @@ def test_a_figure_that_cannot_be_written_is_named(finished, tmp_path):
 
 def test_a_sweep_folder_stands_for_its_runs(finished, tmp_path):
     for name in ("1", "0"):
-        shutil.copytree(finished(), tmp_path / "sweep" / name)
+        shutil.copytree(finished(f"seed={name}"), tmp_path / "sweep" / name)
     assert [run.path.name for run in read_runs([tmp_path / "sweep"])] == ["0", "1"]
 
 
@@ -133,3 +134,61 @@ def test_folders_that_are_no_finished_run_are_named(finished, tmp_path):
         (foreign / name).write_text(text)
         with pytest.raises(ValueError, match="cannot be read as a run folder"):
             read_runs([foreign])
+
+
+def edit(path, change):
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize(("name", "damage", "said"), [
+    ("summary.json", lambda path: edit(path, lambda values: values.pop("null_rate")), "'null_rate' is missing"),
+    ("summary.json", lambda path: edit(path, lambda values: values.update({"base/top1": None})), "base/top1 is None"),
+    ("summary.json", lambda path: edit(path, lambda values: values.update({"steps/base": 0, "steps/motivated": 0})),
+     "steps.csv has 16 rows, summary.json says 0"),
+    ("epochs.jsonl", lambda path: path.write_text('{"base/top1": 3}\n'), "'budget/flops' is missing"),
+    ("steps.csv", lambda path: path.write_text(path.read_text()[:-20]), "cannot be read as a run folder"),
+    ("steps.csv", lambda path: path.write_text(""), "steps.csv has 0 rows"),
+    ("steps.csv", lambda path: path.write_bytes(bytes(range(256))), "cannot be read as a run folder"),
+    ("config.yaml", lambda path: path.write_text("model: {name: classical, network: resnet20}"), "'data' is missing"),
+])
+def test_a_damaged_run_folder_is_named(finished, tmp_path, name, damage, said):
+    folder = shutil.copytree(finished(), tmp_path / "run")
+    damage(folder / name)
+    with pytest.raises(ValueError, match=str(folder)) as error:
+        read_run(folder)
+    assert said in str(error.value)
+
+
+def test_one_run_counts_once(finished, tmp_path, capsys):
+    """The same folder twice, or a repetition of one seed, is no further observation."""
+    copy = shutil.copytree(finished(), tmp_path / "copy")
+    assert len(read_runs([finished(), finished() / "."])) == 1
+    assert len(read_runs([finished(), copy])) == 1
+    assert f"{copy} is left out: the same run as {finished()}, seed 0" in capsys.readouterr().err
+
+
+def test_other_arithmetic_is_another_run(invented):
+    engine = read_run(invented("x", 0, 90.0).path).config["engine"]
+    runs = [invented("a", 0, 90.0), invented("b", 0, 91.0, engine=engine | {"precision": "bfloat16"}),
+            invented("c", 1, 92.0, engine=engine | {"threads": 2})]
+    assert [len(group) for group in group_runs(runs).values()] == [2, 1]
+
+
+def test_an_unfinished_job_of_a_sweep_is_left_out_and_named(finished, tmp_path, capsys):
+    for name in ("10", "9"):
+        shutil.copytree(finished("seed=1") if name == "9" else finished(), tmp_path / "sweep" / name)
+    broken = shutil.copytree(finished(), tmp_path / "sweep" / "11")
+    (broken / "summary.json").unlink()
+    assert [run.path.name for run in read_runs([tmp_path / "sweep"])] == ["9", "10"]
+    assert f"{broken} is left out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("figure", ["folder", "noext", "a.xyz"])
+def test_a_figure_needs_a_name_and_a_format(finished, tmp_path, capsys, figure):
+    (tmp_path / "folder").mkdir()
+    assert main(["compare", str(finished()), "--figure", str(tmp_path / figure)]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "--figure" in captured.err

@@ -69,7 +69,7 @@ def test_every_group_has_its_folder():
 def test_every_config_composes_and_is_accepted(group, option, tmp_path):
     """Each file of conf/ gives a config that passes every check, up to the data it may lack here."""
     config = compose_config(f"{group}={option}")
-    assert set(config) == {"seed", "evaluate_every", *GROUPS}
+    assert set(config) == {"seed", "evaluate_every", "checkpoint", *GROUPS}
     config["recipe"]["batch_size"] = 64
     if config["data"]["name"] != "digits":
         with pytest.raises(ValueError, match=r"data\.path=FILE\.npz|data\.download=true"):

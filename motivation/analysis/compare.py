@@ -24,6 +24,8 @@ def comparison_table(runs: list[Run]) -> str:
     lines = _markdown([header, *rows])
     if notes := _differences(groups):
         lines += ["", "Difference to the network trained alone, same data and recipe:", *notes]
+    elif any(len(group[0].networks) == 2 for group in groups.values()):
+        lines += ["", "No control: no run here trains a network of the pair alone with the same data and recipe."]
     return "\n".join(lines)
 
 

@@ -31,6 +31,17 @@ def draw_comparison(runs: list[Run]):
     return figure
 
 
+FORMATS = (".png", ".svg", ".pdf")
+
+
+def check_figure_path(path: Path) -> None:
+    """Raise ValueError where no figure can be written: a folder, or an ending that names no format."""
+    if path.is_dir():
+        raise ValueError(f"--figure {path} is a folder; name a file in it, such as {path / 'compare.png'}")
+    if path.suffix.lower() not in FORMATS:
+        raise ValueError(f"--figure {path}: the name must end in {', '.join(FORMATS)}")
+
+
 def save_figure(figure, path: Path) -> Path:
     """Write a figure; the ending of the name chooses the format.
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,10 @@ import numpy as np
 import yaml
 
 # Where and how a run was executed, not what was run: these do not set two runs apart.
-EXECUTION_KEYS = ("seed", "evaluate_every", "engine", "tracker")
+EXECUTION_KEYS = ("seed", "evaluate_every", "tracker", "checkpoint")
+# What of the engine changes the arithmetic, and with it what was run; the default where a config has no such key.
+ARITHMETIC = {"precision": "float32", "accumulation": 1}
+CONFIG_GROUPS = ("model", "data", "recipe")
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ class Run:
         """Columns ``loss`` (float) and ``motivated`` (bool) of steps.csv, each ``(steps,)``."""
         with open(self.path / "steps.csv", newline="") as file:
             rows = list(csv.DictReader(file))
+        if rows and None in rows[-1].values():
+            raise ValueError(f"steps.csv: its last row, {len(rows)}, is cut short")
         return {"loss": np.array([float(row["loss"]) for row in rows]),
                 "motivated": np.array([row["phase"] == "motivated" for row in rows], dtype=bool)}
 
@@ -63,7 +69,9 @@ class Run:
 def _what(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a config that sets runs apart; classical training has no monitor and schedule."""
     unused = ("monitor", "schedule") if config["model"]["name"] == "classical" else ()
-    return {key: value for key, value in config.items() if key not in (*EXECUTION_KEYS, *unused)}
+    what = {key: value for key, value in config.items() if key not in (*EXECUTION_KEYS, "engine", *unused)}
+    engine = config.get("engine") or {}
+    return what | {"engine": {key: engine.get(key, default) for key, default in ARITHMETIC.items()}}
 
 
 def read_run(path: Path) -> Run:
@@ -81,11 +89,34 @@ def read_run(path: Path) -> Run:
         run = Run(path, yaml.safe_load((path / "config.yaml").read_text()),
                   json.loads((path / "summary.json").read_text()),
                   [json.loads(line) for line in (path / "epochs.jsonl").read_text().splitlines()])
-        # Touch what every comparison needs, so that a foreign file fails here and by name.
-        _ = run.networks, run.motivated_share, run.epochs[-1]["base/top1"], run.summary["budget/flops"]
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} cannot be read as a run folder: {type(error).__name__} {error}") from error
+        _check(run)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, yaml.YAMLError, csv.Error) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise ValueError(f"{path} cannot be read as a run folder: {reason}") from error
     return run
+
+
+def _check(run: Run) -> None:
+    """Raise where anything that a comparison reads is missing or of another type: a foreign file fails by name."""
+    for group in CONFIG_GROUPS if len(run.networks) == 1 else (*CONFIG_GROUPS, "monitor", "schedule"):
+        if not isinstance(run.config[group], dict):
+            raise ValueError(f"config.yaml: {group} is no mapping")
+    describe(run.config)
+    for name, row in [("summary.json", run.summary), *(("epochs.jsonl", row) for row in run.epochs)]:
+        for key in ("budget/flops", "steps/base", "steps/motivated"):
+            if not isinstance(row[key], int | float):
+                raise ValueError(f"{name}: {key} is {row[key]!r}, no number")
+        for phase in run.networks:
+            accuracy = row[f"{phase}/top1"]
+            if not isinstance(accuracy, int | float) and (accuracy is not None or name == "summary.json"):
+                raise ValueError(f"{name}: {phase}/top1 is {accuracy!r}, no number")
+    if not run.epochs:
+        raise ValueError("epochs.jsonl is empty")
+    if not isinstance(run.summary["null_rate"], int | float | None) or not isinstance(run.summary["seed"], int):
+        raise ValueError("summary.json: null_rate and seed must be numbers")
+    counted = run.summary["steps/base"] + run.summary["steps/motivated"]
+    if len(run.steps["loss"]) != counted or not counted:
+        raise ValueError(f"steps.csv has {len(run.steps['loss'])} rows, summary.json says {counted} steps")
 
 
 def read_runs(paths: list[Path]) -> list[Run]:
@@ -94,13 +125,35 @@ def read_runs(paths: list[Path]) -> list[Run]:
     Raises:
         ValueError: a folder that holds no finished run.
     """
-    found = []
+    found: dict[Path, Path] = {}
     for path in paths:
         if not path.is_dir():
             raise ValueError(f"{path}: no such run folder")
-        inside = sorted(child for child in path.iterdir() if (child / "config.yaml").is_file())
-        found += inside if inside and not (path / "config.yaml").exists() else [path]
-    return [read_run(path) for path in found]
+        inside = sorted((child for child in path.iterdir() if (child / "config.yaml").is_file()), key=_number_or_name)
+        for run in inside if inside and not (path / "config.yaml").exists() else [path]:
+            if run != path and not (run / "summary.json").is_file():
+                print(f"motivation: {run} is left out: its run did not finish", file=sys.stderr)
+            else:
+                found.setdefault(run.resolve(), run)
+    if not found:
+        raise ValueError(f"no finished run in {', '.join(map(str, paths))}")
+    return _without_twins([read_run(path) for path in found.values()])
+
+
+def _number_or_name(path: Path) -> tuple:
+    """Jobs of a sweep in the order of their numbers."""
+    return (0, int(path.name), "") if path.name.isdecimal() else (1, 0, path.name)
+
+
+def _without_twins(runs: list[Run]) -> list[Run]:
+    """One run a seed: a repetition of one seed is no further observation, and would inflate n."""
+    kept: dict[tuple[str, int], Run] = {}
+    for run in runs:
+        first = kept.setdefault((run.identity, run.summary["seed"]), run)
+        if first is not run:
+            print(f"motivation: {run.path} is left out: the same run as {first.path}, seed {run.summary['seed']}",
+                  file=sys.stderr)
+    return list(kept.values())
 
 
 def group_runs(runs: list[Run]) -> dict[str, list[Run]]:

@@ -36,6 +36,8 @@ class Arrays:
             raise ValueError("path is missing: give the .npz file, data.path=FILE.npz")
         if not Path(self.path).is_file():
             raise ValueError(f"path={self.path}: no such file; it must be an .npz with {', '.join(KEYS)}")
+        if self.split_seed < 0:
+            raise ValueError(f"split_seed={self.split_seed}: must be 0 or more")
 
     def load(self) -> Dataset:
         """Read and check the arrays.
@@ -65,6 +67,8 @@ class Arrays:
 def _split(images: np.ndarray, labels: np.ndarray, part: str) -> Split:
     if images.ndim == 3:
         images = images[..., None]
+    if images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] > 4:
+        raise ValueError(f"x_{part} is {images.shape}, which looks like (N, C, H, W); images must be (N, H, W, C)")
     if images.ndim != 4 or images.dtype != np.uint8:
         raise ValueError(f"x_{part} is {images.dtype} {images.shape}; images must be uint8 (N, H, W, C) or (N, H, W)")
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
@@ -73,6 +77,8 @@ def _split(images: np.ndarray, labels: np.ndarray, part: str) -> Split:
         raise ValueError(f"x_{part} has {len(images)} images, y_{part} {len(labels)} labels")
     if not images.size:
         raise ValueError(f"x_{part} is empty, shape {images.shape}")
+    if labels.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"y_{part} has a label of {labels.max()}; labels must be 0 to classes - 1")
     return Split(images, labels.astype(np.int64))
 
 

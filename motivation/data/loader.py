@@ -63,7 +63,7 @@ class Loader:
                  device: torch.device | str = "cpu", crop_padding: int = 0, flip: bool = False,
                  channels_last: bool = True):
         if len(split) < batch_size:
-            raise ValueError(f"batch_size={batch_size} but there are only {len(split)} training images; "
+            raise ValueError(f"recipe.batch_size={batch_size} but there are only {len(split)} training images; "
                              f"choose a batch size of at most {len(split)}")
         self.images = torch.from_numpy(split.images).to(device)
         self.labels = torch.from_numpy(split.labels).to(device)
