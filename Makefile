@@ -1,12 +1,13 @@
 # make demo: install, train three runs on digits, print their comparison, write a figure
 # make test: install with the test extra, run every test
+# make soak: 50 kills of a run, 100,000 steps with flat memory
 # make lint, make bench, make clean
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 DEMO := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test soak lint bench clean
 
 # A stamp says which install is there; it is written last, so that a broken install is tried again.
 $(VENV)/installed: setup.cfg pyproject.toml
@@ -25,11 +26,15 @@ demo: $(VENV)/installed
 test: $(VENV)/installed-test
 	$(RUN) pytest
 
+soak: $(VENV)/installed-test
+	MOTIVATION_SOAK=1 $(RUN) pytest -q tests/test_soak.py
+
 lint: $(VENV)/installed-test
 	$(RUN) ruff check .
 
 bench: $(VENV)/installed
 	$(RUN) benchmarks.training
+	$(RUN) benchmarks.checkpoints
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage

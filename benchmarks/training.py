@@ -79,7 +79,8 @@ def motivation_loop(path: Path, folder: Path, **model):
     record = RunFolder(folder, settings)
     progress = open_progress(session.total_steps, len(session.loader), 128)
     for epoch in range(1000):
-        yield from recorded_steps(session, epoch, record, progress)
+        session.position.epoch = epoch
+        yield from recorded_steps(session, record, progress)
 
 
 def measure_speed(blocks: int, steps: int) -> float:

@@ -63,7 +63,7 @@ def check(registry: Mapping[str, Callable], spec: Any, where: str, *facts: str) 
     if not isinstance(spec, Mapping):
         raise ConfigError(f"{where}={spec!r}: must be one of conf/{where}/ or a mapping with a name")
     name = spec.get("name")
-    if name not in registry:
+    if not isinstance(name, str) or name not in registry:
         raise ConfigError(f"{where}.name={name!r}: {_choices(str(name), list(registry))}")
     maker = registry[name]
     parameters = {key: parameter for key, parameter in inspect.signature(maker).parameters.items()

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+# Beyond it, starting the threads takes longer than any training.
+MOST_THREADS = 1024
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -63,8 +65,8 @@ class Engine:
     def __post_init__(self):
         if self.precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision={self.precision!r}: choose float32 or bfloat16")
-        if self.threads is not None and self.threads < 1:
-            raise ValueError(f"threads={self.threads}: must be at least 1, or null for torch's choice")
+        if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
+            raise ValueError(f"threads={self.threads}: must be from 1 to {MOST_THREADS}, or null for torch's choice")
         if self.accumulation != "auto" and self.accumulation < 1:
             raise ValueError(f"accumulation={self.accumulation}: must be at least 1 part, or auto")
         try:

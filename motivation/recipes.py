@@ -109,7 +109,7 @@ class Recipe:
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"optimizer.{name}={value}: must be finite")
         lr = self.optimizer.get("lr")
-        if lr is not None and (isinstance(lr, bool) or not lr > 0):
+        if lr is not None and (isinstance(lr, bool) or not isinstance(lr, int | float) or not lr > 0):
             raise ValueError(f"optimizer.lr={lr}: must be a number above 0")
         try:
             # One step shows what a constructor does not check.

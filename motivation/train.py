@@ -250,7 +250,10 @@ def _naming(group: str, maker: type) -> Iterator[None]:
 
 def _only(maker: type, config: Mapping[str, Any], group: str) -> Any:
     """Build a group that has one kind of thing, and so needs no name."""
-    return build({group: maker}, {"name": group, **(config.get(group) or {})}, group)
+    values = config.get(group)
+    if not isinstance(values, Mapping | None):
+        raise ConfigError(f"{group}={values!r}: must be a mapping")
+    return build({group: maker}, {"name": group, **(values or {})}, group)
 
 
 def run(config: Mapping[str, Any], path: Path | str, resume: bool = False) -> Path:

@@ -18,9 +18,8 @@ def _quiet_environment(monkeypatch, tmp_path):
     """No test reads a login, and none leaves files outside its own folder."""
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.chdir(tmp_path)
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
+    # Small networks gain nothing from more, and threads of several test runs on one machine starve one another.
+    torch.set_num_threads(1)
 
 
 @pytest.fixture
@@ -70,7 +69,7 @@ QUICK = ("tracker=none", "recipe.epochs=2", "recipe.batch_size=128", "engine.thr
 
 
 @pytest.fixture(scope="session")
-def _finished(tmp_path_factory):
+def finished_once(tmp_path_factory):
     """Run folders of short digits runs, each trained once a test session."""
     from motivation.train import run
 
@@ -85,9 +84,9 @@ def _finished(tmp_path_factory):
 
 
 @pytest.fixture
-def finished(_finished):
+def finished(finished_once):
     """`finished(*overrides)`: the run folder of a short digits run with these overrides; do not change it."""
-    return _finished
+    return finished_once
 
 
 def snapshot(module: nn.Module) -> dict:

@@ -12,6 +12,7 @@ from conftest import QUICK, compose_config, write_arrays
 
 from motivation.checkpoint import load_checkpoint
 from motivation.data import Digits
+from motivation.interruption import StopRequest
 from motivation.models import create_model
 from motivation.train import prepare, run
 

@@ -65,6 +65,9 @@ class Loader:
         if len(split) < batch_size:
             raise ValueError(f"recipe.batch_size={batch_size} but there are only {len(split)} training images; "
                              f"choose a batch size of at most {len(split)}")
+        if crop_padding > max(split.images.shape[1:3]):
+            raise ValueError(f"recipe.crop_padding={crop_padding}: must be at most the images' size, "
+                             f"{max(split.images.shape[1:3])}")
         self.images = torch.from_numpy(split.images).to(device)
         self.labels = torch.from_numpy(split.labels).to(device)
         self.batch_size = batch_size
