@@ -108,7 +108,7 @@ def test_predictions_and_networks_agree_with_the_summary(finished):
     folder, data = finished(), Digits().load()
     session = prepare(compose_config(*QUICK))
     session.trainer.model.load_state_dict(load_checkpoint(folder / "checkpoints/final.pt"))
-    again = session.evaluate(data.test)
+    again = session.evaluate(StopRequest(), data.test)[0]
     with np.load(folder / "predictions.npz") as saved:
         assert np.array_equal(saved["labels"], data.test.labels)
         for phase in ("base", "motivated"):
