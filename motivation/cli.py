@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments[:1] == ["train"]:
         return _guarded(train, arguments[1:])
     options = _parser().parse_args(arguments)
-    return _guarded(compare, options)
+    return _guarded({"compare": compare, "diagnose": diagnose}[options.command], options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -36,6 +36,12 @@ def _parser() -> argparse.ArgumentParser:
     comparison.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="run folder")
     comparison.add_argument("--figure", type=Path, default=Path("compare.png"), metavar="FILE",
                             help="where to write the figure, .png, .svg or .pdf (default: %(default)s)")
+    diagnosis = commands.add_parser("diagnose", help="whether a run's expansions measured progress or noise",
+                                    description="Compare the expansions of finished runs with those that noise would "
+                                    "give: a table and one plain sentence a run, then the path of a figure.")
+    diagnosis.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="run folder")
+    diagnosis.add_argument("--figure", type=Path, default=Path("diagnose.png"), metavar="FILE",
+                           help="where to write the figure, .png, .svg or .pdf (default: %(default)s)")
     return parser
 
 
@@ -78,6 +84,20 @@ def compare(options: argparse.Namespace) -> int:
     runs = read_runs(options.runs)
     table, figure = comparison_table(runs), save_figure(draw_comparison(runs), options.figure)
     print(table)
+    print(figure)
+    return 0
+
+
+def diagnose(options: argparse.Namespace) -> int:
+    """``motivation diagnose RUNS...``."""
+    import motivation.analysis.diagnose as room
+    from motivation.analysis.figures import check_figure_path, draw_diagnoses, save_figure
+    from motivation.analysis.runs import read_runs
+
+    check_figure_path(options.figure)
+    diagnoses = [room.diagnose(run) for run in read_runs(options.runs)]
+    figure = save_figure(draw_diagnoses(diagnoses), options.figure)
+    print("\n\n".join(map(room.report, diagnoses)))
     print(figure)
     return 0
 

@@ -38,10 +38,11 @@ def build(registry: Mapping[str, Callable], spec: Any, where: str, **facts: Any)
     Raises:
         ConfigError: an unknown name or key, a wrong type, or a value that the constructor refuses.
     """
-    maker, arguments = check(registry, spec, where, *facts)
-    facts = {key: value for key, value in facts.items() if key in inspect.signature(maker).parameters}
+    maker, arguments = check(registry, spec, where, *facts, nested=lambda spec, where: build(registry, spec, where,
+                                                                                             **facts))
+    known = {key: value for key, value in facts.items() if key in inspect.signature(maker).parameters}
     try:
-        return maker(**arguments, **facts)
+        return maker(**arguments, **known)
     except ConfigError:
         raise
     except ValueError as error:
@@ -54,12 +55,22 @@ def named(error: Exception, where: str, maker: Callable) -> str:
     return f"{where}.{message}" if _names_key(message, maker) else f"{where}: {message}"
 
 
-def check(registry: Mapping[str, Callable], spec: Any, where: str, *facts: str) -> tuple[Callable, dict[str, Any]]:
+def check(registry: Mapping[str, Callable], spec: Any, where: str, *facts: str,
+          nested: Callable[[Any, str], Any] | None = None) -> tuple[Callable, dict[str, Any]]:
     """Check a spec against the signature of what it names; returns that and its keyword arguments.
+
+    Args:
+        registry: name -> class or function.
+        spec: mapping with ``name`` and keyword arguments; an argument that is itself of the registry's kind (a monitor
+            inside a monitor) is a spec again.
+        where: the key of the spec, for error messages.
+        facts: arguments that no config sets.
+        nested: what becomes of a spec inside; default it is checked too.
 
     Raises:
         ConfigError: an unknown name or key, or a wrong type.
     """
+    nested = nested or (lambda spec, where: check(registry, spec, where, *facts) and spec)
     if not isinstance(spec, Mapping):
         raise ConfigError(f"{where}={spec!r}: must be one of conf/{where}/ or a mapping with a name")
     name = spec.get("name")
@@ -75,7 +86,7 @@ def check(registry: Mapping[str, Callable], spec: Any, where: str, *facts: str) 
             continue
         if key not in parameters:
             raise ConfigError(f"{where}.{key}: unknown key of {name}; {_choices(key, list(parameters))}")
-        arguments[key] = convert(value, hints.get(key, Any), f"{where}.{key}")
+        arguments[key] = convert(value, hints.get(key, Any), f"{where}.{key}", kind_of(registry), nested)
     for key, parameter in parameters.items():
         if parameter.default is parameter.empty and key not in arguments:
             raise ConfigError(f"{where}.{key} is missing; {name} needs it")
@@ -89,19 +100,35 @@ def check_keys(config: Mapping, known: list[str]) -> None:
             raise ConfigError(f"{key}: unknown key; {_choices(str(key), known)}")
 
 
-def convert(value: Any, hint: Any, where: str) -> Any:
+def kind_of(registry: Mapping[str, Callable]) -> type:
+    """The class that everything in a registry is one of; `object` where there is none."""
+    ancestries = [inspect.getmro(maker) if inspect.isclass(maker) else (object,) for maker in registry.values()]
+    return next(kind for kind in ancestries[0] if all(kind in ancestry for ancestry in ancestries))
+
+
+def convert(value: Any, hint: Any, where: str, kind: type = object,
+            nested: Callable[[Any, str], Any] | None = None) -> Any:
     """A config value as its annotated type; an int where a float is asked for, a list where a tuple is.
+
+    Args:
+        value: plain value.
+        hint: the annotation.
+        where: its key, for error messages.
+        kind: the class whose annotation asks for a spec.
+        nested: what becomes of such a spec.
 
     Raises:
         ConfigError: any other type, naming the key and what would be right.
     """
     if hint is Any:
         return value
+    if hint is kind and nested and kind is not object:
+        return nested(value, where)
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         for option in arguments:
             try:
-                return convert(value, option, where)
+                return convert(value, option, where, kind, nested)
             except ConfigError:
                 continue
     elif origin is Literal:
@@ -111,9 +138,10 @@ def convert(value: Any, hint: Any, where: str) -> Any:
         if isinstance(value, Mapping):
             return dict(value)
     elif origin in (tuple, list):
-        if isinstance(value, list | tuple):
-            items = [convert(item, arguments[0], f"{where}[{index}]") for index, item in enumerate(value)]
-            return origin(items)
+        fixed = origin is tuple and arguments[-1] is not ...
+        if isinstance(value, list | tuple) and (not fixed or len(value) == len(arguments)):
+            return origin(convert(item, arguments[index if fixed else 0], f"{where}[{index}]", kind, nested)
+                          for index, item in enumerate(value))
     elif hint is float:
         if isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
@@ -132,6 +160,8 @@ def _described(hint: Any) -> str:
         return " or ".join(_described(option) for option in get_args(hint))
     if get_origin(hint) is Literal:
         return "one of " + ", ".join(map(str, get_args(hint)))
+    if get_origin(hint) is tuple and get_args(hint)[-1] is not ...:
+        return f"a list of {len(get_args(hint))}: {', '.join(map(_described, get_args(hint)))}"
     if get_origin(hint) in (tuple, list):
         return f"a list, each item {_described(get_args(hint)[0])}"
     return names.get(get_origin(hint) or hint, getattr(hint, "__name__", str(hint)))

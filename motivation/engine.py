@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from motivation.distributed import average
+
 # Beyond it, starting the threads takes longer than any training.
 MOST_THREADS = 1024
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -131,8 +133,12 @@ class Engine:
             total = value.detach() if total is None else total + value.detach()
         return total
 
-    def step(self, network: nn.Module, optimizer: Optimizer, loss: Loss, images: Tensor, targets: Tensor) -> Tensor:
+    def step(self, network: nn.Module, optimizer: Optimizer, loss: Loss, images: Tensor, targets: Tensor,
+             before_update: Callable[[], None] | None = None) -> Tensor:
         """One forward, backward and update of one network; arguments as in `gradients`.
+
+        Where several processes train together, their gradients are averaged. ``before_update`` is called between
+        backward and update, when the gradients are whole.
 
         Returns:
             ``(2,)`` on the device: the batch loss before the update, and the largest norm of a parameter's gradient
@@ -141,6 +147,9 @@ class Engine:
         optimizer.zero_grad(set_to_none=True)
         value = self.gradients(network, loss, images, targets)
         gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+        average(gradients)
+        if before_update is not None:
+            before_update()
         norms = [norm.to(value.dtype) for norm in torch._foreach_norm(gradients)]
         largest = torch.stack(norms).max() if norms else torch.zeros_like(value)
         optimizer.step()

@@ -80,7 +80,7 @@ class Ledger:
     intervals: int = 0
     in_interval: bool = False
 
-    def record(self, phase: Phase, images: int, forward: int, seconds: float) -> int:
+    def record(self, phase: Phase, images: int, forward: int, seconds: float, probes: int = 0) -> int:
         """Enter one training step.
 
         Args:
@@ -88,11 +88,12 @@ class Ledger:
             images: number of images in the batch.
             forward: FLOPs of one image's forward pass.
             seconds: how long the step took.
+            probes: FLOPs of the step's probes.
 
         Returns:
             The step's training FLOPs.
         """
-        flops = images * TRAINING_FORWARDS * forward
+        flops = images * TRAINING_FORWARDS * forward + probes
         self.steps[phase] += 1
         self.images[phase] += images
         self.flops[phase] += flops

@@ -10,6 +10,8 @@ import torch
 
 # One number a purpose. They are part of what a seed means: never change or reuse one.
 ORDER, AUGMENTATION, MOTIVATED_WEIGHTS, DROPOUT = 0, 1, 2, 3
+SCHEDULE, MONITOR, HELDOUT = 10, 11, 12
+_64_BITS = (1 << 64) - 1
 
 
 def derived_seed(seed: int, purpose: int, *place: int) -> int:
@@ -20,6 +22,17 @@ def derived_seed(seed: int, purpose: int, *place: int) -> int:
 def derived_generator(seed: int, purpose: int, *place: int) -> torch.Generator:
     """A CPU generator started from `derived_seed`."""
     return torch.Generator().manual_seed(derived_seed(seed, purpose, *place))
+
+
+def uniform(seed: int, purpose: int, place: int) -> float:
+    """A number from 0 to below 1 for a purpose, at a place such as a step; 1 us (SplitMix64, Steele et al. 2014)."""
+    bits = seed
+    for part in (purpose, place):
+        bits = (bits ^ part) + 0x9E3779B97F4A7C15 & _64_BITS
+        bits = (bits ^ bits >> 30) * 0xBF58476D1CE4E5B9 & _64_BITS
+        bits = (bits ^ bits >> 27) * 0x94D049BB133111EB & _64_BITS
+        bits ^= bits >> 31
+    return (bits >> 11) / (1 << 53)
 
 
 def random_state() -> dict:

@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 
 STEP_COLUMNS = ("step", "epoch", "phase", "loss", "score", "lr", "flops")
-RUN_FILES = ("config.yaml", "steps.csv", "epochs.jsonl", "summary.json")
+RUN_FILES = ("config.yaml", "steps.csv", "signals.csv", "epochs.jsonl", "summary.json")
 
 
 class RunFolder:
@@ -45,6 +45,7 @@ class RunFolder:
                 self.path.mkdir(parents=True, exist_ok=True)
             self._steps = Rows(self.path / "steps.csv")
             self._epochs = Rows(self.path / "epochs.jsonl")
+            self._signals = Rows(self.path / "signals.csv") if (self.path / "signals.csv").is_file() else None
             _lock(self._steps.file, self.path)
             if config is not None:
                 self.config(config)
@@ -66,6 +67,14 @@ class RunFolder:
         """Append a row to steps.csv."""
         self._steps.append(f"{step},{epoch},{phase},{loss!r},{score!r},{lr!r},{flops}")
 
+    def signals(self, step: int, names: Sequence[str], reading: Sequence[float]) -> None:
+        """Append to signals.csv what a monitor read in a step; the first row makes the file."""
+        if self._signals is None:
+            self._signals = Rows(self.path / "signals.csv")
+        if not self._signals.path.stat().st_size:
+            self._signals.append(",".join(("step", *names)))
+        self._signals.append(",".join((str(step), *map(repr, reading))))
+
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Append a row to epochs.jsonl."""
         self._epochs.append(as_json(row))
@@ -78,10 +87,19 @@ class RunFolder:
         """Whole rows of steps.csv."""
         return len(self._steps.lines()) - 1
 
-    def rewind(self, steps: int, epochs: int) -> None:
-        """Drop every row after the first so many steps and epochs, and the summary: training goes on from there."""
+    def rewind(self, steps: int, epochs: int, lag: int = 0) -> None:
+        """Drop every row after the first so many steps and epochs, and the summary: training goes on from there.
+
+        Args:
+            steps: that stay.
+            epochs: that stay.
+            lag: the last so many steps' signals are read again.
+        """
         self._steps.keep(steps + 1)
         self._epochs.keep(epochs)
+        if self._signals is not None:
+            rows = self._signals.lines()[1:]
+            self._signals.keep(1 + sum(int(row.partition(b",")[0]) < steps - lag for row in rows) if rows else 0)
         if not self._steps.lines():
             self._steps.append(",".join(STEP_COLUMNS))
         (self.path / "summary.json").unlink(missing_ok=True)
@@ -89,6 +107,8 @@ class RunFolder:
     def flush(self) -> None:
         """Bring the growing files to the disk, so that they are never behind a checkpoint."""
         self._steps.flush()
+        if self._signals is not None:
+            self._signals.flush()
         self._epochs.flush()
 
     def summary(self, values: Mapping[str, Any]) -> None:
@@ -111,6 +131,8 @@ class RunFolder:
     def close(self) -> None:
         """Close the growing files."""
         self._steps.file.close()
+        if self._signals is not None:
+            self._signals.file.close()
         self._epochs.file.close()
 
 

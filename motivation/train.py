@@ -3,6 +3,7 @@
 import math
 import signal
 import sys
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -11,12 +12,14 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
+from torch import Tensor
 
 import motivation.data
 import motivation.models.choice
 import motivation.monitors
 import motivation.schedules
 import motivation.tracking
+from motivation.analysis.null_rate import null_rate
 from motivation.checkpoint import Checkpoints, load_checkpoint, save_checkpoint, size_of
 from motivation.config import ConfigError, build, check, check_keys, convert, named, refuse_targets
 from motivation.data import Dataset, Loader, Normalization, Split, evaluation_batches
@@ -27,14 +30,15 @@ from motivation.models.choice import ClassicalModel, PairModel
 from motivation.pair import Phase
 from motivation.preflight import check_disk, check_memory
 from motivation.progress import PlainProgress, open_progress
-from motivation.randomness import DROPOUT, derived_seed, random_state, restore_random_state
+from motivation.randomness import DROPOUT, HELDOUT, derived_generator, derived_seed, random_state, restore_random_state
 from motivation.recipes import Recipe
 from motivation.resume import check_changes, read_config
 from motivation.tracking import Expendable, RunFolder, Tracker, check_run_folder
-from motivation.trainer import NonFiniteLoss, StepResult, Trainer
+from motivation.trainer import LateStep, NonFiniteLoss, StepResult, Trainer
 
 GROUPS = ("model", "data", "recipe", "monitor", "schedule", "engine", "tracker")
-# What the run knows and no config says; a monitor or schedule that has such an argument is given it.
+# What the run knows and no config says; a monitor or schedule that has such an argument is given it. The FLOPs are
+# those of one image's forward pass.
 FACTS = ("seed", "total_steps", "steps_per_epoch", "base_flops", "motivated_flops")
 
 
@@ -94,10 +98,10 @@ class Session:
         learning_rates: schedulers, one an optimizer.
         total_steps: of the whole run.
         forward_flops: of one image, by network.
-        null_rate: share of motivated steps on noise; NaN where undefined.
         recipe: how it is trained.
         checkpointing: when its state is saved.
         position: where in the run training stands.
+        unrecorded: trained steps that are not on record yet; with a lag, their losses are still on the way.
     """
 
     config: dict[str, Any]
@@ -107,12 +111,12 @@ class Session:
     learning_rates: list
     total_steps: int
     forward_flops: dict[str, int]
-    null_rate: float
     recipe: Recipe
     checkpointing: Checkpointing
     position: Position = field(default_factory=lambda: Position())
+    unrecorded: deque = field(default_factory=deque)
 
-    def steps(self) -> Iterator[StepResult]:
+    def steps(self) -> Iterator[StepResult | LateStep]:
         """Train what is left of the epoch it stands in, a step a time."""
         first = self.position.epoch * len(self.loader)
         batches = self.loader.epoch(self.position.epoch, start=self.trainer.steps - first)
@@ -200,8 +204,8 @@ def prepare(config: Mapping[str, Any]) -> Session:
         raise ValueError(f"seed={seed}: must be from 0 to 2^32 - 1")
     if convert(config.get("evaluate_every"), int, "evaluate_every") < 1:
         raise ValueError(f"evaluate_every={config['evaluate_every']}: must be at least 1 epoch")
-    for group, registry in (("monitor", motivation.monitors.BY_NAME), ("schedule", motivation.schedules.BY_NAME)):
-        check(registry, config.get(group), group, *FACTS)
+    check(motivation.monitors.BY_NAME, split_lag(config.get("monitor"))[0], "monitor", *FACTS)
+    check(motivation.schedules.BY_NAME, config.get("schedule"), "schedule", *FACTS)
     choice = build(motivation.models.choice.BY_NAME, config.get("model"), "model")
     data = build(motivation.data.BY_NAME, config.get("data"), "data")
     recipe = _only(Recipe, config, "recipe")
@@ -215,28 +219,56 @@ def prepare(config: Mapping[str, Any]) -> Session:
     loader = Loader(dataset.train, recipe.batch_size, Normalization.of(dataset.train), seed=seed,
                     device=engine.torch_device, crop_padding=recipe.crop_padding, flip=recipe.flip,
                     channels_last=engine.channels_last)
-    trainer, flops, null_rate = _trainer(config, choice, recipe, engine, dataset, len(loader), seed)
+    trainer, flops = _trainer(config, choice, recipe, engine, dataset, loader)
     # Dropout draws from torch's global generator: started here, so that pair and classical training draw alike.
     torch.manual_seed(derived_seed(seed, DROPOUT))
     return Session(dict(config), dataset, loader, trainer, recipe.learning_rates(trainer.optimizers, len(loader)),
-                   recipe.total_steps(len(loader)), flops, null_rate, recipe, checkpointing)
+                   recipe.total_steps(len(loader)), flops, recipe, checkpointing)
 
 
 def _trainer(config: Mapping[str, Any], choice: PairModel | ClassicalModel, recipe: Recipe, engine: Engine,
-             dataset: Dataset, steps_per_epoch: int, seed: int) -> tuple[Trainer, dict[str, int], float]:
-    """The trainer, both networks' forward FLOPs, and the null rate of its monitor and schedule."""
+             dataset: Dataset, loader: Loader) -> tuple[Trainer, dict[str, int]]:
+    """The trainer, and both networks' forward FLOPs."""
     shape = dataset.image_shape
     with _naming("model", type(choice)):
-        model = engine.place(choice.build(dataset.num_classes, shape[0], seed))
+        model = engine.place(choice.build(dataset.num_classes, shape[0], loader.seed))
     if isinstance(choice, ClassicalModel):
         trainer = Trainer(model, recipe.optimizer_factory(), recipe.loss(), engine=engine)
-        return trainer, {"base": forward_flops(model, shape)}, math.nan
+        return trainer, {"base": forward_flops(model, shape)}
     flops = {"base": forward_flops(model.base, shape), "motivated": forward_flops(model.motivated, shape)}
-    facts = dict(zip(FACTS, (seed, recipe.total_steps(steps_per_epoch), steps_per_epoch, *flops.values()), strict=True))
-    monitor = build(motivation.monitors.BY_NAME, config["monitor"], "monitor", **facts)
+    facts = dict(zip(FACTS, (loader.seed, recipe.total_steps(len(loader)), len(loader), *flops.values()), strict=True))
+    spec, lag = split_lag(config["monitor"])
+    monitor = build(motivation.monitors.BY_NAME, spec, "monitor", **facts)
     schedule = build(motivation.schedules.BY_NAME, config["schedule"], "schedule", **facts)
-    trainer = Trainer(model, recipe.optimizer_factory(), recipe.loss(), monitor, schedule, engine=engine)
-    return trainer, flops, schedule.null_rate(monitor, steps_per_epoch)
+    try:
+        schedule.bind(monitor)
+    except ValueError as error:
+        raise ConfigError(f"schedule.{error}") from error
+    heldout = _heldout_batch(dataset, loader, spec["name"]) if "heldout" in monitor.needs else None
+    return Trainer(model, recipe.optimizer_factory(), recipe.loss(), monitor, schedule, heldout=heldout, engine=engine,
+                   lag=lag), flops
+
+
+def split_lag(spec: Any) -> tuple[Any, int]:
+    """A monitor's spec without ``lag``, which is the trainer's, and the lag."""
+    if not isinstance(spec, Mapping):
+        return spec, 0
+    lag = convert(spec.get("lag", 0), int, "monitor.lag")
+    if lag < 0:
+        raise ConfigError(f"monitor.lag={lag}: must be 0 or more steps")
+    return {key: value for key, value in spec.items() if key != "lag"}, lag
+
+
+def _heldout_batch(dataset: Dataset, loader: Loader, monitor: str) -> tuple[Tensor, Tensor]:
+    """One fixed batch of held-out training images, as large as a training batch where there are as many."""
+    if dataset.heldout is None:
+        raise ConfigError(f"monitor.name={monitor}: needs held-out images and there are none; keep some of the "
+                          "training set with data.heldout, such as data.heldout=0.1")
+    order = torch.randperm(len(dataset.heldout), generator=derived_generator(loader.seed, HELDOUT))
+    part = dataset.heldout.take(order[:loader.batch_size].sort().values.numpy())
+    device = loader.images.device
+    [images] = evaluation_batches(part, loader.normalization, device, len(part), loader.channels_last)
+    return images, torch.from_numpy(part.labels).to(device)
 
 
 @contextmanager
@@ -344,7 +376,7 @@ def _restore(session: Session, folder: RunFolder, checkpoints: Checkpoints) -> N
         if checkpoints.found():
             raise ValueError(f"no checkpoint in {checkpoints.folder} can be used; train the run anew in another folder")
         _say(f"{folder.path} has no checkpoint; training starts at step 0")
-    folder.rewind(session.trainer.steps, session.position.epoch)
+    folder.rewind(session.trainer.steps, session.position.epoch, session.trainer.lag)
 
 
 def _train(session: Session, folder: RunFolder, tracker: Tracker, checkpoints: Checkpoints,
@@ -364,6 +396,7 @@ def _train(session: Session, folder: RunFolder, tracker: Tracker, checkpoints: C
                 tracker.epoch(row)
                 progress.epoch(row)
         except Interrupted as error:
+            _take_down(session, folder, progress)
             checkpoints.save(session.state_dict(), session.trainer.steps)
             checkpoints.wait()
             name = signal.Signals(error.number).name
@@ -375,7 +408,9 @@ def _train(session: Session, folder: RunFolder, tracker: Tracker, checkpoints: C
     folder.predictions(labels=session.dataset.test.labels,
                        **{phase: array for phase, array in predicted.items() if array is not None})
     save_checkpoint(folder.path / "checkpoints" / "final.pt", session.trainer.model.state_dict())
-    summary = {**folder.epochs()[-1], "seed": session.config["seed"], "null_rate": session.null_rate}
+    summary = {**folder.epochs()[-1], "seed": session.config["seed"], "null_rate": math.nan}
+    if session.trainer.pair:
+        summary["null_rate"] = null_rate(folder.path, session.config, session.forward_flops).rate
     checkpoints.wait()
     folder.summary(summary)
     return summary
@@ -390,6 +425,7 @@ def _epoch(session: Session, folder: RunFolder, checkpoints: Checkpoints, stop: 
         for _ in recorded_steps(session, folder, progress):
             stop.check()
             if when.every_steps and trainer.steps % when.every_steps == 0 and not checkpoints.busy:
+                _take_down(session, folder, progress)
                 checkpoints.save(session.state_dict(), trainer.steps)
         trainer.end_epoch()
         position.closed = True
@@ -409,13 +445,34 @@ def _epoch(session: Session, folder: RunFolder, checkpoints: Checkpoints, stop: 
     return row, predicted
 
 
-def recorded_steps(session: Session, folder: RunFolder, progress: PlainProgress) -> Iterator[StepResult]:
-    """The steps of an epoch, each on record and on screen before it is handed on."""
-    for step, result in enumerate(session.steps(), start=session.trainer.steps):
+def recorded_steps(session: Session, folder: RunFolder, progress: PlainProgress) -> Iterator[StepResult | LateStep]:
+    """The steps of an epoch, each on record and on screen before it is handed on.
+
+    With a lag they are taken down so much later, when their losses have arrived; at the epoch's end all are.
+    """
+    for numbered in enumerate(session.steps(), start=session.trainer.steps):
+        session.unrecorded.append(numbered)
+        yield from _record(session, folder, progress, session.trainer.lag)
+    yield from _record(session, folder, progress)
+
+
+def _record(session: Session, folder: RunFolder, progress: PlainProgress,
+            leave: int = 0) -> Iterator[StepResult | LateStep]:
+    """Take down the oldest steps that are not on record, all but some."""
+    reads = getattr(session.trainer.monitor, "reads", ("loss",))
+    while len(session.unrecorded) > leave:
+        step, result = session.unrecorded.popleft()
         session.position.loss_sum += result.loss
         folder.step(step, session.position.epoch, result.phase, result.loss, result.score, result.lr, result.flops)
+        if reads != ("loss",) and result.reading is not None:
+            folder.signals(step - session.trainer.lag, reads, result.reading)
         progress.step(step, session.position.epoch, result, session.trainer.ledger)
         yield result
+
+
+def _take_down(session: Session, folder: RunFolder, progress: PlainProgress) -> None:
+    """Take down every trained step: a checkpoint is never ahead of the record."""
+    deque(_record(session, folder, progress), maxlen=0)
 
 
 def _roll_back(session: Session, folder: RunFolder, checkpoints: Checkpoints, error: NonFiniteLoss) -> None:
@@ -431,7 +488,8 @@ def _roll_back(session: Session, folder: RunFolder, checkpoints: Checkpoints, er
     lr_scale = session.position.lr_scale * session.recipe.rollback_lr
     session.load_state_dict(load_checkpoint(newest[0].path), newest[0].path)
     session.position.rollbacks, session.position.lr_scale = done + 1, lr_scale
-    folder.rewind(session.trainer.steps, session.position.epoch)
+    session.unrecorded.clear()
+    folder.rewind(session.trainer.steps, session.position.epoch, session.trainer.lag)
     _say(f"{error} ({place}); back to step {session.trainer.steps}, learning rate x {lr_scale:g} from here on")
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections import deque
 from collections.abc import Callable, Iterable
 from time import perf_counter
 from typing import NamedTuple
@@ -9,16 +10,16 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from motivation.distributed import broadcast
 from motivation.engine import Engine, Loss, explained_memory
-from motivation.ledger import Ledger, forward_flops
-from motivation.monitors import Monitor, Signal
+from motivation.ledger import TRAINING_FORWARDS, Ledger, forward_flops
+from motivation.monitors import Monitor
 from motivation.optimizer_state import SharedState, as_groups, restore_layout, split_groups, start_momentum
 from motivation.pair import Pair, Phase
+from motivation.probes import NonFiniteLoss, Observation, Probes
 from motivation.schedules import Never, Schedule
 
-
-class NonFiniteLoss(ValueError):
-    """A training loss or gradient was NaN or infinite; the step's update has already spoiled the weights."""
+__all__ = ["LateStep", "NonFiniteLoss", "StepResult", "Trainer"]
 
 
 class StepResult(NamedTuple):
@@ -30,6 +31,7 @@ class StepResult(NamedTuple):
         score: the monitor's score after it (NaN: none yet, or no monitor).
         flops: the step's training FLOPs.
         lr: learning rate of its first parameter group.
+        reading: what the monitor read for that score; None for nothing new.
     """
 
     loss: float
@@ -37,6 +39,24 @@ class StepResult(NamedTuple):
     score: float
     flops: int
     lr: float
+    reading: tuple[float, ...] | None = None
+
+
+class LateStep:
+    """A `StepResult` with a lag: its loss is read from the device when asked for, and asking early makes that wait.
+
+    ``score`` and ``reading`` are those of the step ``lag`` steps earlier, on which this step decided.
+    """
+
+    def __init__(self, seen: Observation, score: float, lr: float, reading: tuple[float, ...] | None):
+        self._seen = seen
+        self.phase, self.flops = seen.phase, seen.flops
+        self.score, self.lr, self.reading = score, lr, reading
+
+    @property
+    def loss(self) -> float:
+        """Batch loss before the update."""
+        return self._seen.signal().loss
 
 
 class Trainer:
@@ -52,16 +72,25 @@ class Trainer:
         monitor: turns the training signal into a progress score; a single network may have none.
         schedule: turns the score into the phase of the next step; without one the pair never expands.
         groups: ``network -> parameter groups``; default all parameters in one group.
+        heldout: images ``(N, C, H, W)`` and targets ``(N,)`` on the model's device, for monitors that need them: one
+            fixed batch of training images that are not trained on.
         engine: how a step is executed; default plain eager steps on the device the model is on.
+        lag: steps that a decision lags behind its loss, so that a GPU never waits to be read; 0 is the paper. With a
+            lag, `step` returns a `LateStep`, and a loss that is not finite is noticed so much later.
+
+    In several processes (torchrun, a process group) each gives its share of the batch: gradients and signals are
+    averaged, and all take the same decisions.
 
     Raises:
-        ValueError: a monitor or schedule without a pair, a monitor that needs a signal this trainer cannot give, or an
-            optimizer whose state cannot be carried through the pair's map.
+        ValueError: a monitor or schedule without a pair, a monitor that needs a signal this trainer cannot give, a
+            schedule that cannot act on the monitor's scores, a negative lag, or an optimizer whose state cannot be
+            carried through the pair's map.
     """
 
     def __init__(self, model: Pair | nn.Module, optimizer: Callable[[Iterable], Optimizer], loss: Loss,
                  monitor: Monitor | None = None, schedule: Schedule | None = None, *,
-                 groups: Callable[[nn.Module], Iterable] | None = None, engine: Engine | None = None):
+                 groups: Callable[[nn.Module], Iterable] | None = None, heldout: tuple[Tensor, Tensor] | None = None,
+                 engine: Engine | None = None, lag: int = 0):
         self.model = model
         self.pair = model if isinstance(model, Pair) else None
         self.loss = loss
@@ -70,6 +99,10 @@ class Trainer:
         self.engine = engine or Engine()
         self.ledger = Ledger()
         self.steps = 0
+        if lag < 0:
+            raise ValueError(f"lag={lag}: must be 0 or more steps")
+        self.lag = lag
+        self._unread: deque[Observation] = deque()
         self._forward_flops: dict[tuple, int] = {}
         groups = groups or nn.Module.parameters
         if self.pair is None:
@@ -79,13 +112,14 @@ class Trainer:
             start_momentum(self.optimizers[0])
             self._state = None
         else:
-            if missing := getattr(monitor, "needs", frozenset()):
-                raise ValueError(f"monitor {type(monitor).__name__} needs {', '.join(sorted(missing))}, which this "
-                                 "trainer cannot give")
+            if monitor is not None:
+                self.schedule.bind(monitor)
             self.optimizers = [optimizer(params) for params in split_groups(self.pair, groups)]
             self._state = SharedState(self.pair, *self.optimizers)
             # torch's learning-rate schedulers warn of an optimizer that has not stepped; a dormant one rightly has not.
             self.optimizers[1]._opt_called = True
+        self._probes = Probes(model, monitor, loss, heldout)
+        broadcast([*model.parameters(), *model.buffers()])
         self.phase: Phase = "base"
         self._switch(self.schedule.start())
 
@@ -93,7 +127,7 @@ class Trainer:
         """The network that trains in a phase."""
         return self.pair.network(phase) if self.pair else self.model
 
-    def step(self, images: Tensor, targets: Tensor) -> StepResult:
+    def step(self, images: Tensor, targets: Tensor) -> StepResult | LateStep:
         """Train the active network on one batch, then run the switch that its loss decides.
 
         Args:
@@ -113,20 +147,30 @@ class Trainer:
         if not network.training:
             network.train()
         optimizer = self.optimizers[phase == "motivated"]
+        probes, due = self._probes, self._probes.due(self.steps)
+        measure = (lambda: probes.before_update(phase)) if "gradient" in due else None
+        signal = None
         with explained_memory(phase, len(images), self.engine.parts):
-            loss, gradient = self.engine.step(network, optimizer, self.loss, images, targets).tolist()
-        if not (math.isfinite(loss) and math.isfinite(gradient)):
-            what = f"loss is {loss}" if not math.isfinite(loss) else f"gradient has a norm of {gradient}"
-            raise NonFiniteLoss(f"the {phase} network's {what} at step {self.steps}; lower the learning rate or check "
-                                "the images")
-        flops = self.ledger.record(phase, len(images), forward, perf_counter() - start)
+            shown = self.engine.step(network, optimizer, self.loss, images, targets, measure)
+            extra = probes.flops(due, len(images), forward)
+            flops = TRAINING_FORWARDS * len(images) * forward + extra
+            seen = probes.observe(due, self.steps, phase, flops, network, shown, images, targets, self.engine)
+            if self.lag:
+                seen.send()
+            self._unread.append(seen)
+            if len(self._unread) > self.lag:
+                signal = self._unread.popleft().signal()
+        self.ledger.record(phase, len(images), forward, perf_counter() - start, extra)
         self.steps += 1
-        score = math.nan
-        if self.monitor is not None:
-            score = self.monitor.observe(Signal(loss, phase, flops))
+        score, reading = math.nan, None
+        if self.monitor is not None and signal is not None:
+            score = self.monitor.observe(signal)
+            reading = getattr(self.monitor, "reading", None)
         lr = float(optimizer.param_groups[0]["lr"])
         self._switch(self.schedule.decide(score))
-        return StepResult(loss, phase, score, flops, lr)
+        if self.lag:
+            return LateStep(seen, score, lr, reading)
+        return StepResult(signal.loss, phase, score, flops, lr, reading)
 
     def end_epoch(self) -> None:
         """Close an epoch: the schedule may switch here (the paper contracts)."""
@@ -165,6 +209,7 @@ class Trainer:
             "ledger": self.ledger.state_dict(),
             "phase": self.phase,
             "steps": self.steps,
+            "unread": [seen.state_dict() for seen in self._unread],
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -182,3 +227,4 @@ class Trainer:
         self.ledger.load_state_dict(state["ledger"])
         self.phase = state["phase"]
         self.steps = state["steps"]
+        self._unread = deque(Observation(**seen) for seen in state["unread"])

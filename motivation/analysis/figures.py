@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from motivation.analysis.runs import Run, group_runs
+from motivation.analysis.runs import Run, describe, group_runs
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 SHADE = "#E69F00"
@@ -40,6 +40,42 @@ def check_figure_path(path: Path) -> None:
         raise ValueError(f"--figure {path} is a folder; name a file in it, such as {path / 'compare.png'}")
     if path.suffix.lower() not in FORMATS:
         raise ValueError(f"--figure {path}: the name must end in {', '.join(FORMATS)}")
+
+
+def draw_diagnoses(diagnoses: list):
+    """A row a run: share of motivated steps by tenth of training, and interval lengths, each against noise.
+
+    Args:
+        diagnoses: one `motivation.analysis.diagnose.Diagnosis` or more.
+
+    Returns:
+        A matplotlib Figure.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 3.8 * len(diagnoses)), layout="constrained")
+    for (left, right), diagnosis in zip(figure.subplots(len(diagnoses), 2, squeeze=False), diagnoses, strict=True):
+        places = np.arange(1, len(diagnosis.by_tenth) + 1)
+        left.bar(places, 100 * diagnosis.by_tenth, color=SHADE, label="this run")
+        left.plot(places, 100 * diagnosis.null_by_tenth, "o--", color=PALETTE[0], label="on noise")
+        left.set(xlabel="tenth of training", ylabel="motivated steps (%)", xticks=places)
+        left.set_title(describe(diagnosis.run.config), fontsize="medium")
+        left.legend(fontsize="small")
+        longest = max([10, *diagnosis.lengths])
+        bins = np.unique(np.geomspace(1, longest + 1, 13).round())
+        for lengths, style in ((diagnosis.lengths, {"color": SHADE, "label": "this run"}),
+                               (diagnosis.null_lengths, {"histtype": "step", "color": PALETTE[0],
+                                                         "linewidth": 2, "label": "on noise"})):
+            if len(lengths):
+                right.hist(np.minimum(lengths, longest), bins, weights=np.full(len(lengths), 100 / len(lengths)),
+                           **style)
+        right.set(xlabel="steps of an interval", ylabel="intervals (%)", xscale="log")
+        right.set_title(f"{diagnosis.observed:.1%} of steps motivated, on noise "
+                        + ("unknown" if np.isnan(diagnosis.null.rate) else f"{diagnosis.null.rate:.1%}"),
+                        fontsize="medium")
+        if right.get_legend_handles_labels()[0]:
+            right.legend(fontsize="small")
+    return figure
 
 
 def save_figure(figure, path: Path) -> Path:

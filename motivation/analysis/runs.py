@@ -57,13 +57,28 @@ class Run:
 
     @cached_property
     def steps(self) -> dict[str, np.ndarray]:
-        """Columns ``loss`` (float) and ``motivated`` (bool) of steps.csv, each ``(steps,)``."""
-        with open(self.path / "steps.csv", newline="") as file:
-            rows = list(csv.DictReader(file))
-        if rows and None in rows[-1].values():
-            raise ValueError(f"steps.csv: its last row, {len(rows)}, is cut short")
-        return {"loss": np.array([float(row["loss"]) for row in rows]),
-                "motivated": np.array([row["phase"] == "motivated" for row in rows], dtype=bool)}
+        """Columns of steps.csv, see `read_steps`."""
+        return read_steps(self.path)
+
+
+def read_steps(folder: Path) -> dict[str, np.ndarray]:
+    """Columns ``loss`` (float), ``motivated`` (bool) and ``epoch`` (int) of steps.csv, each ``(steps,)``."""
+    with open(folder / "steps.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    if rows and None in rows[-1].values():
+        raise ValueError(f"steps.csv: its last row, {len(rows)}, is cut short")
+    return {"loss": np.array([float(row["loss"]) for row in rows]),
+            "motivated": np.array([row["phase"] == "motivated" for row in rows], dtype=bool),
+            "epoch": np.array([int(row["epoch"]) for row in rows], dtype=int)}
+
+
+def read_signals(folder: Path) -> tuple[np.ndarray, np.ndarray] | None:
+    """Steps ``(n,)`` and what the monitor read in them ``(n, numbers)``, from signals.csv; None without one."""
+    path = folder / "signals.csv"
+    if not path.is_file():
+        return None
+    table = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2)
+    return table[:, 0].astype(int), table[:, 1:]
 
 
 def _what(config: dict[str, Any]) -> dict[str, Any]:
@@ -181,7 +196,7 @@ def describe(config: dict[str, Any]) -> str:
 def _call(spec: dict[str, Any]) -> str:
     """A monitor or schedule with its numbers; what else sets runs apart is added where it does."""
     values = [f"{key}={value:g}" for key, value in spec.items()
-              if isinstance(value, int | float) and not isinstance(value, bool)]
+              if isinstance(value, int | float) and not isinstance(value, bool) and (key, value) != ("lag", 0)]
     return f"{spec['name']}({', '.join(values)})" if values else spec["name"]
 
 

@@ -1,7 +1,8 @@
 """What every schedule is."""
 
+import copy
 import math
-from typing import Literal
+from typing import Any, Literal
 
 from motivation.monitors.signal import Monitor
 
@@ -12,10 +13,20 @@ class Schedule:
     """Decides which network trains next.
 
     Attributes:
+        set_share: whether the share of motivated steps is chosen, not measured: then the run's rate says nothing on
+            whether its expansions measured progress.
         state: names of the attributes that carry it from one step to the next.
     """
 
+    set_share: bool = False
     state: tuple[str, ...] = ()
+
+    def bind(self, monitor: Monitor) -> None:
+        """Take what depends on the monitor, before the first step.
+
+        Raises:
+            ValueError: it cannot act on this monitor's scores.
+        """
 
     def start(self) -> Phase:
         """Phase of the first step."""
@@ -29,15 +40,33 @@ class Schedule:
         """Phase that the next epoch starts in."""
         return phase
 
-    def null_rate(self, monitor: Monitor, steps_per_epoch: int) -> float:
-        """Share of motivated steps that this monitor and schedule would give on noise; NaN where undefined."""
+    def overrule(self, phase: Phase) -> None:
+        """Be told that the next step runs in another phase than the one just decided."""
+
+    def null_rate(self, monitor: Monitor, steps_per_epoch: float) -> float:
+        """Share of motivated steps on exchangeable readings, in closed form; NaN where there is none."""
         return math.nan
 
-    def state_dict(self) -> dict:
-        """What it carries from one step to the next."""
-        return {name: getattr(self, name) for name in self.state}
+    def state_dict(self) -> dict[str, Any]:
+        """What it carries from one step to the next, as plain values."""
+        return copy.deepcopy({name: getattr(self, name) for name in self.state})
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a state saved by `state_dict`."""
         for name in self.state:
-            setattr(self, name, state[name])
+            setattr(self, name, copy.deepcopy(state[name]))
+
+
+def check_share(name: str, value: float) -> None:
+    """Raise ValueError for a share of steps outside (0, 1)."""
+    if not 0 < value < 1:
+        raise ValueError(f"{name}={value}: must be a share above 0 and below 1; never and always are schedules of "
+                         "their own")
+
+
+def check_steps(name: str, value: int, total_steps: int | None, least: int = 1) -> None:
+    """Raise ValueError for a number of steps below the least, or longer than training."""
+    if value < least:
+        raise ValueError(f"{name}={value}: must be at least {least}")
+    if total_steps is not None and value > total_steps:
+        raise ValueError(f"{name}={value}: longer than training, which has {total_steps} steps")

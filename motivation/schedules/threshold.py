@@ -13,30 +13,65 @@ class Threshold(Schedule):
     With `Consecutive`, k is the number of straight decreases.
 
     Args:
-        k: the level, at least 1.
+        k: the level that expands; null takes the monitor's own level.
         epoch_edge: ``contract`` starts every epoch on the base network (paper); ``carry`` lets an interval go on.
+        k_off: the level below which an interval ends (hysteresis); null for k itself, as in the paper.
 
     Raises:
-        ValueError: k below 1, or an unknown epoch edge.
+        ValueError: k or k_off is no number, k_off is above k, or an unknown epoch edge.
     """
 
-    def __init__(self, k: float = 2, epoch_edge: Literal["contract", "carry"] = "contract"):
-        if not k >= 1:
-            raise ValueError(f"k={k}: must be at least 1, since every step has a score of 0 or more")
+    state = ("phase",)
+
+    def __init__(self, k: float | None = 2, epoch_edge: Literal["contract", "carry"] = "contract",
+                 k_off: float | None = None):
+        for name, level in (("k", k), ("k_off", k_off)):
+            if level is not None and not math.isfinite(level):
+                raise ValueError(f"{name}={level}: must be a finite number")
+        if k_off is not None and k is not None and k_off > k:
+            raise ValueError(f"k_off={k_off}: must be at most k={k}, or an interval would end as it starts")
         if epoch_edge not in ("contract", "carry"):
             raise ValueError(f"epoch_edge={epoch_edge!r}: choose contract or carry")
         self.k = k
+        self.k_off = k_off
         self.epoch_edge = epoch_edge
+        self.phase: Phase = "base"
+
+    def bind(self, monitor: Monitor) -> None:
+        """Take the monitor's own level where k is null, and check that scores lie on both sides of k."""
+        name = type(monitor).__name__
+        level = getattr(monitor, "level", math.nan)
+        if self.k is None:
+            if math.isnan(level):
+                raise ValueError(f"k is missing: {name} has no level of its own; set k, or use a quota")
+            if self.k_off is not None and self.k_off > level:
+                raise ValueError(f"k_off={self.k_off}: must be at most k, which is {name}'s own {level:g}")
+            self.k = level
+        lowest, highest = getattr(monitor, "levels", (-math.inf, math.inf))
+        if self.k < lowest:
+            raise ValueError(f"k={self.k}: must be at least {lowest:g}, since every score of {name} would reach less")
+        if self.k > highest:
+            raise ValueError(f"k={self.k}: must be at most {highest:g}, since no score of {name} reaches more; null "
+                             f"takes its own level, {level:g}")
 
     def decide(self, score: float) -> Phase:
-        """``motivated`` where score >= k; a NaN score gives ``base``."""
-        return "motivated" if score >= self.k else "base"
+        """``motivated`` where score >= k, or >= k_off inside an interval; a NaN score gives ``base``."""
+        level = self.k_off if self.k_off is not None and self.phase == "motivated" else self.k
+        self.phase = "motivated" if score >= level else "base"
+        return self.phase
 
     def end_epoch(self, phase: Phase) -> Phase:
         """``base`` with a contracting edge."""
-        return "base" if self.epoch_edge == "contract" else phase
+        self.phase = "base" if self.epoch_edge == "contract" else phase
+        return self.phase
 
-    def null_rate(self, monitor: Monitor, steps_per_epoch: int) -> float:
+    def overrule(self, phase: Phase) -> None:
+        """The level that counts next is that of the phase that runs."""
+        self.phase = phase
+
+    def null_rate(self, monitor: Monitor, steps_per_epoch: float) -> float:
         """The monitor's exceedance of k; a contracting edge loses one decision of every epoch."""
+        if self.k_off is not None and self.k_off < self.k:
+            return math.nan
         edge = 1 - 1 / steps_per_epoch if self.epoch_edge == "contract" and math.isfinite(steps_per_epoch) else 1
         return monitor.exceedance(self.k) * edge

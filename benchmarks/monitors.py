@@ -1,0 +1,223 @@
+"""Monitors on noise, on planted progress, and on the clock: ``python -m benchmarks.monitors``.
+
+Prints a Markdown table, a row a monitor at its own level: the share of steps at or above the level when nothing is
+learned (independent noise, autocorrelated noise, noise whose spread swells and ebbs), the steps until a planted
+progress is noticed and until its end is, and the time to observe and decide. Then the average run length of the change
+detector, and the time and realised share of every schedule. docs/monitors.md and the monitors' docstrings quote it.
+
+Losses are 1 + 0.2 x noise. Swelling noise has a deviation from 1/3 to 3 times that, over 1,000 steps. Gradients are
+1,000 normals; held-out losses are those of 64 images that share half of their noise's variance. Planted progress, after
+1,000 steps of independent noise: losses fall by one deviation in 50 steps, for 1,000 steps; gradients get a fixed mean
+of a third of their deviation.
+"""
+
+import argparse
+import math
+from collections.abc import Callable, Iterator
+from time import perf_counter
+
+import numpy as np
+import torch
+
+from motivation.monitors import (
+    AllOf,
+    AnyOf,
+    Change,
+    Consecutive,
+    Ema,
+    GradientAgreement,
+    GradientNorm,
+    Heldout,
+    Invert,
+    LearningProgress,
+    Monitor,
+    NoiseScale,
+    PairedHeldout,
+    PredictionGain,
+    Signal,
+    Smooth,
+    Trend,
+)
+from motivation.schedules import (
+    Budget,
+    CoolDown,
+    MaxInterval,
+    MinInterval,
+    Periodic,
+    Progressive,
+    Quota,
+    Random,
+    Schedule,
+    Threshold,
+    WarmUp,
+    Window,
+)
+
+MONITORS: dict[str, Callable[[], Monitor]] = {
+    "consecutive": Consecutive,
+    "ema": Ema,
+    "heldout": Heldout,
+    "gradient_norm": GradientNorm,
+    "trend": Trend,
+    "change": Change,
+    "learning_progress": LearningProgress,
+    "prediction_gain": PredictionGain,
+    "gradient_agreement": GradientAgreement,
+    "gradient_agreement, mean": lambda: GradientAgreement("mean"),
+    "noise_scale": NoiseScale,
+    "paired_heldout": lambda: PairedHeldout(every=1),
+    "smooth(trend)": lambda: Smooth(Trend(), 20),
+    "invert(trend)": lambda: Invert(Trend()),
+    "all_of(consecutive 1, trend)": lambda: AllOf([(Consecutive(), 1), (Trend(), 1.645)]),
+    "any_of(consecutive 3, trend)": lambda: AnyOf([(Consecutive(), 3), (Trend(), 1.645)]),
+}
+SCHEDULES: dict[str, Callable[[], Schedule]] = {
+    "threshold": lambda: Threshold(2),
+    "threshold, k_off 1": lambda: Threshold(2, k_off=1),
+    "quota 0.1667": lambda: Quota(1 / 6, total_steps=20_000),
+    "budget 0.2, spread": lambda: Budget(Threshold(1), 0.2, total_steps=20_000, base_flops=10, motivated_flops=17),
+    "window 0 to 0.5": lambda: Window(Threshold(2), 0, 0.5, total_steps=20_000),
+    "min_interval 5": lambda: MinInterval(Threshold(2), 5),
+    "max_interval 5": lambda: MaxInterval(Threshold(1), 5),
+    "cool_down 10": lambda: CoolDown(Threshold(2), 10),
+    "warm_up 100": lambda: WarmUp(Threshold(2), 100),
+    "random 0.1667": lambda: Random(1 / 6, steps_per_epoch=390),
+    "periodic 6, 1": lambda: Periodic(6, 1),
+    "progressive 0.1667": lambda: Progressive(1 / 6, total_steps=20_000),
+}
+NOISES = ("independent", "AR(1) 0.3", "AR(1) 0.8", "swelling")
+PIXELS, IMAGES = 1000, 64
+
+
+def noise(kind: str, rng: np.random.Generator, steps: int, *shape: int) -> Iterator[np.ndarray]:
+    """Standard normal noise ``shape``, a step at a time; of unit variance on average where it is independent or AR."""
+    rho = float(kind.split()[1]) if kind.startswith("AR") else 0.0
+    value = rng.standard_normal(shape)
+    for step in range(steps):
+        value = rho * value + math.sqrt(1 - rho * rho) * rng.standard_normal(shape)
+        yield value * (3 ** math.sin(2 * math.pi * step / 1000) if kind == "swelling" else 1)
+
+
+def signals(monitor: Monitor, kind: str, steps: int, seed: int, progress: Callable[[int], tuple[float, float]]):
+    """Signals of noise, with `progress(step)` = (fall of the loss in deviations, mean of the gradient) on top."""
+    rng = np.random.default_rng(seed)
+    if "gradient" in monitor.needs:
+        for step, values in enumerate(noise(kind, rng, steps, PIXELS)):
+            yield Signal(1.0, gradient=[torch.from_numpy(values + progress(step)[1]).float()])
+    elif "heldout" in monitor.needs:
+        both = zip(noise(kind, rng, steps), noise(kind, rng, steps, IMAGES), strict=True)
+        for step, (shared, own) in enumerate(both):
+            yield Signal(1.0, heldout=(1 + 0.2 * ((shared + own) / math.sqrt(2) - progress(step)[0])).tolist())
+    else:
+        for step, value in enumerate(noise(kind, rng, steps)):
+            loss = float(1 + 0.2 * (value - progress(step)[0]))
+            yield Signal(loss, after=loss - 0.01) if monitor.needs else loss
+
+
+def nothing(step: int) -> tuple[float, float]:
+    return 0.0, 0.0
+
+
+def null_rate(make: Callable[[], Monitor], kind: str, steps: int, seed: int = 0) -> float:
+    """Share of steps, from the first score on, at or above the monitor's own level."""
+    monitor = make()
+    scores = np.array([monitor.observe(signal) for signal in signals(monitor, kind, steps, seed, nothing)])
+    return float(np.mean(scores[~np.isnan(scores)] >= monitor.level))
+
+
+def planted(step: int, start: int = 1000, length: int = 1000) -> tuple[float, float]:
+    """One deviation in 50 steps, for 1,000 steps; a gradient's mean of a third of its deviation meanwhile."""
+    return min(max(0, step - start), length) / 50, (1 / 3 if start <= step < start + length else 0.0)
+
+
+def delays(make: Callable[[], Monitor], seed: int) -> tuple[float, float]:
+    """Steps from the start of planted progress to the level, and from its end until below it; NaN for never."""
+    monitor = make()
+    stream = signals(monitor, "independent", 4000, seed, planted)
+    fired = [monitor.observe(signal) >= monitor.level for signal in stream]
+    start = next((step for step, on in enumerate(fired[1000:]) if on), math.nan)
+    stop = next((step for step, on in enumerate(fired[2000:]) if not on), math.nan)
+    return start, stop
+
+
+def run_lengths(level: float, starts: int = 400, longest: int = 100_000) -> np.ndarray:
+    """Steps from a fresh start to the first score at or above a level, on independent noise."""
+    lengths = []
+    for seed in range(starts):
+        monitor = Change()
+        rng = np.random.default_rng(seed)
+        lengths.append(next((step for step in range(longest) if monitor.observe(rng.normal(1, 0.2)) >= level), longest))
+    return np.array(lengths)
+
+
+def microseconds(monitor: Monitor | None, schedule: Schedule, values: list, blocks: int = 20) -> float:
+    """Median time a step to observe and decide, over blocks."""
+    times = []
+    for block in np.array_split(np.arange(len(values)), blocks):
+        mine = [values[index] for index in block]
+        start = perf_counter()
+        if monitor is None:
+            for value in mine:
+                schedule.decide(value)
+        else:
+            for value in mine:
+                schedule.decide(monitor.observe(value))
+        times.append((perf_counter() - start) / len(mine))
+    return float(np.median(times)) * 1e6
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=100_000, help="of noise; a tenth of it where a monitor probes")
+    steps = parser.parse_args().steps
+    torch.set_num_threads(1)
+    print("| monitor | level | nominal | " + " | ".join(NOISES) + " | fires after | stops after | us a step |")
+    print("|---|" + "---:|" * (len(NOISES) + 5))
+    slow = []
+    for name, make in MONITORS.items():
+        monitor = make()
+        length = steps // 10 if monitor.needs else steps
+        rates = [null_rate(make, kind, length) for kind in NOISES] if not math.isnan(monitor.level) else [math.nan] * 4
+        starts, stops = np.array([delays(make, seed) for seed in range(20)]).T
+        values = list(signals(monitor, "independent", 4000, 0, nothing))
+        time = microseconds(monitor, Threshold(0), values)
+        if not monitor.needs and time > 20:
+            slow.append(name)
+        nominal = monitor.exceedance(monitor.level) if not math.isnan(monitor.level) else math.nan
+        print(f"| {name} | {_number(monitor.level)} | {_share(nominal)} | {' | '.join(map(_share, rates))} | "
+              f"{_median(starts)} | {_median(stops)} | {time:.1f} |", flush=True)
+    for level in (4.0, 5.0, 6.0):
+        lengths = run_lengths(level)
+        print(f"change, level {level:g}: median run length {np.median(lengths):.0f} steps, mean {lengths.mean():.0f}")
+    rng = np.random.default_rng(0)
+    losses, monitor = rng.normal(size=20_000).tolist(), Consecutive()
+    scores = [monitor.observe(loss) for loss in losses]
+    print("| schedule, on consecutive | realised share | us a step |\n|---|---:|---:|")
+    for name, make in SCHEDULES.items():
+        schedule = make()
+        schedule.start()
+        share = np.mean([schedule.decide(score) == "motivated" for score in scores])
+        time = microseconds(None, make(), scores)
+        print(f"| {name} | {share:.2%} | {time:.1f} |", flush=True)
+        if time > 20:
+            slow.append(name)
+    print(f"slower than 20 us a step: {', '.join(slow)}" if slow else "bound held: 20 us a step without probes")
+    return 1 if slow else 0
+
+
+def _share(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.1%}"
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:g}"
+
+
+def _median(values: np.ndarray) -> str:
+    found = values[~np.isnan(values)]
+    return "never" if not len(found) else f"{np.median(found):.0f}" + ("" if len(found) == len(values) else
+                                                                     f" ({len(found)} of {len(values)})")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,234 @@
+"""Schedules around a schedule: when, how long and how much it may expand."""
+
+import math
+from typing import Literal
+
+from motivation.monitors.signal import Monitor
+from motivation.schedules.schedule import Phase, Schedule, check_share, check_steps
+
+
+class Gate(Schedule):
+    """Another schedule's decisions, some of them overruled by `allow`.
+
+    The inner schedule sees every score, and is told when it was overruled.
+
+    Attributes:
+        phase: of the next step.
+        ran: phase of the last step.
+        length: steps that ran in that phase without a break.
+        steps: steps that ran.
+    """
+
+    state = ("phase", "ran", "length", "steps")
+
+    def __init__(self, schedule: Schedule):
+        self.schedule = schedule
+        self.set_share = schedule.set_share
+        self.phase: Phase = "base"
+        self.ran: Phase | None = None
+        self.length = 0
+        self.steps = 0
+
+    def allow(self, wanted: Phase) -> Phase:
+        """Phase of the next step, given what the inner schedule wants."""
+        raise NotImplementedError
+
+    def bind(self, monitor: Monitor) -> None:
+        """Bind the inner schedule."""
+        try:
+            self.schedule.bind(monitor)
+        except ValueError as error:
+            raise ValueError(f"schedule.{error}") from error
+
+    def start(self) -> Phase:
+        """The inner schedule's, if allowed."""
+        return self._ask(self.schedule.start())
+
+    def decide(self, score: float) -> Phase:
+        """The inner schedule's, if allowed."""
+        self.steps += 1
+        self.length = self.length + 1 if self.ran == self.phase else 1
+        self.ran = self.phase
+        return self._ask(self.schedule.decide(score))
+
+    def end_epoch(self, phase: Phase) -> Phase:
+        """The inner schedule's, if allowed."""
+        return self._ask(self.schedule.end_epoch(phase))
+
+    def overrule(self, phase: Phase) -> None:
+        """Be told, and tell the inner schedule."""
+        self.phase = phase
+        self.schedule.overrule(phase)
+
+    def _ask(self, wanted: Phase) -> Phase:
+        self.phase = self.allow(wanted)
+        if self.phase != wanted:
+            self.schedule.overrule(self.phase)
+        return self.phase
+
+    def state_dict(self) -> dict:
+        """Its own and the inner schedule's."""
+        return {**super().state_dict(), "schedule": self.schedule.state_dict()}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Restore both."""
+        super().load_state_dict(state)
+        self.schedule.load_state_dict(state["schedule"])
+
+
+class MinInterval(Gate):
+    """An interval, once it has begun, lasts at least some steps, across an epoch edge too.
+
+    Args:
+        schedule: the inner one.
+        steps: shortest interval.
+        total_steps: length of training; a longer interval is refused.
+    """
+
+    def __init__(self, schedule: Schedule, steps: int, *, total_steps: int | None = None):
+        check_steps("steps", steps, total_steps)
+        super().__init__(schedule)
+        self.shortest = steps
+
+    def allow(self, wanted: Phase) -> Phase:
+        """``motivated`` until the interval is long enough."""
+        return "motivated" if self.ran == "motivated" and self.length < self.shortest else wanted
+
+
+class MaxInterval(Gate):
+    """An interval lasts at most some steps; the step after it trains the base.
+
+    Args:
+        schedule: the inner one.
+        steps: longest interval.
+        total_steps: length of training; a longer interval is refused.
+    """
+
+    def __init__(self, schedule: Schedule, steps: int, *, total_steps: int | None = None):
+        check_steps("steps", steps, total_steps)
+        super().__init__(schedule)
+        self.longest = steps
+
+    def allow(self, wanted: Phase) -> Phase:
+        """``base`` once the interval is long enough."""
+        return "base" if self.ran == "motivated" and self.length >= self.longest else wanted
+
+
+class CoolDown(Gate):
+    """Between two intervals lie at least some base steps.
+
+    Args:
+        schedule: the inner one.
+        steps: fewest base steps.
+        total_steps: length of training; a longer cool-down is refused.
+    """
+
+    state = (*Gate.state, "expanded")
+
+    def __init__(self, schedule: Schedule, steps: int, *, total_steps: int | None = None):
+        check_steps("steps", steps, total_steps)
+        super().__init__(schedule)
+        self.fewest = steps
+        self.expanded = False
+
+    def allow(self, wanted: Phase) -> Phase:
+        """``base`` until enough base steps have followed an interval."""
+        self.expanded = self.expanded or self.ran == "motivated"
+        return "base" if self.expanded and self.ran == "base" and self.length < self.fewest else wanted
+
+
+class WarmUp(Gate):
+    """No expansion in the first steps.
+
+    Args:
+        schedule: the inner one.
+        steps: first steps, all base.
+        total_steps: length of training; a longer warm-up is refused.
+    """
+
+    def __init__(self, schedule: Schedule, steps: int, *, total_steps: int | None = None):
+        check_steps("steps", steps, total_steps)
+        super().__init__(schedule)
+        self.first = steps
+
+    def allow(self, wanted: Phase) -> Phase:
+        """``base`` in the first steps."""
+        return "base" if self.steps < self.first else wanted
+
+
+class Window(Gate):
+    """Expansion only between two fractions of training.
+
+    Args:
+        schedule: the inner one.
+        start: fraction of training before which every step is a base step.
+        stop: fraction from which on every step is a base step.
+        total_steps: length of training.
+
+    Raises:
+        ValueError: no total_steps, or fractions that are not 0 <= start < stop <= 1.
+    """
+
+    def __init__(self, schedule: Schedule, start: float = 0.0, stop: float = 1.0, *, total_steps: int | None = None):
+        if not 0 <= start < stop <= 1:
+            raise ValueError(f"start={start}: must be from 0 to below stop={stop}, which is at most 1")
+        check_known("total_steps", total_steps)
+        super().__init__(schedule)
+        self.opens = round(start * total_steps)
+        self.closes = round(stop * total_steps)
+
+    def allow(self, wanted: Phase) -> Phase:
+        """``base`` outside the window."""
+        return wanted if self.opens <= self.steps < self.closes else "base"
+
+
+class Budget(Gate):
+    """Stop expanding when motivated steps have used up their share of the run's training FLOPs.
+
+    Args:
+        schedule: the inner one.
+        fraction: motivated FLOPs over all training FLOPs of the run, probes left out, at most.
+        pace: ``spread`` releases the budget evenly over training, ``greedy`` at once.
+        total_steps: length of training.
+        base_flops: forward FLOPs of one image in the base network.
+        motivated_flops: forward FLOPs of one image in the motivated network.
+
+    Raises:
+        ValueError: a fraction outside (0, 1), or a fact of the run that is missing.
+    """
+
+    state = (*Gate.state, "motivated")
+
+    def __init__(self, schedule: Schedule, fraction: float, pace: Literal["spread", "greedy"] = "spread", *,
+                 total_steps: int | None = None, base_flops: int | None = None, motivated_flops: int | None = None):
+        check_share("fraction", fraction)
+        if pace not in ("spread", "greedy"):
+            raise ValueError(f"pace={pace!r}: choose spread or greedy")
+        for name, value in (("total_steps", total_steps), ("base_flops", base_flops),
+                            ("motivated_flops", motivated_flops)):
+            check_known(name, value)
+        super().__init__(schedule)
+        self.pace = pace
+        self.total_steps = total_steps
+        # m motivated and total - m base steps have the fraction m c / (m c + total - m), c the ratio of their costs.
+        ratio = motivated_flops / base_flops
+        self.affordable = math.floor(fraction * total_steps / (fraction + ratio * (1 - fraction)))
+        self.motivated = 0
+
+    def decide(self, score: float) -> Phase:
+        """The inner schedule's, while the budget lasts."""
+        self.motivated += self.phase == "motivated"
+        return super().decide(score)
+
+    def allow(self, wanted: Phase) -> Phase:
+        """``base`` where the next motivated step would overdraw the budget."""
+        released = self.affordable
+        if self.pace == "spread":
+            released = self.affordable * min(self.steps + 1, self.total_steps) / self.total_steps
+        return wanted if self.motivated + 1 <= released else "base"
+
+
+def check_known(name: str, value: int | None) -> None:
+    """Raise ValueError for a fact of the run that the caller must give."""
+    if not value:
+        raise ValueError(f"{name} is missing; it is a fact of the run that this schedule needs")

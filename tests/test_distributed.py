@@ -1,0 +1,96 @@
+"""Two processes that train as one: the same decisions everywhere, and those of one process on the whole batch."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.optim import SGD
+
+from motivation import Pair, Trainer
+from motivation.monitors import Consecutive, GradientAgreement, PairedHeldout
+from motivation.schedules import Threshold
+
+STEPS, PER_EPOCH, BATCH = 50, 20, 16
+MONITORS = {"consecutive": (Consecutive, 1), "gradient_agreement": (GradientAgreement, 0.3),
+            "paired_heldout": (lambda: PairedHeldout(2), 0.5)}
+
+
+def network(width, seed, norm):
+    torch.manual_seed(seed)
+    layers = [nn.Flatten(), nn.Linear(64, width), *([nn.BatchNorm1d(width)] if norm else []), nn.ReLU(),
+              nn.Linear(width, 5)]
+    return nn.Sequential(*layers)
+
+
+def data(step):
+    generator = torch.Generator().manual_seed(step)
+    targets = torch.randint(0, 5, (BATCH,), generator=generator)
+    images = torch.randn(BATCH, 1, 8, 8, generator=generator)
+    images[:, 0, 0, :5] += 2 * F.one_hot(targets, 5)
+    return images, targets
+
+
+def train(name, part=slice(None), seed=0, norm=False):
+    """Losses and phases of every step, and the base's weights, of one process's share of the batches."""
+    torch.set_num_threads(1)
+    make, level = MONITORS[name]
+    pair = Pair(network(6, seed, norm), network(10, seed + 1, norm), weights_map="literal", init="native")
+    trainer = Trainer(pair, lambda params: SGD(params, lr=0.05, momentum=0.9), F.cross_entropy, make(),
+                      Threshold(level), heldout=data(999))
+    losses, phases = [], []
+    for step in range(STEPS):
+        images, targets = data(step)
+        result = trainer.step(images[part], targets[part])
+        losses.append(result.loss)
+        phases.append(result.phase)
+        if (step + 1) % PER_EPOCH == 0:
+            trainer.end_epoch()
+    return {"losses": losses, "phases": phases, "weights": [p.detach().clone() for p in pair.base.parameters()]}
+
+
+def worker(folder, name, norm):
+    """One of two processes: its own half of the batch; its own seed, since the first process's weights win."""
+    import os
+
+    from torch import distributed
+
+    rank = int(os.environ["RANK"])
+    distributed.init_process_group("gloo")
+    half = slice(rank * BATCH // 2, (rank + 1) * BATCH // 2)
+    torch.save(train(name, half, seed=10 * rank, norm=norm == "norm"), Path(folder) / f"{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def in_two_processes(folder, name, norm):
+    code = f"from test_distributed import worker; worker({str(folder)!r}, {name!r}, {norm!r})"
+    script = folder / "run.py"
+    script.write_text(code)
+    import os
+
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script],
+                   check=True, timeout=120, env=environment, capture_output=True)
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+@pytest.mark.parametrize("name", MONITORS)
+def test_two_processes_are_one(name, tmp_path):
+    """Bit-equal on both ranks; without BatchNorm the phases of one process, and its losses within 1e-5."""
+    first, second = in_two_processes(tmp_path, name, "plain")
+    alone = train(name)
+    assert first["losses"] == second["losses"]
+    assert first["phases"] == second["phases"] == alone["phases"]
+    assert all(torch.equal(a, b) for a, b in zip(first["weights"], second["weights"], strict=True))
+    assert max(abs(a - b) for a, b in zip(first["losses"], alone["losses"], strict=True)) < 1e-5
+    assert set(alone["phases"]) == {"base", "motivated"}
+
+
+def test_running_statistics_may_differ_but_decisions_do_not(tmp_path):
+    """With BatchNorm each process normalises by its own share, and held-out losses are averaged."""
+    first, second = in_two_processes(tmp_path, "paired_heldout", "norm")
+    assert first["losses"] == second["losses"]
+    assert first["phases"] == second["phases"]
