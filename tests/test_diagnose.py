@@ -40,12 +40,12 @@ def write_run(folder, losses, monitor_spec, schedule_spec, monitor, schedule, si
         np.savetxt(folder / "signals.csv", np.column_stack([np.arange(len(signals)), signals]), delimiter=",",
                    header="step,x", comments="")
     config = {"seed": 0, "model": {"name": "pair", "base": "resnet20", "motivated": "resnet32"},
-              "monitor": monitor_spec, "schedule": schedule_spec}
+              "data": {"name": "digits"}, "recipe": {"epochs": 60}, "monitor": monitor_spec, "schedule": schedule_spec}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    (folder / "epochs.jsonl").write_text(json.dumps({"base/top1": 50.0}) + "\n")
-    (folder / "summary.json").write_text(json.dumps({
-        "seed": 0, "budget/flops": 1, "steps/base": int((~motivated).sum()), "steps/motivated": int(motivated.sum()),
-        "base/forward_flops": 10, "motivated/forward_flops": 17}))
+    row = {"base/top1": 50.0, "motivated/top1": 51.0, "budget/flops": 1, "steps/base": int((~motivated).sum()),
+           "steps/motivated": int(motivated.sum()), "base/forward_flops": 10, "motivated/forward_flops": 17}
+    (folder / "epochs.jsonl").write_text(json.dumps(row) + "\n")
+    (folder / "summary.json").write_text(json.dumps({**row, "seed": 0, "null_rate": None}))
     return folder
 
 
@@ -220,13 +220,14 @@ def test_controls_get_no_verdict(tmp_path):
 
 def test_command_line(tmp_path, capsys, finished):
     """A table, a sentence a run, and the figure's path as the last line; the summary holds the same null rate."""
-    run = finished()
+    run, other = finished(), finished("schedule=never")
     capsys.readouterr()
-    assert main(["diagnose", str(run), str(run), "--figure", "out.png"]) == 0
+    assert main(["diagnose", str(run), str(other), "--figure", "out.png"]) == 0
     *lines, figure = capsys.readouterr().out.splitlines()
     assert figure == "out.png"
     assert (tmp_path / "out.png").stat().st_size > 10_000
-    assert sum(line.startswith("The expansions ") for line in lines) == 2
+    assert sum(line.startswith("The expansions ") for line in lines) == 1
+    assert sum(line.startswith("No verdict: 0.0% of steps") for line in lines) == 1
     assert diagnose(read_run(run)).null.rate == json.loads((run / "summary.json").read_text())["null_rate"]
 
 
@@ -240,9 +241,12 @@ def test_classical_training_and_no_run_are_refused(capsys, finished):
     assert "no such run folder" in capsys.readouterr().err
 
 
-def test_too_short_a_run_has_an_interval_of_unknown_width(finished):
+def test_too_short_a_run_gets_no_verdict(finished, tmp_path):
     found = diagnose(read_run(finished("schedule=threshold", "monitor=trend", "monitor.window=16")))
     assert found.null.kind == "none"
-    assert "too few" in found.verdict
+    assert "16 readings are too few for a null" in found.verdict
+    run = write_run(tmp_path / "run", np.array([2.0, 1.0, 0.5]), {"name": "consecutive"}, PAPER, Consecutive(),
+                    Threshold(2))
+    assert "in too few steps to tell them apart" in diagnose(read_run(run)).verdict
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from motivation.monitors import (
     Smooth,
     Trend,
 )
+from motivation.schedules import Quota, Threshold
 
 MAKERS = {
     "consecutive": Consecutive,
@@ -372,3 +374,18 @@ def test_docstring_tables_hold(make, kind):
     expected = printed[{"independent": 0, "AR(1) 0.8": 2}[kind]]
     fired = 100 * np.mean(np.array(scores(monitor, noise_of(kind, 40_000)))[200:] >= monitor.level)
     assert abs(fired - expected) < 1.2 + 0.15 * expected, "about three standard errors"
+
+
+@pytest.mark.parametrize("make", [Consecutive, Ema, Trend, Change, LearningProgress, lambda: Smooth(Trend(), 20),
+                                  lambda: AllOf([(Consecutive(), 1), (Trend(), 1.645)])])
+@pytest.mark.parametrize("schedule", [lambda: Threshold(1), lambda: Quota(1 / 6)])
+def test_observing_and_deciding_take_at_most_20_microseconds(make, schedule):
+    """The best of 20 blocks of 200 steps: what the machine does beside it is not ours."""
+    monitor, schedule, losses = make(), schedule(), noise_of("independent", 4000)
+    times = []
+    for start in range(0, 4000, 200):
+        begin = time.perf_counter()
+        for loss in losses[start:start + 200]:
+            schedule.decide(monitor.observe(loss))
+        times.append((time.perf_counter() - begin) / 200)
+    assert min(times) <= 20e-6

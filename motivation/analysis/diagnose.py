@@ -47,6 +47,8 @@ class Diagnosis(NamedTuple):
             return f"No verdict: {share}, because {self.null.reason}; compare its accuracy with a control's instead."
         if self.null.kind == "none":
             return f"No verdict: {share}, and {self.null.reason}."
+        if np.isnan(self.low):
+            return f"No verdict: {share} where noise gives {self.null.rate:.1%}, in too few steps to tell them apart."
         against = (f"{share} where noise gives {self.null.rate:.1%} (excess {100 * self.excess:+.1f} points, 95 % "
                    f"interval {100 * self.low:+.1f} to {100 * self.high:+.1f})")
         if self.low > 0:
