@@ -133,6 +133,19 @@ def test_no_null_is_said_to_be_none():
     assert "too few" in short.reason
 
 
+def test_readings_that_are_not_finite_have_no_null():
+    losses = falling(STEPS, 0.1)
+    losses[50] = math.inf
+    null = rate_of(Trend, lambda: Threshold(None), losses)
+    assert null.kind == "none"
+    assert "not finite" in null.reason
+
+
+def test_constant_readings_never_expand():
+    null = rate_of(lambda: Trend(30), lambda: Threshold(None), np.full(STEPS, 2.0))
+    assert null.rate == 0
+
+
 def test_detrending_and_permuting():
     time = np.arange(4000)
     assert np.abs(detrended(3 - time / 1000, 50)).max() < 1e-9

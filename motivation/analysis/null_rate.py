@@ -100,6 +100,8 @@ def simulate(fresh, at: np.ndarray, readings: np.ndarray, total: int, steps_per_
             return NullRate(np.nan, "none", f"{len(readings)} readings are too few for a null: "
                             f"{type(monitor).__name__} looks back on {monitor.window}, and needs {SEGMENT_WINDOWS} "
                             "times as many", none)
+        if not np.isfinite(readings).all():
+            return NullRate(np.nan, "none", "some of its readings are not finite, and have no trend to take away", none)
         reason = "the run's own readings, without their trend, residuals permuted in blocks"
     elif kind == "signflip":
         reason = "the run's own readings with random signs"
