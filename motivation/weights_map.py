@@ -2,18 +2,28 @@
 
 Two networks of one family are walked together. Children pair by name; stages (``Sequential`` or ``ModuleList``) of
 different length pair by a depth rule. Tensors of one shape are *aliased* (one storage); a smaller base tensor is a
-leading *slice* of the motivated one and is copied when capacity switches.
+*slice* of the motivated one and is copied when capacity switches.
 """
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-DepthRule = Literal["last-to-last", "first", "spread"]
+from motivation.axes import Layout
+from motivation.families import DepthRule, depth_rule_of, paired_blocks
+from motivation.image_shape import trace_both
+from motivation.places import Correspondence, Mismatch, Place, has_unequal_sum
+from motivation.trace import Trace
+
 MapName = Literal["structural", "literal"]
+
+# What a module computes beside its weights; paired modules must agree, or equal weights would mean different things.
+SETTINGS = ("stride", "padding", "dilation", "kernel_size", "shift_size")
+HEADS = ("num_heads", "groups", "num_groups")
 
 
 class NestingError(ValueError):
@@ -27,23 +37,44 @@ class Entry:
     Args:
         base: qualified name of the base parameter or buffer.
         motivated: qualified name of the motivated parameter or buffer.
-        shape: shape of the base tensor.
-        motivated_shape: shape of the motivated tensor; where it equals ``shape`` the two are one storage.
+        dims: where each dimension of the base tensor lies in the motivated tensor's.
     """
 
     base: str
     motivated: str
-    shape: tuple[int, ...]
-    motivated_shape: tuple[int, ...]
+    dims: tuple[Place, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the base tensor."""
+        return tuple(dim.base for dim in self.dims)
+
+    @property
+    def motivated_shape(self) -> tuple[int, ...]:
+        """Shape of the motivated tensor."""
+        return tuple(dim.motivated for dim in self.dims)
 
     @property
     def aliased(self) -> bool:
         """Whether the two tensors are one storage; otherwise the base is a slice, copied at a switch."""
-        return self.shape == self.motivated_shape
+        return all(dim.whole for dim in self.dims)
+
+    def pieces(self, base: Tensor, motivated: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Views of both tensors that hold the same values: one pair, or one a part of each concatenation."""
+        pieces = [(base, motivated, 0)]
+        for number in range(len(self.dims)):
+            pieces = [(small, large, used + more) for ours, theirs, used in pieces
+                      for small, large, more in self.dims[number].views(ours, theirs, used)]
+        return [(small, large) for small, large, _ in pieces]
 
     def slice_of(self, motivated: Tensor) -> Tensor:
-        """View of the motivated tensor that holds the base tensor, shape ``self.shape``."""
-        return motivated[tuple(slice(0, size) for size in self.shape)]
+        """The base tensor's values in a motivated tensor, shape ``self.shape``; a view where one can say it."""
+        if all(dim.kind is None for dim in self.dims):
+            return motivated[tuple(slice(0, dim.base) for dim in self.dims)]
+        base = motivated.new_empty(self.shape)
+        for small, large in self.pieces(base, motivated):
+            small.copy_(large)
+        return base
 
 
 @dataclass(frozen=True)
@@ -53,10 +84,14 @@ class WeightsMap:
     Args:
         entries: one a base parameter or mapped buffer, in the base's order.
         differential_blocks: qualified names of the motivated network's blocks that no base block maps to.
+        nearest_blocks: by differential block, the mapped block of the same stage nearest to it.
+        notes: where expanding changes logits although no weight differs: norms over more channels, for one.
     """
 
     entries: tuple[Entry, ...]
-    differential_blocks: tuple[str, ...]
+    differential_blocks: tuple[str, ...] = ()
+    nearest_blocks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def aliased(self) -> list[Entry]:
@@ -68,95 +103,194 @@ class WeightsMap:
         """Entries copied at every switch."""
         return [entry for entry in self.entries if not entry.aliased]
 
+    def to_json(self) -> str:
+        """The map as text, for a run folder or to edit and hand back to `Pair`."""
+        entries = [{"base": e.base, "motivated": e.motivated, "dims": [dim.as_list() for dim in e.dims]}
+                   for e in self.entries]
+        lines = ",\n  ".join(json.dumps(entry) for entry in entries)
+        rest = {"differential_blocks": self.differential_blocks, "nearest_blocks": self.nearest_blocks,
+                "notes": self.notes}
+        return f'{{"entries": [\n  {lines}],\n {json.dumps(rest)[1:]}\n'
 
-def paired_blocks(base: int, motivated: int, rule: DepthRule) -> list[int]:
-    """Which motivated block each of a stage's base blocks maps to.
+    @classmethod
+    def from_json(cls, text: str) -> "WeightsMap":
+        """Read what `to_json` wrote.
 
-    Args:
-        base: number of blocks of the base stage, l.
-        motivated: number of blocks of the motivated stage, l' >= l.
-        rule: ``last-to-last`` maps the last block to the last and the first l - 1 to the first l - 1 (paper, ResNet; a
-            one-block stage falls back to ``first``); ``first`` maps the first l to the first l (paper, EfficientNet);
-            ``spread`` spaces them evenly.
+        Raises:
+            ValueError: text that is no map.
+        """
+        try:
+            values = json.loads(text)
+            entries = tuple(Entry(e["base"], e["motivated"], tuple(map(Place.from_list, e["dims"])))
+                            for e in values.pop("entries"))
+            return cls(entries, **{key: tuple(value) for key, value in values.items()})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"this is no weights map as WeightsMap.to_json writes it: {error!r}") from error
 
-    Returns:
-        Increasing indices into the motivated stage, one a base block.
-    """
-    if rule not in get_args(DepthRule):
-        raise ValueError(f"unknown depth rule {rule!r}; choose one of {', '.join(get_args(DepthRule))}")
-    if rule == "last-to-last" and base > 1:
-        return [*range(base - 1), motivated - 1]
-    if rule == "spread" and base > 1:
-        return [round(i * (motivated - 1) / (base - 1)) for i in range(base)]
-    return list(range(base))
+    def check(self, base: nn.Module, motivated: nn.Module) -> None:
+        """Check the map against two networks, as one made by hand must be.
+
+        Raises:
+            NestingError: a tensor that is missing, has another shape, or is mapped twice.
+        """
+        ours, theirs = mapped_tensors(base), mapped_tensors(motivated)
+        for entry in self.entries:
+            for name, tensors, shape, role in ((entry.base, ours, entry.shape, "base"),
+                                               (entry.motivated, theirs, entry.motivated_shape, "motivated")):
+                if name not in tensors:
+                    raise NestingError(f"{name}: the map names it, but the {role} network has no such tensor, or the "
+                                       "map names it twice")
+                if tuple(tensors[name].shape) != shape:
+                    raise NestingError(f"{name}: shape {shape} in the map, {tuple(tensors[name].shape)} in the {role} "
+                                       "network")
+                del tensors[name]
+        if ours:
+            raise NestingError(f"{next(iter(ours))}: the map leaves out this tensor of the base")
 
 
 def map_weights(base: nn.Module, motivated: nn.Module, name: MapName = "structural",
-                depth_rule: DepthRule = "last-to-last") -> WeightsMap:
+                depth_rule: DepthRule | None = None, image_shape: tuple[int, ...] | None = None) -> WeightsMap:
     """Lay the base network into the motivated one.
 
     Args:
         base: the smaller network.
         motivated: the larger network of the same family.
-        name: ``structural`` maps tensors that mean the same thing in both networks (today: depth only, every mapped
-            tensor has one shape in both); ``literal`` takes leading slices wherever shapes differ, as the paper does.
-        depth_rule: how the blocks of stages of different length pair, see `paired_blocks`.
+        name: ``structural`` maps slices that mean the same in both networks (whole heads, groups, parts of
+            concatenations); ``literal`` takes leading slices wherever shapes differ, as the paper does.
+        depth_rule: how the blocks of stages of different length pair, see `paired_blocks`; default the family's.
+        image_shape: ``(C, H, W)`` of the images both networks take, for tracing them; default found out.
 
     Raises:
         NestingError: the base does not nest; the message names the first place and why.
     """
     if name not in get_args(MapName):
         raise ValueError(f"unknown weights map {name!r}; choose one of {', '.join(get_args(MapName))}")
-    _refuse_tied(base, "base")
-    _refuse_tied(motivated, "motivated")
-    entries: list[Entry] = []
-    differential: list[str] = []
-    for base_path, base_module, path, module in _paired_modules(base, motivated, depth_rule, differential):
-        entries += _entries(base_path, base_module, path, module, name)
-    return WeightsMap(tuple(entries), tuple(differential))
+    refuse_unmappable(base, "base")
+    refuse_unmappable(motivated, "motivated")
+    walk = _Walk(depth_rule or depth_rule_of(base))
+    paired = [tensors for modules in walk.modules(base, motivated) for tensors in _paired_tensors(*modules)]
+    differ = walk.heads_differ or walk.differential or any(ours.shape != theirs.shape for _, ours, _, theirs in paired)
+    traces = None
+    if differ and name == "structural":
+        traces = _traces(base, motivated, image_shape)
+    entries = _entries(paired, traces)
+    _refuse_other_classes(entries, base, motivated)
+    return WeightsMap(entries, tuple(walk.differential), tuple(walk.nearest), _notes(entries, motivated))
 
 
-def _paired_modules(base: nn.Module, motivated: nn.Module, rule: DepthRule, differential: list[str],
-                    base_path: str = "", path: str = "") -> Iterator[tuple[str, nn.Module, str, nn.Module]]:
-    """Walk both trees together; collects the blocks no base block maps to in ``differential``."""
-    where = base_path or "the network itself"
-    if type(base) is not type(motivated):
-        raise NestingError(f"{where}: {type(base).__name__} in the base, {type(motivated).__name__} in the motivated "
-                           "network; both must be of one family")
-    yield base_path, base, path, motivated
-    theirs = dict(motivated.named_children())
-    ours = dict(base.named_children())
-    if isinstance(base, nn.Sequential | nn.ModuleList) and len(ours) != len(theirs):
-        if len(ours) > len(theirs):
-            raise NestingError(f"{where}: {len(ours)} blocks in the base, only {len(theirs)} in the motivated network")
-        names = list(theirs)
-        chosen = [names[i] for i in paired_blocks(len(ours), len(theirs), rule)]
-        differential.extend(f"{path}.{name}" for name in names if name not in chosen)
-    else:
-        if missing := sorted(ours.keys() ^ theirs.keys()):
+def _traces(base: nn.Module, motivated: nn.Module, image_shape: tuple[int, ...] | None) -> tuple[Trace, Trace]:
+    try:
+        return trace_both(base, motivated, image_shape)
+    except ValueError as error:
+        raise NestingError(str(error)) from error
+
+
+def _entries(paired: list[tuple[str, Tensor, str, Tensor]], traces: tuple[Trace, Trace] | None) -> tuple[Entry, ...]:
+    """Where each tensor lies; leading slices without traces."""
+    correspondence = Correspondence()
+    divided: dict[str, tuple[tuple[Layout, ...], tuple[Layout, ...]]] = {}
+    for ours, small, theirs, large in paired:
+        if small.dim() != large.dim():
+            raise NestingError(_refusal(ours, small, large, "they have different numbers of dimensions"))
+        divided[ours] = (traces[0].layouts[ours], traces[1].layouts[theirs]) if traces else \
+            (tuple(map(Layout, small.shape)), tuple(map(Layout, large.shape)))
+    late = {name for name, layouts in divided.items() if any(map(has_unequal_sum, *layouts))}
+    dims = {}
+    for ours, small, _, large in sorted(paired, key=lambda tensors: tensors[0] in late):
+        try:
+            dims[ours] = tuple(map(correspondence.place, *divided[ours]))
+        except Mismatch as error:
+            raise NestingError(_refusal(ours, small, large, str(error))) from error
+    return tuple(Entry(ours, theirs, dims[ours]) for ours, _, theirs, _ in paired)
+
+
+def _refusal(name: str, small: Tensor, large: Tensor, why: str) -> str:
+    return (f"{name}: shape {tuple(small.shape)} of the base does not fit in shape {tuple(large.shape)} of the "
+            f"motivated network: {why}")
+
+
+class _Walk:
+    """Walks both module trees together.
+
+    Args:
+        rule: how the blocks of stages of different length pair.
+
+    Attributes:
+        differential: blocks of the motivated network that no base block maps to, as the walk meets them.
+        nearest: for each of them the mapped block of the same stage nearest to it.
+        heads_differ: paired modules with different numbers of heads or groups were met.
+    """
+
+    def __init__(self, rule: DepthRule):
+        self.rule = rule
+        self.differential: list[str] = []
+        self.nearest: list[str] = []
+        self.heads_differ = False
+
+    def modules(self, base: nn.Module, motivated: nn.Module, base_path: str = "", path: str = ""
+                ) -> Iterator[tuple[str, nn.Module, str, nn.Module]]:
+        """Paired modules with their names."""
+        where = base_path or "the network itself"
+        if type(base) is not type(motivated):
+            if not any(_has_tensors(module) for module in (base, motivated)):
+                return  # DropPath where a rate is above 0, Identity elsewhere
+            raise NestingError(f"{where}: {type(base).__name__} in the base, {type(motivated).__name__} in the "
+                               "motivated network; both must be of one family")
+        self._compare_settings(base, motivated, where)
+        yield base_path, base, path, motivated
+        ours, theirs = dict(base.named_children()), dict(motivated.named_children())
+        if isinstance(base, nn.Sequential | nn.ModuleList) and len(ours) != len(theirs):
+            chosen = self._blocks(len(ours), list(theirs), where, path)
+        else:
+            chosen = self._named(list(ours), list(theirs), where, path)
+        for (base_name, child), name in zip(ours.items(), chosen, strict=True):
+            yield from self.modules(child, theirs[name], join(base_path, base_name), join(path, name))
+
+    def _named(self, ours: list[str], theirs: list[str], where: str, path: str) -> list[str]:
+        """Children by name; numbered ones (``b1``, ``b2``, ... in a RegNet's stage) are blocks."""
+        missing = sorted(set(ours) ^ set(theirs))
+        if not missing:
+            return ours
+        stems = {name.rstrip("0123456789") for name in missing}
+        blocks = [[name for name in names if name.rstrip("0123456789") in stems and name[-1].isdigit()]
+                  for names in (ours, theirs)]
+        if len(stems) > 1 or not all(blocks) or not all(name[-1].isdigit() for name in missing):
             only = "base" if missing[0] in ours else "motivated network"
             raise NestingError(f"{where}: child {missing[0]!r} exists only in the {only}")
-        chosen = list(ours)
-    for (base_name, child), name in zip(ours.items(), chosen, strict=True):
-        yield from _paired_modules(child, theirs[name], rule, differential,
-                                   _join(base_path, base_name), _join(path, name))
+        chosen = dict(zip(blocks[0], self._blocks(len(blocks[0]), blocks[1], where, path), strict=True))
+        return [chosen.get(name, name) for name in ours]
+
+    def _blocks(self, count: int, names: list[str], where: str, path: str) -> list[str]:
+        if count > len(names):
+            raise NestingError(f"{where}: {count} blocks in the base, only {len(names)} in the motivated network")
+        places = paired_blocks(count, len(names), self.rule)
+        for number, name in enumerate(names):
+            if number not in places:
+                self.differential.append(join(path, name))
+                nearest = min(places, key=lambda at, number=number: abs(at - number), default=None)
+                self.nearest.append("" if nearest is None else join(path, names[nearest]))
+        return [names[number] for number in places]
+
+    def _compare_settings(self, base: nn.Module, motivated: nn.Module, where: str) -> None:
+        for setting in SETTINGS:
+            ours, theirs = getattr(base, setting, None), getattr(motivated, setting, None)
+            if isinstance(ours, int | tuple | str) and ours != theirs:
+                raise NestingError(f"{where}: {setting} is {ours} in the base, {theirs} in the motivated network; "
+                                   "another depth rule may pair blocks that agree")
+        self.heads_differ |= any(getattr(base, name, None) != getattr(motivated, name, None) for name in HEADS)
 
 
-def _entries(base_path: str, base: nn.Module, path: str, motivated: nn.Module, map_name: MapName) -> Iterator[Entry]:
-    """Entries of the tensors that two paired modules hold themselves."""
-    theirs = _own_tensors(motivated)
-    for name, tensor in _own_tensors(base).items():
-        where = _join(base_path, name)
+def _paired_tensors(base_path: str, base: nn.Module, path: str, motivated: nn.Module
+                    ) -> Iterator[tuple[str, Tensor, str, Tensor]]:
+    """Tensors that two paired modules hold themselves, with their names."""
+    ours, theirs = _own_tensors(base), _own_tensors(motivated)
+    for name in [*ours, *theirs]:
         if name not in theirs:
-            raise NestingError(f"{where}: the motivated network has no such tensor")
-        small, large = tuple(tensor.shape), tuple(theirs[name].shape)
-        if len(small) != len(large) or any(a > b for a, b in zip(small, large, strict=True)):
-            raise NestingError(f"{where}: shape {small} of the base does not fit in shape {large} of the motivated "
-                               "network")
-        if map_name == "structural" and small != large:
-            raise NestingError(f"{where}: shape {small} in the base, {large} in the motivated network; the structural "
-                               "map pairs networks that differ in depth, weights_map='literal' takes leading slices")
-        yield Entry(where, _join(path, name), small, large)
+            raise NestingError(f"{join(base_path, name)}: the motivated network has no such tensor")
+        if name not in ours:
+            raise NestingError(f"{join(path, name)}: the base has no such tensor")
+    for name, tensor in ours.items():
+        yield join(base_path, name), tensor, join(path, name), theirs[name]
 
 
 def _own_tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -173,7 +307,50 @@ def _own_tensors(module: nn.Module) -> dict[str, Tensor]:
     return tensors
 
 
-def _refuse_tied(network: nn.Module, role: str) -> None:
+def mapped_tensors(network: nn.Module) -> dict[str, Tensor]:
+    """Every parameter, and every buffer that training changes, by qualified name."""
+    return {join(path, name): tensor for path, module in network.named_modules()
+            for name, tensor in _own_tensors(module).items()}
+
+
+def _has_tensors(module: nn.Module) -> bool:
+    return any(True for _ in module.parameters()) or any(True for _ in module.buffers())
+
+
+def _refuse_other_classes(entries: tuple[Entry, ...], base: nn.Module, motivated: nn.Module) -> None:
+    """The last layer's outputs are the classes: a slice of them would be another task."""
+    ours, theirs = (getattr(network, "num_classes", None) for network in (base, motivated))
+    last = next((entry for entry in reversed(entries) if len(entry.dims) > 1), None)
+    if ours != theirs:
+        raise NestingError(f"num_classes: {ours} in the base, {theirs} in the motivated network; both must have the "
+                           "same classes")
+    if ours is None and last and not last.dims[0].whole:
+        raise NestingError(f"{last.base}: {last.shape[0]} classes in the base, {last.motivated_shape[0]} in the "
+                           "motivated network; both must have the same classes")
+
+
+def _notes(entries: tuple[Entry, ...], motivated: nn.Module) -> tuple[str, ...]:
+    """Modules whose arithmetic changes with the width, one note a kind."""
+    from motivation.trace import mixes_channels
+
+    kinds: dict[str, str] = {}
+    for entry in entries:
+        if not entry.aliased:
+            path = entry.motivated.rpartition(".")[0]
+            module = motivated.get_submodule(path)
+            if mixes_channels(module):
+                kinds.setdefault(type(module).__name__, path)
+    return tuple(f"{kind} ({path}, ...) averages over more channels in the motivated network"
+                 for kind, path in kinds.items())
+
+
+def refuse_unmappable(network: nn.Module, role: str) -> None:
+    """Refuse what has no plain weights of its own.
+
+    Raises:
+        NestingError: tied or lazily initialised parameters, parametrised or quantised modules, or one module in two
+            places; names the place.
+    """
     seen: dict[int, str] = {}
     for name, parameter in network.named_parameters(remove_duplicate=False):
         if isinstance(parameter, nn.parameter.UninitializedParameter):
@@ -182,9 +359,25 @@ def _refuse_tied(network: nn.Module, role: str) -> None:
             raise NestingError(f"{name} and {seen[id(parameter)]} of the {role} network are one tied parameter; "
                                "a pair needs every parameter once")
         seen[id(parameter)] = name
+    modules: dict[int, str] = {}
+    for name, module in network.named_modules(remove_duplicate=False):
+        if id(module) in modules and _has_tensors(module):
+            raise NestingError(f"{name} and {modules[id(module)]} of the {role} network are one module; a pair needs "
+                               "every module once")
+        modules[id(module)] = name
+        where = name or "the network itself"
+        if nn.utils.parametrize.is_parametrized(module) or getattr(module, "_forward_pre_hooks", None) and any(
+                hasattr(hook, "compute_weight") or "norm" in type(hook).__name__.lower()
+                for hook in module._forward_pre_hooks.values()):
+            raise NestingError(f"{where} of the {role} network is parametrised; remove the parametrisation first "
+                               "(torch.nn.utils.parametrize.remove_parametrizations)")
+        if "quantized" in type(module).__module__ or any(
+                tensor is not None and tensor.is_quantized for tensor in module._buffers.values()):
+            raise NestingError(f"{where} of the {role} network is quantised; pair the networks before quantising")
 
 
-def _join(path: str, name: str) -> str:
+def join(path: str, name: str) -> str:
+    """Qualified name of a module's child or tensor."""
     return f"{path}.{name}" if path else name
 
 
@@ -198,3 +391,8 @@ def tensor_of(network: nn.Module, name: str) -> torch.Tensor:
     """A parameter or buffer by its qualified name."""
     module, leaf = owner_of(network, name)
     return getattr(module, leaf)
+
+
+def as_dict(weights_map: WeightsMap) -> dict[str, Any]:
+    """The map as plain values."""
+    return json.loads(weights_map.to_json())
