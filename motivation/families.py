@@ -1,5 +1,7 @@
 """Depth rules: which block of a longer stage each block of a shorter one maps to, and which rule a family takes."""
 
+from collections.abc import Hashable
+from itertools import groupby
 from typing import Literal, get_args
 
 from torch import nn
@@ -26,6 +28,28 @@ def paired_blocks(base: int, motivated: int, rule: DepthRule) -> list[int]:
     if rule == "spread" and base > 1:
         return [round(i * (motivated - 1) / (base - 1)) for i in range(base)]
     return list(range(base))
+
+
+def paired_stage(base: list[Hashable], motivated: list[Hashable], rule: DepthRule) -> list[int]:
+    """`paired_blocks`, or that run by run where a stage's blocks change their kind and the rule alone would mix kinds.
+
+    Args:
+        base: kinds of the base stage's blocks: anything that equal blocks have in common.
+        motivated: kinds of the motivated stage's blocks.
+        rule: over the whole stage where it pairs blocks of one kind, or where the two stages' runs do not match.
+    """
+    whole = paired_blocks(len(base), len(motivated), rule)
+    if all(kind == motivated[place] for kind, place in zip(base, whole, strict=True)):
+        return whole
+    runs = [[(kind, len(list(run))) for kind, run in groupby(kinds)] for kinds in (base, motivated)]
+    if [kind for kind, _ in runs[0]] != [kind for kind, _ in runs[1]] \
+            or any(ours > theirs for (_, ours), (_, theirs) in zip(*runs, strict=True)):
+        return whole
+    places, start = [], 0
+    for (_, ours), (_, theirs) in zip(*runs, strict=True):
+        places += [start + place for place in paired_blocks(ours, theirs, rule)]
+        start += theirs
+    return places
 
 
 def check_depth_rule(rule: str) -> None:

@@ -1,6 +1,7 @@
-"""Which images two networks take, found out by tracing them."""
+"""Which images a network takes, found out by tracing it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from torch import nn
 
@@ -20,16 +21,34 @@ def trace_both(base: nn.Module, motivated: nn.Module, image_shape: tuple[int, ..
     Raises:
         ValueError: no shape that both networks take.
     """
-    shapes = [image_shape] if image_shape else [*dict.fromkeys(likely_image_shapes(base))]
-    refusal = "it has no convolution or dense layer to tell its input by"
+    return _first(base, image_shape, lambda shape: (trace(base, shape), trace(motivated, shape)))
+
+
+def first_trace(network: nn.Module, image_shape: tuple[int, ...] | None, blocks: Iterable[str]) -> Trace:
+    """Trace a network on images of the first shape it takes.
+
+    Args:
+        network: the network.
+        image_shape: ``(C, H, W)``; None tries what timm says of the network, then common sizes.
+        blocks: see `motivation.trace.trace`.
+
+    Raises:
+        ValueError: it takes none of them.
+    """
+    return _first(network, image_shape, lambda shape: trace(network, shape, blocks))
+
+
+def _first(network: nn.Module, image_shape: tuple[int, ...] | None, traced: Callable[[tuple[int, ...]], Any]) -> Any:
+    shapes = [image_shape] if image_shape else [*dict.fromkeys(likely_image_shapes(network))]
+    refusals = []
     for shape in shapes:
         try:
-            return trace(base, shape), trace(motivated, shape)
+            return traced(shape)
         except Exception as error:
-            refusal = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            refusals.append(" ".join(f"{type(error).__name__}: {error}".split())[:200])
     tried = ", ".join(" x ".join(map(str, shape)) for shape in shapes) or "none"
-    raise ValueError(f"both networks must run on one image to see how their tensors are divided; give "
-                     f"image_shape=(C, H, W) (tried {tried}; the last said {refusal})")
+    raise ValueError("no image runs through the network to show how its tensors are divided; give "
+                     f"image_shape=(C, H, W) (tried {tried}{'; ' if refusals else ''}{''.join(refusals[:1])})")
 
 
 def likely_image_shapes(network: nn.Module) -> Iterator[tuple[int, ...]]:

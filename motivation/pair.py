@@ -1,15 +1,18 @@
 """A pair: a base and a motivated network in one storage."""
 
+import dataclasses
 from collections.abc import Iterable
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from motivation.weights_map import MapName, WeightsMap, map_weights, owner_of, tensor_of
+from motivation.families import DepthRule
+from motivation.initialization import Init, Initialization
+from motivation.weights_map import MapName, NestingError, WeightsMap, map_weights, mapped_tensors, owner_of, tensor_of
 
 Phase = Literal["base", "motivated"]
-Init = Literal["identity", "native"]
+BatchNormPolicy = Literal["shared", "separate", "recalibrate"]
 
 
 class Pair(nn.Module):
@@ -17,44 +20,55 @@ class Pair(nn.Module):
 
     Tensors that map whole are one storage: the motivated network's parameter *is* the base's. Sliced tensors are
     copied by `expand` and `contract`. The base's values win. The motivated network is edited in place: its mapped
-    tensors are replaced or overwritten, and with ``init="identity"`` the last normalisation of every block that only
-    it has is set to zero.
+    tensors are replaced or overwritten, and its differential blocks initialised.
 
     Args:
         base: the smaller network.
         motivated: the larger network of the same family.
         weights_map: ``structural`` or ``literal``, see `motivation.weights_map.map_weights`; or a ready `WeightsMap`.
-        init: values of the differential blocks: ``identity`` (each starts as the identity, so that the first expansion
-            changes no logit; exact where the activation after the addition is idempotent) or ``native`` (untouched, as
-            the paper presumably did).
+        init: values of the differential blocks: ``identity`` (their residual branches start at zero, so that the first
+            expansion of a pair that differs in depth alone changes no logit; `notes` says where it does), ``native``
+            (untouched, as the paper presumably did) or ``copy`` (of the nearest mapped block).
+        depth_rule: how the blocks of stages of different length pair, see `motivation.families.paired_blocks`; default
+            the family's.
+        batch_norm: running statistics are ``shared`` through the map (paper), kept ``separate`` by each network, or
+            kept separate and recomputed before the network that is not training is evaluated (``recalibrate``).
+        image_shape: ``(C, H, W)`` that both networks take, for tracing them; default found out.
+
+    Attributes:
+        notes: why the first expansion changes logits, one line a reason; empty where it changes none.
 
     Raises:
         NestingError: the base does not nest in the motivated network.
-        ValueError: a differential block that cannot start as the identity. The networks are then unchanged.
+        ValueError: differential blocks that cannot start as asked. The networks are then unchanged.
     """
 
     def __init__(self, base: nn.Module, motivated: nn.Module, *, weights_map: MapName | WeightsMap = "structural",
-                 init: Init = "identity"):
+                 init: Init = "identity", depth_rule: DepthRule | None = None,
+                 batch_norm: BatchNormPolicy = "shared", image_shape: tuple[int, ...] | None = None):
         super().__init__()
-        if init not in get_args(Init):
-            raise ValueError(f"unknown init {init!r}; choose one of {', '.join(get_args(Init))}")
+        if batch_norm not in get_args(BatchNormPolicy):
+            raise ValueError(f"unknown batch_norm {batch_norm!r}; choose one of {', '.join(get_args(BatchNormPolicy))}")
         if base is motivated:
             raise ValueError("base and motivated are one and the same network; a pair needs two")
-        if not isinstance(weights_map, WeightsMap):
-            weights_map = map_weights(base, motivated, weights_map)
-        blocks = [(name, motivated.get_submodule(name)) for name in weights_map.differential_blocks]
-        if init == "identity":
-            for name, block in blocks:
-                if not hasattr(block, "zero_init_last"):
-                    raise ValueError(f"{name}: {type(block).__name__} cannot start as the identity; use init='native'")
+        _refuse_shared(base, motivated)
+        if isinstance(weights_map, WeightsMap):
+            weights_map.check(base, motivated)
+        else:
+            weights_map = map_weights(base, motivated, weights_map, depth_rule, image_shape)
+        initialization = Initialization(motivated, weights_map, init, image_shape)
         self.base = base
         self.motivated = motivated
         self.weights_map = weights_map
-        if init == "identity":
-            for _, block in blocks:
-                block.zero_init_last()
+        self.batch_norm = batch_norm
+        if batch_norm != "shared":
+            parameters = dict(base.named_parameters())
+            self.weights_map = dataclasses.replace(
+                weights_map, entries=tuple(entry for entry in weights_map.entries if entry.base in parameters))
+            self._start_statistics(weights_map)
         self.tie()
         self.expand()
+        self.notes = initialization.apply()
 
     def network(self, phase: Phase) -> nn.Module:
         """The network that trains in a phase."""
@@ -89,11 +103,44 @@ class Pair(nn.Module):
         """Bring the network that is not training up to date, before both are evaluated; returns the bytes copied."""
         return self.expand() if phase == "base" else self.contract()
 
+    @torch.no_grad()
+    def recalibrate(self, phase: Phase, batches: Iterable[Tensor]) -> None:
+        """Recompute a network's BatchNorm statistics as the mean over batches; nothing else changes, no RNG either.
+
+        Args:
+            phase: which network.
+            batches: training images ``(N, C, H, W)``.
+        """
+        network = self.network(phase)
+        norms = [module for module in network.modules()
+                 if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats]
+        network.eval()
+        momenta = [module.momentum for module in norms]
+        for module in norms:
+            module.reset_running_stats()
+            module.momentum = None
+            module.train()
+        for images in batches if norms else ():
+            network(images)
+        for module, momentum in zip(norms, momenta, strict=True):
+            module.momentum = momentum
+            module.eval()
+
+    def _start_statistics(self, weights_map: WeightsMap) -> None:
+        """Separate statistics start from the base's, as far as the map reaches."""
+        with torch.no_grad():
+            for entry in weights_map.entries:
+                if entry not in self.weights_map.entries:
+                    for ours, theirs in entry.pieces(tensor_of(self.base, entry.base),
+                                                     tensor_of(self.motivated, entry.motivated)):
+                        theirs.copy_(ours)
+
     def _sliced_views(self) -> tuple[list[Tensor], list[Tensor]]:
         if self._views is None:
-            sliced = self.weights_map.sliced
-            self._views = ([tensor_of(self.base, entry.base).detach() for entry in sliced],
-                           [entry.slice_of(tensor_of(self.motivated, entry.motivated).detach()) for entry in sliced])
+            pieces = [piece for entry in self.weights_map.sliced
+                      for piece in entry.pieces(tensor_of(self.base, entry.base).detach(),
+                                                tensor_of(self.motivated, entry.motivated).detach())]
+            self._views = [ours for ours, _ in pieces], [theirs for _, theirs in pieces]
         return self._views
 
     def _apply(self, fn, recurse=True):
@@ -104,6 +151,15 @@ class Pair(nn.Module):
 
     def __getstate__(self):
         return {**self.__dict__, "_views": None}
+
+
+def _refuse_shared(base: nn.Module, motivated: nn.Module) -> None:
+    """A tensor that both networks already hold would be mapped onto itself, or onto another's place."""
+    ours = {id(tensor): name for name, tensor in mapped_tensors(base).items()}
+    for name, tensor in mapped_tensors(motivated).items():
+        if id(tensor) in ours:
+            raise NestingError(f"{name} of the motivated network is already {ours[id(tensor)]} of the base; pair two "
+                               "networks that share nothing")
 
 
 def copy_tensors(destinations: list[Tensor], sources: list[Tensor]) -> int:

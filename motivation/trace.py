@@ -70,7 +70,8 @@ def trace(network: nn.Module, image_shape: tuple[int, ...], blocks: Iterable[str
             module.forward = _NormWithoutStatistics(module)
         for name in noted.branch_ends:
             handles += _watch(network.get_submodule(name), name, noted, recorder)
-        image = torch.empty(1, *image_shape, device="meta")
+        dtype = next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), None)
+        image = torch.empty(1, *image_shape, device="meta", dtype=dtype)
         image.axes = [fresh(size) for size in image.shape]
         for axes in image.axes:
             fix(axes, "is the image's")
@@ -510,7 +511,9 @@ def _upsample(out, tensor, *_, **__):
 
 
 POINTWISE = {"clone", "_to_copy", "detach", "copy", "alias", "lift_fresh", "native_dropout", "contiguous", "bernoulli",
-             "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "constant_pad", "masked_fill"}
+             "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "masked_fill", "hardswish", "hardsigmoid",
+             "hardtanh", "prelu", "_prelu_kernel", "leaky_relu", "elu", "gelu", "silu", "mish", "softplus", "celu",
+             "log_sigmoid_forward", "relu6", "glu_jvp", "threshold"}
 VIEWS: dict[str, Callable] = {
     "view": _view, "_unsafe_view": _view, "_reshape_alias": _view, "reshape": _view, "permute": _permute,
     "transpose": _transpose, "t": _t, "expand": _expand, "unsqueeze": _unsqueeze, "squeeze": _squeeze,

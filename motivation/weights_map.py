@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from motivation.axes import Layout
-from motivation.families import DepthRule, depth_rule_of, paired_blocks
+from motivation.families import DepthRule, depth_rule_of, paired_stage
 from motivation.image_shape import trace_both
 from motivation.places import Correspondence, Mismatch, Place, has_unequal_sum
 from motivation.trace import Trace
@@ -240,30 +240,32 @@ class _Walk:
         yield base_path, base, path, motivated
         ours, theirs = dict(base.named_children()), dict(motivated.named_children())
         if isinstance(base, nn.Sequential | nn.ModuleList) and len(ours) != len(theirs):
-            chosen = self._blocks(len(ours), list(theirs), where, path)
+            chosen = self._blocks(ours, theirs, where, path)
         else:
-            chosen = self._named(list(ours), list(theirs), where, path)
+            chosen = self._named(ours, theirs, where, path)
         for (base_name, child), name in zip(ours.items(), chosen, strict=True):
             yield from self.modules(child, theirs[name], join(base_path, base_name), join(path, name))
 
-    def _named(self, ours: list[str], theirs: list[str], where: str, path: str) -> list[str]:
+    def _named(self, ours: dict[str, nn.Module], theirs: dict[str, nn.Module], where: str, path: str) -> list[str]:
         """Children by name; numbered ones (``b1``, ``b2``, ... in a RegNet's stage) are blocks."""
-        missing = sorted(set(ours) ^ set(theirs))
+        missing = sorted(ours.keys() ^ theirs.keys())
         if not missing:
-            return ours
-        stems = {name.rstrip("0123456789") for name in missing}
-        blocks = [[name for name in names if name.rstrip("0123456789") in stems and name[-1].isdigit()]
-                  for names in (ours, theirs)]
-        if len(stems) > 1 or not all(blocks) or not all(name[-1].isdigit() for name in missing):
+            return list(ours)
+        stem = missing[0].rstrip("0123456789")
+        blocks = [{name: child for name, child in children.items()
+                   if name != stem and name.rstrip("0123456789") == stem} for children in (ours, theirs)]
+        if not all(blocks) or any(name not in blocks[0] and name not in blocks[1] for name in missing):
             only = "base" if missing[0] in ours else "motivated network"
             raise NestingError(f"{where}: child {missing[0]!r} exists only in the {only}")
-        chosen = dict(zip(blocks[0], self._blocks(len(blocks[0]), blocks[1], where, path), strict=True))
+        chosen = dict(zip(blocks[0], self._blocks(*blocks, where, path), strict=True))
         return [chosen.get(name, name) for name in ours]
 
-    def _blocks(self, count: int, names: list[str], where: str, path: str) -> list[str]:
-        if count > len(names):
-            raise NestingError(f"{where}: {count} blocks in the base, only {len(names)} in the motivated network")
-        places = paired_blocks(count, len(names), self.rule)
+    def _blocks(self, ours: dict[str, nn.Module], theirs: dict[str, nn.Module], where: str, path: str) -> list[str]:
+        """The motivated block of each base block; notes the others as differential."""
+        if len(ours) > len(theirs):
+            raise NestingError(f"{where}: {len(ours)} blocks in the base, only {len(theirs)} in the motivated network")
+        names = list(theirs)
+        places = paired_stage(list(map(_kind, ours.values())), list(map(_kind, theirs.values())), self.rule)
         for number, name in enumerate(names):
             if number not in places:
                 self.differential.append(join(path, name))
@@ -311,6 +313,12 @@ def mapped_tensors(network: nn.Module) -> dict[str, Tensor]:
     """Every parameter, and every buffer that training changes, by qualified name."""
     return {join(path, name): tensor for path, module in network.named_modules()
             for name, tensor in _own_tensors(module).items()}
+
+
+def _kind(block: nn.Module) -> tuple:
+    """What blocks that can pair have in common: the modules that hold tensors, and how they are set."""
+    return tuple((name, type(module), *(getattr(module, setting, None) for setting in SETTINGS))
+                 for name, module in block.named_modules() if module._parameters or module._buffers or not name)
 
 
 def _has_tensors(module: nn.Module) -> bool:

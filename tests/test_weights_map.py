@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from motivation.models import CifarResNet
-from motivation.weights_map import NestingError, map_weights, paired_blocks
+from motivation.families import paired_blocks
+from motivation.weights_map import NestingError, map_weights
 
 
 def test_depth_rules_of_the_paper():

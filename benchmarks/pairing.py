@@ -1,0 +1,155 @@
+"""How many of timm's neighbouring architectures pair automatically: ``python -m benchmarks.pairing``.
+
+Neighbours are an architecture and the next size up of the same family: one class, one input size, and names that differ
+only in size words and counts (``vit_tiny_patch16_224`` and ``vit_small_patch16_224``, ``resnet50`` and ``resnet101``).
+Counted are those whose every stage is at least as deep and as wide. Networks are built on the meta device, so nothing
+is allocated and nothing downloaded. Prints a row a class, every refusal with its reason, and the share that pairs.
+"""
+
+import argparse
+import collections
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from time import perf_counter
+
+import timm
+import torch
+from torch import nn
+
+from motivation.weights_map import NestingError, map_weights
+
+BOUND = 0.95
+CLASSES = 10
+SIZE_WORDS = ("zepto", "atto", "femto", "pico", "nano", "pint", "xxxsmall", "xxsmall", "xxtiny", "xtiny", "xsmall", "tiny", "mini", "little", "small",
+              "medium", "mediumd", "betwixt", "base", "large", "huge", "giant", "gigantic", "enormous", "xlarge", "xxlarge", "so150m", "so400m",
+              "xxs", "xs", "t", "s", "m", "b", "l", "h", "g", "n", "x", "xl", "xxl")
+VARIANT = re.compile(r"(v|p|patch|window|reg|fl|r|w|so|se|dinov)\d+")
+
+
+def family(name: str, network: nn.Module) -> tuple:
+    """What neighbours have in common: class, input size, kinds of layers, and the name without size words and counts."""
+    size = tuple(network.pretrained_cfg["input_size"])
+    words = []
+    for word in name.split("_"):
+        if word in SIZE_WORDS:
+            words.append("*")
+        elif word.isdigit():
+            words.append(word if int(word) in size else "#")
+        elif VARIANT.fullmatch(word):
+            words.append(word)
+        else:
+            head = re.match(r"[a-z]*(v\d+)?", word)[0]
+            words.append(head + re.sub(r"\d+", "#", word[len(head):]) if word[0].isalpha() else word)
+    words = [re.sub(r"^(xx?)?[tsmblh]#$", "*#", word) for word in words]
+    layers = frozenset((type(module).__name__, getattr(module, "kernel_size", None), getattr(module, "stride", None))
+                       for module in network.modules() if module._parameters)
+    return type(network).__module__.rpartition(".")[2], type(network).__name__, "_".join(words), size, layers
+
+
+def stages(network: nn.Module) -> tuple[dict[str, int], list[int]]:
+    """Blocks of every stage by name, and channels after every stage."""
+    depths = {}
+    for name, module in network.named_modules():
+        blocks = [child for child in module._modules if child.rstrip("0123456789") != child]
+        if isinstance(module, nn.Sequential | nn.ModuleList):
+            blocks = list(module._modules)
+        if blocks:
+            depths[name] = len(blocks)
+    return depths, [stage["num_chs"] for stage in getattr(network, "feature_info", None) or []]
+
+
+def is_larger(base: nn.Module, motivated: nn.Module) -> bool:
+    """Whether every stage of the motivated network is at least as deep and as wide."""
+    (depths, widths), (larger_depths, larger_widths) = stages(base), stages(motivated)
+    return len(widths) == len(larger_widths) and all(map(int.__le__, widths, larger_widths)) and all(
+        depth <= larger_depths.get(name, depth) for name, depth in depths.items()) \
+        and getattr(base, "num_features", 0) <= getattr(motivated, "num_features", 0)
+
+
+@dataclass
+class Neighbours:
+    """Two architectures, and how they pair.
+
+    Args:
+        base: name of the smaller.
+        motivated: name of the larger.
+        kind: the class of both.
+        result: ``depth`` (nothing copied), ``width``, or why the pair is refused.
+        notes: what the map says of its exactness.
+        seconds: to map the weights.
+    """
+
+    base: str
+    motivated: str
+    kind: str
+    result: str
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+def build(name: str) -> nn.Module:
+    with torch.device("meta"):
+        return timm.create_model(name, num_classes=CLASSES)
+
+
+def all_families(pattern: str) -> dict[tuple, list[str]]:
+    """Names by family, smallest network first."""
+    sizes: dict[str, int] = {}
+    families = collections.defaultdict(list)
+    for name in timm.list_models(pattern):
+        network = build(name)
+        sizes[name] = sum(parameter.numel() for parameter in network.parameters())
+        families[family(name, network)].append(name)
+    return {key: sorted(names, key=sizes.get) for key, names in families.items() if len(names) > 1}
+
+
+def all_neighbours(pattern: str) -> Iterator[tuple[Neighbours, bool]]:
+    """Every pair of neighbours, and whether the larger is larger in every stage."""
+    for (_, kind, *_), names in sorted(all_families(pattern).items(), key=lambda item: item[0][:4]):
+        base = build(names[0])
+        for smaller, larger in zip(names, names[1:], strict=False):
+            motivated = build(larger)
+            neighbours = Neighbours(smaller, larger, kind, "")
+            if counted := is_larger(base, motivated):
+                start = perf_counter()
+                try:
+                    weights_map = map_weights(base, motivated)
+                    neighbours.result = "width" if weights_map.sliced else "depth"
+                    neighbours.notes = weights_map.notes
+                except NestingError as error:
+                    neighbours.result = str(error)
+                neighbours.seconds = perf_counter() - start
+            yield neighbours, counted
+            base = motivated
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("pattern", nargs="?", default="", help="architectures, such as 'vit*' (default: all)")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = collections.defaultdict(collections.Counter)
+    refused, seconds, smaller = [], [], 0
+    for neighbours, counted in all_neighbours(options.pattern):
+        if not counted:
+            smaller += 1
+            continue
+        seconds.append(neighbours.seconds)
+        outcome = neighbours.result if neighbours.result in ("depth", "width") else "refused"
+        rows[neighbours.kind][outcome] += 1
+        if outcome == "refused":
+            refused.append(neighbours)
+            print(f"refused: {neighbours.base} -> {neighbours.motivated}: {neighbours.result}", flush=True)
+    print(f"{'class':28} {'pairs':>6} {'by depth':>9} {'by width':>9} {'refused':>8}")
+    for kind, row in sorted(rows.items()):
+        print(f"{kind:28} {row['depth'] + row['width']:6} {row['depth']:9} {row['width']:9} {row['refused']:8}")
+    count = len(seconds)
+    share = (count - len(refused)) / count
+    print(f"{count} neighbours ({smaller} more are smaller in some stage), {count - len(refused)} pair: {share:.1%}; "
+          f"seconds to map: median {sorted(seconds)[count // 2]:.2f}, largest {max(seconds):.2f}")
+    return 0 if share >= BOUND else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
