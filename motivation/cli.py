@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments[:1] == ["train"]:
         return _guarded(train, arguments[1:])
     options = _parser().parse_args(arguments)
-    return _guarded({"compare": compare, "diagnose": diagnose}[options.command], options)
+    return _guarded({"compare": compare, "diagnose": diagnose, "pair": pair}[options.command], options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -42,6 +42,16 @@ def _parser() -> argparse.ArgumentParser:
     diagnosis.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="run folder")
     diagnosis.add_argument("--figure", type=Path, default=Path("diagnose.png"), metavar="FILE",
                            help="where to write the figure, .png, .svg or .pdf (default: %(default)s)")
+    pairing = commands.add_parser("pair", help="how the weights of one network lie in another's",
+                                  description="Print the weights map of two networks: where each tensor of A lies in "
+                                  "B, what a switch copies, and whether the first expansion changes logits.")
+    pairing.add_argument("base", metavar="A", help="the smaller network: resnet20, ..., or any timm model")
+    pairing.add_argument("motivated", metavar="B", help="the larger network of the same family")
+    pairing.add_argument("--map", default="structural", help="structural or literal (default: %(default)s)")
+    pairing.add_argument("--init", default="identity", help="identity, native or copy (default: %(default)s)")
+    pairing.add_argument("--depth-rule", help="last-to-last, first or spread (default: the family's)")
+    pairing.add_argument("--classes", type=int, default=1000, help="number of classes (default: %(default)s)")
+    pairing.add_argument("--json", type=Path, metavar="FILE", help="also write the map, to edit and hand to a Pair")
     return parser
 
 
@@ -99,6 +109,19 @@ def diagnose(options: argparse.Namespace) -> int:
     figure = save_figure(draw_diagnoses(diagnoses), options.figure)
     print("\n\n".join(map(room.report, diagnoses)))
     print(figure)
+    return 0
+
+
+def pair(options: argparse.Namespace) -> int:
+    """``motivation pair A B``."""
+    from motivation.map_table import map_table
+    from motivation.models import create_pair
+
+    made = create_pair(options.base, options.motivated, options.classes, weights_map=options.map, init=options.init,
+                       depth_rule=options.depth_rule)
+    print(map_table(made))
+    if options.json:
+        options.json.write_text(made.weights_map.to_json())
     return 0
 
 

@@ -4,27 +4,42 @@ An aliased parameter has one state dict, put into both optimizers. A sliced para
 the slice is copied, its step is carried, and what lies outside the slice keeps its own values.
 """
 
+import copy
 import inspect
 from collections.abc import Callable, Iterable
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from motivation.pair import Pair, copy_tensors
+from motivation.copies import Copies
+from motivation.pair import Pair
 from motivation.weights_map import Entry, tensor_of
 
 ParameterGroups = list[dict]
 
 # Value of a state tensor before the first step, by optimizer and key: what lies outside a slice starts there.
+_ADAM = {"exp_avg": 0.0, "exp_avg_sq": 0.0, "max_exp_avg_sq": 0.0}
 INITIAL_VALUES: dict[str, dict[str, float]] = {
     "SGD": {"momentum_buffer": 0.0},
-    "Adam": {"exp_avg": 0.0, "exp_avg_sq": 0.0, "max_exp_avg_sq": 0.0},
-    "AdamW": {"exp_avg": 0.0, "exp_avg_sq": 0.0, "max_exp_avg_sq": 0.0},
-    "NAdam": {"exp_avg": 0.0, "exp_avg_sq": 0.0},
+    "SGDW": {"momentum_buffer": 0.0},
+    "Adam": _ADAM,
+    "AdamW": _ADAM,
+    "AdamWLegacy": _ADAM,
+    "NAdam": _ADAM,
+    "NAdamW": _ADAM,
+    "RAdam": _ADAM,
+    "AdaBelief": {"exp_avg": 0.0, "exp_avg_var": 0.0, "max_exp_avg_var": 0.0},
     "RMSprop": {"square_avg": 0.0, "momentum_buffer": 0.0, "grad_avg": 0.0},
     "RMSpropTF": {"square_avg": 1.0, "momentum_buffer": 0.0, "grad_avg": 0.0},
+    "Lamb": _ADAM,
+    "Lion": {"exp_avg": 0.0},
+    # Adan's first step stores its negative gradient; an element outside the slice then has 0 for its last gradient.
+    "Adan": {**_ADAM, "exp_avg_diff": 0.0, "neg_pre_grad": 0.0},
+    "Muon": {"momentum_buffer": 0.0, **_ADAM},
 }
+StatePolicy = Literal["carry", "reset"] | float
 
 
 def split_groups(pair: Pair, groups: Callable[[nn.Module], Iterable]) -> tuple[ParameterGroups, ParameterGroups]:
@@ -92,24 +107,27 @@ class SharedState:
         pair: the two networks.
         base: optimizer over the base network's parameters.
         motivated: optimizer over the motivated network's, in groups made by `split_groups`.
+        policy: at a switch the state is carried (``carry``, paper), the network that then trains starts with none
+            (``reset``), or its moments are carried and shrunk towards their initial values by this factor.
 
     Raises:
-        ValueError: a pair with sliced parameters and an optimizer that `INITIAL_VALUES` does not hold.
+        ValueError: a pair with sliced parameters, or a factor, and an optimizer that `INITIAL_VALUES` does not hold.
     """
 
-    def __init__(self, pair: Pair, base: Optimizer, motivated: Optimizer):
-        self.pair, self.base, self.motivated = pair, base, motivated
+    def __init__(self, pair: Pair, base: Optimizer, motivated: Optimizer, policy: StatePolicy = "carry"):
+        check_policy(policy)
+        self.pair, self.base, self.motivated, self.policy = pair, base, motivated, policy
         parameters = {id(p) for p in pair.base.parameters()}
         own = [entry for entry in pair.weights_map.entries if id(tensor_of(pair.base, entry.base)) in parameters]
         self._aliased = [tensor_of(pair.base, entry.base) for entry in own if entry.aliased]
         self._sliced: list[tuple[Entry, nn.Parameter, nn.Parameter]] = [
             (entry, tensor_of(pair.base, entry.base), tensor_of(pair.motivated, entry.motivated))
             for entry in own if not entry.aliased]
-        name = type(motivated).__name__
-        if self._sliced and name not in INITIAL_VALUES:
-            raise ValueError(f"the state of {name} cannot be carried for sliced weights; choose one of "
+        self._name = type(motivated).__name__
+        if self._name not in INITIAL_VALUES and (self._sliced or policy not in ("carry", "reset")):
+            raise ValueError(f"the state of {self._name} cannot be carried for sliced weights; choose one of "
                              f"{', '.join(INITIAL_VALUES)}, or a pair whose mapped weights have equal shapes")
-        self._initial = INITIAL_VALUES.get(name, {})
+        self._initial = INITIAL_VALUES.get(self._name, {})
         start_momentum(base)
         start_momentum(motivated)
         self.tie()
@@ -118,16 +136,40 @@ class SharedState:
         """Give every aliased parameter one state dict in both optimizers; again after any ``load_state_dict``."""
         for parameter in self._aliased:
             self.motivated.state[parameter] = self.base.state[parameter]
+        self._listed: dict[bool, _Listed] = {}  # by direction: expanding or not
 
     def expand(self) -> int:
         """Carry the state base -> motivated; returns the bytes copied."""
-        self._carry_counters(self.base, self.motivated)
-        return self._carry_slices(self.base, self.motivated, expanding=True)
+        return self._switch(self.base, self.motivated, expanding=True)
 
     def contract(self) -> int:
         """Carry the state motivated -> base; returns the bytes copied."""
-        self._carry_counters(self.motivated, self.base)
-        return self._carry_slices(self.motivated, self.base, expanding=False)
+        return self._switch(self.motivated, self.base, expanding=False)
+
+    def _switch(self, source: Optimizer, destination: Optimizer, expanding: bool) -> int:
+        if self.policy == "reset":
+            self._reset(destination)
+            return 0
+        self._carry_counters(source, destination)
+        copied = self._carry_slices(source, destination, expanding)
+        if self.policy != "carry":
+            self._shrink(destination)
+        return copied
+
+    def _reset(self, optimizer: Optimizer) -> None:
+        for group in optimizer.param_groups:
+            group.pop("step", None)
+            for parameter in group["params"]:
+                # The dict itself stays: an aliased parameter's is in both optimizers.
+                optimizer.state[parameter].clear()
+        start_momentum(optimizer)
+
+    @torch.no_grad()
+    def _shrink(self, optimizer: Optimizer) -> None:
+        for state in optimizer.state.values():
+            for key, value in state.items():
+                if key in self._initial and torch.is_tensor(value):
+                    value.sub_(self._initial[key]).mul_(self.policy).add_(self._initial[key])
 
     def _carry_counters(self, source: Optimizer, destination: Optimizer) -> None:
         """Copy per-group step counters between a base group and the mapped half of its twin."""
@@ -135,25 +177,88 @@ class SharedState:
                     if "step" in group and group.get("mapped", True)}
         for group in destination.param_groups:
             if group.get("mapped", True) and group["group"] in counters:
-                group["step"] = counters[group["group"]]
+                # A counter that is a tensor is advanced in place: each group needs its own.
+                group["step"] = copy.copy(counters[group["group"]])
 
     def _carry_slices(self, source: Optimizer, destination: Optimizer, expanding: bool) -> int:
-        copies: tuple[list[Tensor], list[Tensor]] = ([], [])
+        """One fused copy, listed again only where the optimizers hold other state than before."""
+        listed = self._listed.get(expanding)
+        if listed is None or listed.held != self._held():
+            listed = self._listed[expanding] = self._list(source, destination, expanding)
+        for given, taken, key in listed.numbers:
+            taken[key] = given[key]
+        return listed.copies.run()
+
+    def _list(self, source: Optimizer, destination: Optimizer, expanding: bool) -> "_Listed":
+        pairs: list[tuple[Tensor, Tensor]] = []
+        numbers = []
         for entry, small, large in self._sliced:
             giver, taker = (small, large) if expanding else (large, small)
-            given = source.state[giver]
-            taken = destination.state[taker]
+            given, taken = source.state[giver], destination.state[taker]
             for key, value in given.items():
-                if not torch.is_tensor(value) or value.shape != giver.shape or value.dim() == 0:
-                    taken[key] = value.clone() if torch.is_tensor(value) else value
-                    continue
-                if key not in taken:
-                    taken[key] = torch.full_like(taker, self._initial[key])
-                ours, theirs = (value, taken[key]) if expanding else (taken[key], value)
-                view = entry.slice_of(theirs)
-                copies[0].append(view if expanding else ours)
-                copies[1].append(ours if expanding else view)
-        return copy_tensors(*copies)
+                if not torch.is_tensor(value):
+                    taken[key] = value
+                    numbers.append((given, taken, key))
+                elif value.dim() == 0:
+                    # A tensor once made stays, since the other direction's list holds it.
+                    pairs.append((taken.setdefault(key, torch.empty_like(value)), value))
+                elif value.shape != giver.shape or key not in self._initial:
+                    raise ValueError(f"{self._name} keeps {key!r} of shape {tuple(value.shape)} for {entry.base} of "
+                                     f"shape {tuple(giver.shape)}: no slice of it belongs to a slice of the weight; "
+                                     "choose another optimizer, or a pair whose mapped weights have equal shapes")
+                else:
+                    if key not in taken:
+                        taken[key] = torch.full_like(taker, self._initial[key], dtype=value.dtype)
+                    if expanding:
+                        pairs += [(theirs, ours) for ours, theirs in entry.pieces(value, taken[key])]
+                    else:
+                        pairs += entry.pieces(taken[key], value)
+        return _Listed(Copies(pairs), numbers, self._held())
+
+    def _held(self) -> tuple[int, int]:
+        """How many values each optimizer holds for sliced parameters."""
+        return (sum(len(self.base.state[small]) for _, small, _ in self._sliced),
+                sum(len(self.motivated.state[large]) for _, _, large in self._sliced))
+
+
+class _Listed(NamedTuple):
+    """What a switch copies in one direction, and how much state the optimizers held when it was listed."""
+
+    copies: Copies
+    numbers: list[tuple[dict, dict, str]]
+    held: tuple[int, int]
+
+
+def check_policy(policy: StatePolicy) -> None:
+    """Raise ValueError for what is neither ``carry``, ``reset`` nor a factor from 0 to 1."""
+    if policy in ("carry", "reset") or (not isinstance(policy, str) and 0 <= policy <= 1):
+        return
+    raise ValueError(f"state={policy!r}: must be carry, reset, or a factor from 0 to 1")
+
+
+def set_differential_options(pair: Pair, optimizer: Optimizer, lr_factor: float, weight_decay: float | None) -> None:
+    """Other learning rate and weight decay for what only the motivated network has.
+
+    Args:
+        pair: the two networks.
+        optimizer: over the motivated network, in groups made by `split_groups`.
+        lr_factor: times the group's learning rate.
+        weight_decay: in place of the group's; None leaves it.
+
+    Raises:
+        ValueError: a pair with sliced tensors, which are mapped and differential at once.
+    """
+    if lr_factor == 1 and weight_decay is None:
+        return
+    sliced = pair.weights_map.sliced
+    if sliced:
+        raise ValueError(f"differential_lr and differential_weight_decay need tensors that are wholly differential; "
+                         f"{sliced[0].motivated} is mapped in part")
+    for group in optimizer.param_groups:
+        if not group["mapped"]:
+            group["lr"] *= lr_factor
+            if weight_decay is not None:
+                group["weight_decay"] = weight_decay
 
 
 def fused_if_offered(optimizer: Callable[..., Optimizer]) -> dict[str, bool]:

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from motivation.copies import Copies
 from motivation.families import DepthRule
 from motivation.initialization import Init, Initialization
 from motivation.weights_map import MapName, NestingError, WeightsMap, map_weights, mapped_tensors, owner_of, tensor_of
@@ -80,7 +81,7 @@ class Pair(nn.Module):
             module, name = owner_of(self.motivated, entry.motivated)
             tensor = tensor_of(self.base, entry.base)
             (module._parameters if name in module._parameters else module._buffers)[name] = tensor
-        self._views: tuple[list[Tensor], list[Tensor]] | None = None
+        self._listed: tuple[Copies, Copies] | None = None  # contract, expand
 
     def assert_tied(self) -> None:
         """Raise ValueError where an aliased tensor has been replaced in one network only (``.to()`` does that)."""
@@ -91,13 +92,11 @@ class Pair(nn.Module):
 
     def expand(self) -> int:
         """Copy the sliced tensors base -> motivated; returns the bytes copied (0 where every tensor is aliased)."""
-        base, motivated = self._sliced_views()
-        return copy_tensors(motivated, base)
+        return self._copies(expanding=True).run()
 
     def contract(self) -> int:
         """Copy the sliced tensors motivated -> base; returns the bytes copied."""
-        base, motivated = self._sliced_views()
-        return copy_tensors(base, motivated)
+        return self._copies(expanding=False).run()
 
     def synchronize(self, phase: Phase) -> int:
         """Bring the network that is not training up to date, before both are evaluated; returns the bytes copied."""
@@ -135,13 +134,13 @@ class Pair(nn.Module):
                                                      tensor_of(self.motivated, entry.motivated)):
                         theirs.copy_(ours)
 
-    def _sliced_views(self) -> tuple[list[Tensor], list[Tensor]]:
-        if self._views is None:
+    def _copies(self, expanding: bool) -> Copies:
+        if self._listed is None:
             pieces = [piece for entry in self.weights_map.sliced
                       for piece in entry.pieces(tensor_of(self.base, entry.base).detach(),
                                                 tensor_of(self.motivated, entry.motivated).detach())]
-            self._views = [ours for ours, _ in pieces], [theirs for _, theirs in pieces]
-        return self._views
+            self._listed = Copies(pieces), Copies((theirs, ours) for ours, theirs in pieces)
+        return self._listed[expanding]
 
     def _apply(self, fn, recurse=True):
         # Conversions replace buffers (and, by future flags, parameters) network by network; sharing is restored here.
@@ -150,7 +149,7 @@ class Pair(nn.Module):
         return self
 
     def __getstate__(self):
-        return {**self.__dict__, "_views": None}
+        return {**self.__dict__, "_listed": None}
 
 
 def _refuse_shared(base: nn.Module, motivated: nn.Module) -> None:
@@ -160,17 +159,3 @@ def _refuse_shared(base: nn.Module, motivated: nn.Module) -> None:
         if id(tensor) in ours:
             raise NestingError(f"{name} of the motivated network is already {ours[id(tensor)]} of the base; pair two "
                                "networks that share nothing")
-
-
-def copy_tensors(destinations: list[Tensor], sources: list[Tensor]) -> int:
-    """Copy tensor by tensor, one fused call a direction; returns the bytes copied."""
-    if not destinations:
-        return 0
-    with torch.no_grad():
-        torch._foreach_copy_(destinations, sources)
-    return sum_bytes(destinations)
-
-
-def sum_bytes(tensors: Iterable[Tensor]) -> int:
-    """Bytes that the elements of these tensors take."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

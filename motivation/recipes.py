@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from motivation.optimizer_state import fused_if_offered
+from motivation.optimizer_state import StatePolicy, check_policy, fused_if_offered
 
 # What a schedule cannot do without; timm's own defaults count steps here.
 NEEDED = {"step": "decay_epochs", "multistep": "decay_milestones"}
@@ -57,6 +57,10 @@ class Recipe:
         rollbacks: how many times a run whose loss or gradients turn NaN goes back to its last checkpoint and on with a
             smaller learning rate; 0 stops it.
         rollback_lr: factor on the learning rate from each rollback on.
+        state: what becomes of a pair's optimizer state at a switch: ``carry`` (paper), ``reset``, or a factor from 0
+            to 1 that shrinks the carried moments.
+        differential_lr: times the learning rate, for tensors that only the motivated network has.
+        differential_weight_decay: their weight decay; null for the optimizer's.
 
     Raises:
         ValueError: an impossible value, an unknown optimizer or schedule, or an argument it does not take.
@@ -72,6 +76,9 @@ class Recipe:
     flip: bool = False
     rollbacks: int = 0
     rollback_lr: float = 0.5
+    state: StatePolicy = "carry"
+    differential_lr: float = 1.0
+    differential_weight_decay: float | None = None
 
     def __post_init__(self):
         if (self.epochs is None) == (self.steps is None):
@@ -88,6 +95,9 @@ class Recipe:
             raise ValueError(f"rollbacks={self.rollbacks}: must be 0 or more")
         if not 0 < self.rollback_lr < 1:
             raise ValueError(f"rollback_lr={self.rollback_lr}: must be a factor between 0 and 1")
+        check_policy(self.state)
+        if self.differential_lr < 0:
+            raise ValueError(f"differential_lr={self.differential_lr}: must be 0 or more")
         self._check_optimizer()
         self._check_schedule()
 

@@ -37,7 +37,7 @@ class Trace:
 def mixes_channels(module: nn.Module) -> bool:
     """Whether a module is a norm over channels, so that its statistics change with the width; BatchNorm is none."""
     name = type(module).__name__.lower()
-    return "norm" in name and "batchnorm" not in name and "act" not in name and not any(module.children()) \
+    return ("norm" in name and "batchnorm" not in name and "act" not in name and not any(module.children())) \
         or "responsenorm" in name or name.startswith("groupnorm")
 
 
@@ -108,8 +108,8 @@ class _NormWithoutStatistics:
             if parameter is None or parameter.dim() == 0:
                 continue
             dims = [dim for dim in axes_of(parameter) if dim]
-            last = len(sizes) > 1 or x.shape[-1] == parameter.numel() and not isinstance(self.module, nn.GroupNorm) \
-                and "2d" not in type(self.module).__name__
+            last = len(sizes) > 1 or (x.shape[-1] == parameter.numel() and not isinstance(self.module, nn.GroupNorm) \
+                and "2d" not in type(self.module).__name__)
             where = axes[len(axes) - len(dims):] if last else axes[1:1 + len(dims)]
             for ours, theirs in zip(where, dims, strict=True):
                 equate(ours, theirs)

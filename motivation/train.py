@@ -1,5 +1,6 @@
 """One run: a config, as plain mappings, -> a run folder."""
 
+import itertools
 import math
 import signal
 import sys
@@ -102,6 +103,7 @@ class Session:
         checkpointing: when its state is saved.
         position: where in the run training stands.
         unrecorded: trained steps that are not on record yet; with a lag, their losses are still on the way.
+        recalibration_batches: for ``batch_norm: recalibrate``.
     """
 
     config: dict[str, Any]
@@ -115,6 +117,7 @@ class Session:
     checkpointing: Checkpointing
     position: Position = field(default_factory=lambda: Position())
     unrecorded: deque = field(default_factory=deque)
+    recalibration_batches: int = 0
 
     def steps(self) -> Iterator[StepResult | LateStep]:
         """Train what is left of the epoch it stands in, a step a time."""
@@ -138,6 +141,10 @@ class Session:
         engine, pair, ledger = self.trainer.engine, self.trainer.pair, self.trainer.ledger
         copied = ledger.bytes_copied
         self.trainer.synchronize()
+        if pair is not None and pair.batch_norm == "recalibrate":
+            # The first epoch's batches, drawn again: the loader keeps no state, so training sees nothing of it.
+            images = (images for images, _ in itertools.islice(self.loader.epoch(0), self.recalibration_batches))
+            pair.recalibrate("base" if self.trainer.phase == "motivated" else "motivated", images)
 
         def predict(phase: Phase, split: Split | None) -> np.ndarray | None:
             if split is None or (phase == "motivated" and pair is None):
@@ -223,7 +230,8 @@ def prepare(config: Mapping[str, Any]) -> Session:
     # Dropout draws from torch's global generator: started here, so that pair and classical training draw alike.
     torch.manual_seed(derived_seed(seed, DROPOUT))
     return Session(dict(config), dataset, loader, trainer, recipe.learning_rates(trainer.optimizers, len(loader)),
-                   recipe.total_steps(len(loader)), flops, recipe, checkpointing)
+                   recipe.total_steps(len(loader)), flops, recipe, checkpointing,
+                   recalibration_batches=getattr(choice, "recalibration_batches", 0))
 
 
 def _trainer(config: Mapping[str, Any], choice: PairModel | ClassicalModel, recipe: Recipe, engine: Engine,
@@ -246,7 +254,8 @@ def _trainer(config: Mapping[str, Any], choice: PairModel | ClassicalModel, reci
         raise ConfigError(f"schedule.{error}") from error
     heldout = _heldout_batch(dataset, loader, spec["name"]) if "heldout" in monitor.needs else None
     return Trainer(model, recipe.optimizer_factory(), recipe.loss(), monitor, schedule, heldout=heldout, engine=engine,
-                   lag=lag), flops
+                   lag=lag, state=recipe.state, differential_lr=recipe.differential_lr,
+                   differential_weight_decay=recipe.differential_weight_decay), flops
 
 
 def split_lag(spec: Any) -> tuple[Any, int]:
@@ -408,9 +417,12 @@ def _train(session: Session, folder: RunFolder, tracker: Tracker, checkpoints: C
     folder.predictions(labels=session.dataset.test.labels,
                        **{phase: array for phase, array in predicted.items() if array is not None})
     save_checkpoint(folder.path / "checkpoints" / "final.pt", session.trainer.model.state_dict())
-    summary = {**folder.epochs()[-1], "seed": session.config["seed"], "null_rate": math.nan}
-    if session.trainer.pair:
+    pair = session.trainer.pair
+    summary = {**folder.epochs()[-1], "seed": session.config["seed"], "null_rate": math.nan,
+               "pair/batch_norm": pair and pair.batch_norm, "pair/synchronized": pair and True}
+    if pair:
         summary["null_rate"] = null_rate(folder.path, session.config, session.forward_flops).rate
+        (folder.path / "weights_map.json").write_text(pair.weights_map.to_json())
     checkpoints.wait()
     folder.summary(summary)
     return summary

@@ -14,7 +14,15 @@ from motivation.distributed import broadcast
 from motivation.engine import Engine, Loss, explained_memory
 from motivation.ledger import TRAINING_FORWARDS, Ledger, forward_flops
 from motivation.monitors import Monitor
-from motivation.optimizer_state import SharedState, as_groups, restore_layout, split_groups, start_momentum
+from motivation.optimizer_state import (
+    SharedState,
+    StatePolicy,
+    as_groups,
+    restore_layout,
+    set_differential_options,
+    split_groups,
+    start_momentum,
+)
 from motivation.pair import Pair, Phase
 from motivation.probes import NonFiniteLoss, Observation, Probes
 from motivation.schedules import Never, Schedule
@@ -77,6 +85,9 @@ class Trainer:
         engine: how a step is executed; default plain eager steps on the device the model is on.
         lag: steps that a decision lags behind its loss, so that a GPU never waits to be read; 0 is the paper. With a
             lag, `step` returns a `LateStep`, and a loss that is not finite is noticed so much later.
+        state: what becomes of the optimizer state at a switch, see `SharedState`.
+        differential_lr: times the learning rate, for tensors that only the motivated network has.
+        differential_weight_decay: their weight decay; None leaves the group's.
 
     In several processes (torchrun, a process group) each gives its share of the batch: gradients and signals are
     averaged, and all take the same decisions.
@@ -90,7 +101,9 @@ class Trainer:
     def __init__(self, model: Pair | nn.Module, optimizer: Callable[[Iterable], Optimizer], loss: Loss,
                  monitor: Monitor | None = None, schedule: Schedule | None = None, *,
                  groups: Callable[[nn.Module], Iterable] | None = None, heldout: tuple[Tensor, Tensor] | None = None,
-                 engine: Engine | None = None, lag: int = 0):
+                 engine: Engine | None = None, lag: int = 0,
+                 state: StatePolicy = "carry", differential_lr: float = 1.0,
+                 differential_weight_decay: float | None = None):
         self.model = model
         self.pair = model if isinstance(model, Pair) else None
         self.loss = loss
@@ -115,7 +128,8 @@ class Trainer:
             if monitor is not None:
                 self.schedule.bind(monitor)
             self.optimizers = [optimizer(params) for params in split_groups(self.pair, groups)]
-            self._state = SharedState(self.pair, *self.optimizers)
+            set_differential_options(self.pair, self.optimizers[1], differential_lr, differential_weight_decay)
+            self._state = SharedState(self.pair, *self.optimizers, state)
             # torch's learning-rate schedulers warn of an optimizer that has not stepped; a dormant one rightly has not.
             self.optimizers[1]._opt_called = True
         self._probes = Probes(model, monitor, loss, heldout)

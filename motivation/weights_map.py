@@ -374,9 +374,9 @@ def refuse_unmappable(network: nn.Module, role: str) -> None:
                                "every module once")
         modules[id(module)] = name
         where = name or "the network itself"
-        if nn.utils.parametrize.is_parametrized(module) or getattr(module, "_forward_pre_hooks", None) and any(
+        if nn.utils.parametrize.is_parametrized(module) or (getattr(module, "_forward_pre_hooks", None) and any(
                 hasattr(hook, "compute_weight") or "norm" in type(hook).__name__.lower()
-                for hook in module._forward_pre_hooks.values()):
+                for hook in module._forward_pre_hooks.values())):
             raise NestingError(f"{where} of the {role} network is parametrised; remove the parametrisation first "
                                "(torch.nn.utils.parametrize.remove_parametrizations)")
         if "quantized" in type(module).__module__ or any(

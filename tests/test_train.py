@@ -39,7 +39,7 @@ def without_seconds(folder):
 def test_run_folder_is_the_contracts(finished):
     folder = finished()
     assert {path.name for path in folder.iterdir()} == {"config.yaml", "steps.csv", "epochs.jsonl", "summary.json",
-                                                        "predictions.npz", "checkpoints"}
+                                                        "predictions.npz", "checkpoints", "weights_map.json"}
     assert yaml.safe_load((folder / "config.yaml").read_text()) == compose_config(*QUICK)
     steps = steps_of(folder)
     assert list(steps[0]) == ["step", "epoch", "phase", "loss", "score", "lr", "flops"]
@@ -48,7 +48,7 @@ def test_run_folder_is_the_contracts(finished):
     assert all(repr(float(row[key])) == row[key] for row in steps for key in ("loss", "score", "lr"))
     rows = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
     assert [set(row) for row in rows] == [EPOCH_KEYS] * 2
-    assert set(summary_of(folder)) == EPOCH_KEYS | {"seed", "null_rate"}
+    assert set(summary_of(folder)) == EPOCH_KEYS | {"seed", "null_rate", "pair/batch_norm", "pair/synchronized"}
     assert rows[-1].items() <= summary_of(folder).items()
 
 

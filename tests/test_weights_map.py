@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from motivation.models import CifarResNet
 from motivation.families import paired_blocks
+from motivation.models import CifarResNet
 from motivation.weights_map import NestingError, map_weights
 
 

@@ -4,9 +4,11 @@ import difflib
 
 from torch import nn
 
+from motivation.families import DepthRule
+from motivation.initialization import Init
 from motivation.models.cifar_resnet import CIFAR_RESNETS, CifarResNet
-from motivation.pair import Init, Pair
-from motivation.weights_map import MapName
+from motivation.pair import BatchNormPolicy, Pair
+from motivation.weights_map import MapName, WeightsMap
 
 __all__ = ["CIFAR_RESNETS", "CifarResNet", "check_name", "create_model", "create_pair"]
 
@@ -44,7 +46,8 @@ def check_name(name: str) -> None:
 
 
 def create_pair(base: str, motivated: str, num_classes: int, in_chans: int = 3, *,
-                weights_map: MapName = "structural", init: Init = "identity", **options) -> Pair:
+                weights_map: MapName | WeightsMap = "structural", init: Init = "identity",
+                depth_rule: DepthRule | None = None, batch_norm: BatchNormPolicy = "shared", **options) -> Pair:
     """Two networks by name, as a `Pair`.
 
     Args:
@@ -54,6 +57,8 @@ def create_pair(base: str, motivated: str, num_classes: int, in_chans: int = 3, 
         in_chans: channels of the images.
         weights_map: see `Pair`.
         init: see `Pair`.
+        depth_rule: see `Pair`.
+        batch_norm: see `Pair`.
         options: further arguments of both networks.
 
     Raises:
@@ -61,4 +66,4 @@ def create_pair(base: str, motivated: str, num_classes: int, in_chans: int = 3, 
     """
     small = create_model(base, num_classes, in_chans, **options)
     large = create_model(motivated, num_classes, in_chans, **options)
-    return Pair(small, large, weights_map=weights_map, init=init)
+    return Pair(small, large, weights_map=weights_map, init=init, depth_rule=depth_rule, batch_norm=batch_norm)

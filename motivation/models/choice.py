@@ -6,8 +6,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from motivation.families import DepthRule
+from motivation.initialization import Init
 from motivation.models import check_name, create_model
-from motivation.pair import Init, Pair
+from motivation.pair import BatchNormPolicy, Pair
 from motivation.randomness import MOTIVATED_WEIGHTS, derived_seed
 from motivation.weights_map import MapName
 
@@ -21,28 +23,37 @@ class PairModel:
         motivated: name of the larger one.
         weights_map: see `motivation.Pair`.
         init: see `motivation.Pair`.
+        depth_rule: see `motivation.Pair`; null for the family's.
+        batch_norm: see `motivation.Pair`.
+        recalibration_batches: training batches whose statistics ``batch_norm: recalibrate`` takes.
         options: further arguments of both networks, such as timm's ``img_size``.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name, or no batches.
     """
 
     base: str
     motivated: str
     weights_map: MapName = "structural"
     init: Init = "identity"
+    depth_rule: DepthRule | None = None
+    batch_norm: BatchNormPolicy = "shared"
+    recalibration_batches: int = 50
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
         check_name(self.base)
         check_name(self.motivated)
+        if self.recalibration_batches < 1:
+            raise ValueError(f"recalibration_batches={self.recalibration_batches}: must be at least 1")
 
     def build(self, num_classes: int, in_chans: int, seed: int) -> Pair:
         """The pair, its base with the very weights that classical training of this seed starts from."""
         base = ClassicalModel(self.base, self.options).build(num_classes, in_chans, seed)
         motivated = ClassicalModel(self.motivated, self.options).build(
             num_classes, in_chans, derived_seed(seed, MOTIVATED_WEIGHTS))
-        return Pair(base, motivated, weights_map=self.weights_map, init=self.init)
+        return Pair(base, motivated, weights_map=self.weights_map, init=self.init, depth_rule=self.depth_rule,
+                    batch_norm=self.batch_norm)
 
 
 @dataclass(frozen=True)
