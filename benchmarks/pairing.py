@@ -9,9 +9,10 @@ is allocated and nothing downloaded. Prints a row a class, every refusal with it
 import argparse
 import collections
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from time import perf_counter
+from itertools import pairwise
 
 import timm
 import torch
@@ -21,14 +22,12 @@ from motivation.weights_map import NestingError, map_weights
 
 BOUND = 0.95
 CLASSES = 10
-SIZE_WORDS = ("zepto", "atto", "femto", "pico", "nano", "pint", "xxxsmall", "xxsmall", "xxtiny", "xtiny", "xsmall", "tiny", "mini", "little", "small",
-              "medium", "mediumd", "betwixt", "base", "large", "huge", "giant", "gigantic", "enormous", "xlarge", "xxlarge", "so150m", "so400m",
-              "xxs", "xs", "t", "s", "m", "b", "l", "h", "g", "n", "x", "xl", "xxl")
+SIZE_WORDS = frozenset(["zepto", "atto", "femto", "pico", "nano", "pint", "xxxsmall", "xxsmall", "xxtiny", "xtiny", "xsmall", "tiny", "mini", "little", "small", "medium", "mediumd", "betwixt", "base", "large", "huge", "giant", "gigantic", "enormous", "xlarge", "xxlarge", "so150m", "so400m", "xxs", "xs", "t", "s", "m", "b", "l", "h", "g", "n", "x", "xl", "xxl"])
 VARIANT = re.compile(r"(v|p|patch|window|reg|fl|r|w|so|se|dinov)\d+")
 
 
 def family(name: str, network: nn.Module) -> tuple:
-    """What neighbours have in common: class, input size, kinds of layers, and the name without size words and counts."""
+    """What neighbours share: class, input size, kinds of layers, and the name without size words and counts."""
     size = tuple(network.pretrained_cfg["input_size"])
     words = []
     for word in name.split("_"):
@@ -43,7 +42,7 @@ def family(name: str, network: nn.Module) -> tuple:
             words.append(head + re.sub(r"\d+", "#", word[len(head):]) if word[0].isalpha() else word)
     words = [re.sub(r"^(xx?)?[tsmblh]#$", "*#", word) for word in words]
     layers = frozenset((type(module).__name__, getattr(module, "kernel_size", None), getattr(module, "stride", None))
-                       for module in network.modules() if module._parameters)
+                       for module in network.modules() if next(module.parameters(), None) is not None)
     return type(network).__module__.rpartition(".")[2], type(network).__name__, "_".join(words), size, layers
 
 
@@ -75,8 +74,9 @@ class Neighbours:
         base: name of the smaller.
         motivated: name of the larger.
         kind: the class of both.
-        result: ``depth`` (nothing copied), ``width``, or why the pair is refused.
-        notes: what the map says of its exactness.
+        result: ``depth`` (nothing copied), ``width``, ``scaled`` (narrower heads in wider ones, so that the attention's
+            scale differs), or the kind of refusal (see `NestingError`).
+        why: of the refusal, in words.
         seconds: to map the weights.
     """
 
@@ -84,7 +84,7 @@ class Neighbours:
     motivated: str
     kind: str
     result: str
-    notes: tuple[str, ...] = ()
+    why: str = ""
     seconds: float = 0.0
 
 
@@ -108,18 +108,19 @@ def all_neighbours(pattern: str) -> Iterator[tuple[Neighbours, bool]]:
     """Every pair of neighbours, and whether the larger is larger in every stage."""
     for (_, kind, *_), names in sorted(all_families(pattern).items(), key=lambda item: item[0][:4]):
         base = build(names[0])
-        for smaller, larger in zip(names, names[1:], strict=False):
+        for smaller, larger in pairwise(names):
             motivated = build(larger)
             neighbours = Neighbours(smaller, larger, kind, "")
             if counted := is_larger(base, motivated):
-                start = perf_counter()
+                start = time.process_time()
                 try:
                     weights_map = map_weights(base, motivated)
                     neighbours.result = "width" if weights_map.sliced else "depth"
-                    neighbours.notes = weights_map.notes
+                    if any("scale differs" in note for note in weights_map.notes):
+                        neighbours.result = "scaled"
                 except NestingError as error:
-                    neighbours.result = str(error)
-                neighbours.seconds = perf_counter() - start
+                    neighbours.result, neighbours.why = error.kind, str(error)
+                neighbours.seconds = time.process_time() - start
             yield neighbours, counted
             base = motivated
 
@@ -130,25 +131,26 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = collections.defaultdict(collections.Counter)
-    refused, seconds, smaller = [], [], 0
+    seconds, smaller = [], 0
     for neighbours, counted in all_neighbours(options.pattern):
         if not counted:
             smaller += 1
             continue
-        seconds.append(neighbours.seconds)
-        outcome = neighbours.result if neighbours.result in ("depth", "width") else "refused"
-        rows[neighbours.kind][outcome] += 1
-        if outcome == "refused":
-            refused.append(neighbours)
-            print(f"refused: {neighbours.base} -> {neighbours.motivated}: {neighbours.result}", flush=True)
-    print(f"{'class':28} {'pairs':>6} {'by depth':>9} {'by width':>9} {'refused':>8}")
-    for kind, row in sorted(rows.items()):
-        print(f"{kind:28} {row['depth'] + row['width']:6} {row['depth']:9} {row['width']:9} {row['refused']:8}")
-    count = len(seconds)
-    share = (count - len(refused)) / count
-    print(f"{count} neighbours ({smaller} more are smaller in some stage), {count - len(refused)} pair: {share:.1%}; "
-          f"seconds to map: median {sorted(seconds)[count // 2]:.2f}, largest {max(seconds):.2f}")
-    return 0 if share >= BOUND else 1
+        seconds.append((round(neighbours.seconds, 2), neighbours.base))
+        rows[neighbours.kind][neighbours.result] += 1
+        if neighbours.why:
+            print(f"{neighbours.result}: {neighbours.base} -> {neighbours.motivated}: {neighbours.why}", flush=True)
+    kinds = ("depth", "width", "scaled", "design", "smaller", "tied", "fixed", "skip", "divided", "other")
+    total = sum(rows.values(), collections.Counter())
+    print(f"{'class':28} " + " ".join(f"{kind:>8}" for kind in kinds))
+    for name, row in [*sorted(rows.items()), ("all", total)]:
+        print(f"{name:28} " + " ".join(f"{row[kind]:8}" for kind in kinds))
+    pairing, count = total["depth"] + total["width"] + total["scaled"], len(seconds)
+    nested = count - total["design"] - total["smaller"] - total["tied"]
+    print(f"{count} neighbours, and {smaller} that are smaller in some stage. {pairing} pair: {pairing / count:.1%}; "
+          f"{pairing / nested:.1%} of the {nested} of one design in every stage, nothing smaller inside and no tied "
+          f"weights. CPU seconds to map: median {sorted(seconds)[count // 2][0]:.2f}, largest {max(seconds)}")
+    return 0 if pairing / nested >= BOUND else 1
 
 
 if __name__ == "__main__":

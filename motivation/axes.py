@@ -11,6 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
+# Fixed uses that are a matter of scale, like a norm's mean over more channels: softmax(q k / sqrt(width)), and the
+# softmax of attention between channels. They are noted where the sizes differ, not refused.
+HEAD_WIDTH = "is the width of an attention head, which sets the attention's temperature"
+SOFTMAX = "goes through a softmax"
+SCALES = (HEAD_WIDTH, SOFTMAX)
+
 
 class Axis:
     """A range of indices, and how it is divided.
@@ -47,8 +53,8 @@ class Axis:
     def fix(self, why: str) -> None:
         """Demand one size in both networks, for all parts."""
         axis = self.root()
-        if axis.kind is None:
-            axis.fixed = axis.fixed or why
+        if axis.kind is None and axis.fixed in (None, *SCALES):
+            axis.fixed = why
         for part in axis.parts:
             part.fix(why)
 

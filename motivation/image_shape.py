@@ -64,6 +64,7 @@ def likely_image_shapes(network: nn.Module) -> Iterator[tuple[int, ...]]:
     for config in (getattr(network, "pretrained_cfg", None), getattr(network, "default_cfg", None)):
         if config and len(config.get("input_size", ())) == 3:
             yield channels, *config["input_size"][1:]
+            yield tuple(config["input_size"])
     size = getattr(getattr(network, "patch_embed", None), "img_size", None)
     if size:
         yield channels, *size

@@ -9,11 +9,21 @@ from math import prod
 
 from torch import Tensor
 
-from motivation.axes import Layout
+from motivation.axes import SCALES, Layout
 
 
 class Mismatch(ValueError):
-    """Two dimensions that do not nest; the message says why."""
+    """Two dimensions that do not nest; the message says why.
+
+    Args:
+        message: why, in words.
+        kind: ``smaller`` (the motivated network's is smaller), ``fixed`` (it must have one size), ``skip`` (layers
+            without a skip lie in between) or ``divided`` (the divisions differ).
+    """
+
+    def __init__(self, message: str, kind: str = "divided"):
+        super().__init__(message)
+        self.kind = kind
 
 
 @dataclass(frozen=True)
@@ -94,10 +104,14 @@ class Correspondence:
 
     An axis that would be two is refused: layers that only the motivated network has, without a skip around them, lie
     between the two, and what the base computes does not pass them.
+
+    Attributes:
+        notes: what keeps the map from being exact although it nests, each once.
     """
 
     def __init__(self):
         self._partners: dict[int, int] = {}
+        self.notes: dict[str, None] = {}
 
     def place(self, base: Layout, motivated: Layout) -> Place:
         """Lay one dimension into another that is divided alike.
@@ -129,13 +143,18 @@ class Correspondence:
 
     def _leaf(self, base: Layout, motivated: Layout) -> Place:
         if base.size > motivated.size:
-            raise Mismatch(f"{base.size} in the base do not fit in {motivated.size} in the motivated network")
-        if base.size < motivated.size and (why := base.fixed or motivated.fixed):
-            raise Mismatch(f"{base.size} in the base, {motivated.size} in the motivated network, but it {why}")
+            raise Mismatch(f"{base.size} in the base do not fit in {motivated.size} in the motivated network",
+                           "smaller")
+        why = base.fixed or motivated.fixed
+        if base.size < motivated.size and why in SCALES:
+            self.notes.setdefault(f"an attention head of {base.size} lies in one of {motivated.size}: the attention's "
+                                  "scale differs")
+        elif base.size < motivated.size and why:
+            raise Mismatch(f"{base.size} in the base, {motivated.size} in the motivated network, but it {why}", "fixed")
         if base.axis and motivated.axis and base.size > 1 and not base.fixed \
                 and self._partners.setdefault(base.axis, motivated.axis) != motivated.axis:
             raise Mismatch("only in the motivated network do layers without a skip lie between the tensors that "
-                           f"share these {base.size} channels")
+                           f"share these {base.size} channels", "skip")
         return Place(base.size, motivated.size)
 
     def _sum(self, base: Layout, motivated: Layout) -> Place:

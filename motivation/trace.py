@@ -13,10 +13,22 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from motivation.axes import Axis, Layout, as_one, equate, fix, fresh, layout, regroup, size_of, split_sum
+from motivation.axes import (
+    HEAD_WIDTH,
+    SOFTMAX,
+    Axis,
+    Layout,
+    as_one,
+    equate,
+    fix,
+    fresh,
+    layout,
+    regroup,
+    size_of,
+    split_sum,
+)
 
 Axes = list[list[Axis]]
-HEAD_WIDTH = "is the width of an attention head, which sets the attention's temperature"
 
 
 @dataclass
@@ -260,11 +272,14 @@ def _squeeze(out, tensor, *_):
 
 def _select(out, tensor, dim, index):
     axes = list(axes_of(tensor))
-    fix(axes.pop(dim), "has single indices taken out of it")
+    taken = axes.pop(dim)
+    if index < 0:
+        fix(taken, "has its last indices taken out of it")
     out.axes = axes
 
 
 def _unbind(out, tensor, dim=0):
+    fix(axes_of(tensor)[dim], "is taken apart")
     for piece in out:
         _select(piece, tensor, dim, 0)
 
@@ -432,7 +447,7 @@ def _attention(out, query, key, value, *_, **__):
 
 
 def _softmax(out, tensor, dim, *_):
-    fix(axes_of(tensor)[dim], "goes through a softmax")
+    fix(axes_of(tensor)[dim], SOFTMAX)
     out.axes = axes_of(tensor)
 
 

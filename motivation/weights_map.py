@@ -22,12 +22,21 @@ from motivation.trace import Trace
 MapName = Literal["structural", "literal"]
 
 # What a module computes beside its weights; paired modules must agree, or equal weights would mean different things.
-SETTINGS = ("stride", "padding", "dilation", "kernel_size", "shift_size")
+SETTINGS = ("stride", "padding", "dilation", "kernel_size", "shift_size", "has_skip")
 HEADS = ("num_heads", "groups", "num_groups")
 
 
 class NestingError(ValueError):
-    """The base network does not nest in the motivated network; the message names the first place that does not."""
+    """The base network does not nest in the motivated network; the message names the first place that does not.
+
+    Args:
+        message: the place and why.
+        kind: ``design`` (other layers or settings), ``tied``, a `Mismatch`'s kind, or ``other``.
+    """
+
+    def __init__(self, message: str, kind: str = "other"):
+        super().__init__(message)
+        self.kind = kind
 
 
 @dataclass(frozen=True)
@@ -173,9 +182,9 @@ def map_weights(base: nn.Module, motivated: nn.Module, name: MapName = "structur
     traces = None
     if differ and name == "structural":
         traces = _traces(base, motivated, image_shape)
-    entries = _entries(paired, traces)
+    entries, notes = _entries(paired, traces)
     _refuse_other_classes(entries, base, motivated)
-    return WeightsMap(entries, tuple(walk.differential), tuple(walk.nearest), _notes(entries, motivated))
+    return WeightsMap(entries, tuple(walk.differential), tuple(walk.nearest), (*notes, *_notes(entries, motivated)))
 
 
 def _traces(base: nn.Module, motivated: nn.Module, image_shape: tuple[int, ...] | None) -> tuple[Trace, Trace]:
@@ -185,8 +194,9 @@ def _traces(base: nn.Module, motivated: nn.Module, image_shape: tuple[int, ...] 
         raise NestingError(str(error)) from error
 
 
-def _entries(paired: list[tuple[str, Tensor, str, Tensor]], traces: tuple[Trace, Trace] | None) -> tuple[Entry, ...]:
-    """Where each tensor lies; leading slices without traces."""
+def _entries(paired: list[tuple[str, Tensor, str, Tensor]], traces: tuple[Trace, Trace] | None
+             ) -> tuple[tuple[Entry, ...], list[str]]:
+    """Where each tensor lies, leading slices without traces; and what keeps that from being exact."""
     correspondence = Correspondence()
     divided: dict[str, tuple[tuple[Layout, ...], tuple[Layout, ...]]] = {}
     for ours, small, theirs, large in paired:
@@ -200,8 +210,8 @@ def _entries(paired: list[tuple[str, Tensor, str, Tensor]], traces: tuple[Trace,
         try:
             dims[ours] = tuple(map(correspondence.place, *divided[ours]))
         except Mismatch as error:
-            raise NestingError(_refusal(ours, small, large, str(error))) from error
-    return tuple(Entry(ours, theirs, dims[ours]) for ours, _, theirs, _ in paired)
+            raise NestingError(_refusal(ours, small, large, str(error)), error.kind) from error
+    return tuple(Entry(ours, theirs, dims[ours]) for ours, _, theirs, _ in paired), list(correspondence.notes)
 
 
 def _refusal(name: str, small: Tensor, large: Tensor, why: str) -> str:
@@ -235,7 +245,7 @@ class _Walk:
             if not any(_has_tensors(module) for module in (base, motivated)):
                 return  # DropPath where a rate is above 0, Identity elsewhere
             raise NestingError(f"{where}: {type(base).__name__} in the base, {type(motivated).__name__} in the "
-                               "motivated network; both must be of one family")
+                               "motivated network; both must be of one family", "design")
         self._compare_settings(base, motivated, where)
         yield base_path, base, path, motivated
         ours, theirs = dict(base.named_children()), dict(motivated.named_children())
@@ -256,7 +266,7 @@ class _Walk:
                    if name != stem and name.rstrip("0123456789") == stem} for children in (ours, theirs)]
         if not all(blocks) or any(name not in blocks[0] and name not in blocks[1] for name in missing):
             only = "base" if missing[0] in ours else "motivated network"
-            raise NestingError(f"{where}: child {missing[0]!r} exists only in the {only}")
+            raise NestingError(f"{where}: child {missing[0]!r} exists only in the {only}", "design")
         chosen = dict(zip(blocks[0], self._blocks(*blocks, where, path), strict=True))
         return [chosen.get(name, name) for name in ours]
 
@@ -278,7 +288,7 @@ class _Walk:
             ours, theirs = getattr(base, setting, None), getattr(motivated, setting, None)
             if isinstance(ours, int | tuple | str) and ours != theirs:
                 raise NestingError(f"{where}: {setting} is {ours} in the base, {theirs} in the motivated network; "
-                                   "another depth rule may pair blocks that agree")
+                                   "another depth rule may pair blocks that agree", "design")
         self.heads_differ |= any(getattr(base, name, None) != getattr(motivated, name, None) for name in HEADS)
 
 
@@ -288,9 +298,9 @@ def _paired_tensors(base_path: str, base: nn.Module, path: str, motivated: nn.Mo
     ours, theirs = _own_tensors(base), _own_tensors(motivated)
     for name in [*ours, *theirs]:
         if name not in theirs:
-            raise NestingError(f"{join(base_path, name)}: the motivated network has no such tensor")
+            raise NestingError(f"{join(base_path, name)}: the motivated network has no such tensor", "design")
         if name not in ours:
-            raise NestingError(f"{join(path, name)}: the base has no such tensor")
+            raise NestingError(f"{join(path, name)}: the base has no such tensor", "design")
     for name, tensor in ours.items():
         yield join(base_path, name), tensor, join(path, name), theirs[name]
 
@@ -365,7 +375,7 @@ def refuse_unmappable(network: nn.Module, role: str) -> None:
             raise NestingError(f"{name} of the {role} network is not initialised yet; run one forward pass first")
         if id(parameter) in seen:
             raise NestingError(f"{name} and {seen[id(parameter)]} of the {role} network are one tied parameter; "
-                               "a pair needs every parameter once")
+                               "a pair needs every parameter once", "tied")
         seen[id(parameter)] = name
     modules: dict[int, str] = {}
     for name, module in network.named_modules(remove_duplicate=False):

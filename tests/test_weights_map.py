@@ -1,36 +1,21 @@
 """The weights map: depth rules, entries, and refusals that name the place."""
 
-import itertools
+import dataclasses
+import json
+import math
 
 import pytest
+import timm
 import torch
 from conftest import mlp
 from hypothesis import given
 from hypothesis import strategies as st
+from networks import vits
 from torch import nn
 
-from motivation.families import paired_blocks
 from motivation.models import CifarResNet
-from motivation.weights_map import NestingError, map_weights
-
-
-def test_depth_rules_of_the_paper():
-    assert paired_blocks(3, 5, "last-to-last") == [0, 1, 4]
-    assert paired_blocks(1, 5, "last-to-last") == [0]
-    assert paired_blocks(3, 5, "first") == [0, 1, 2]
-    assert paired_blocks(3, 5, "spread") == [0, 2, 4]
-
-
-@given(st.integers(1, 30), st.integers(0, 30), st.sampled_from(["last-to-last", "first", "spread"]))
-def test_every_base_block_has_its_own_place(base, more, rule):
-    """Indices increase strictly, start at 0 and stay inside the motivated stage, whatever the depths."""
-    places = paired_blocks(base, base + more, rule)
-    assert len(places) == base
-    assert places[0] == 0
-    assert all(a < b for a, b in itertools.pairwise(places))
-    assert places[-1] < base + more
-    if base > 1 and rule != "first":
-        assert places[-1] == base + more - 1
+from motivation.places import Place
+from motivation.weights_map import Entry, NestingError, WeightsMap, map_weights
 
 
 def test_differential_blocks_are_what_no_base_block_maps_to():
@@ -45,16 +30,22 @@ def test_equal_networks_map_whole():
     assert [e.base for e in weights_map.entries] == [e.motivated for e in weights_map.entries]
 
 
-def test_structural_map_refuses_widths_it_cannot_carry():
-    with pytest.raises(NestingError, match=r"^1\.weight: shape \(6, 64\) in the base, \(9, 64\)"):
-        map_weights(mlp(6), mlp(9))
-    with pytest.raises(NestingError, match=r"^1\.weight: shape \(9, 64\) of the base does not fit"):
-        map_weights(mlp(9), mlp(6), "literal")
+def test_a_smaller_motivated_network_is_refused():
+    for name in ("structural", "literal"):
+        with pytest.raises(NestingError, match=r"^1\.weight: shape \(9, 64\) of the base does not fit in shape \(6, 64\)"):
+            map_weights(mlp(9), mlp(6), name)
 
 
 @pytest.mark.parametrize(("base", "motivated", "message"), [
     (nn.Sequential(nn.Linear(2, 2)), nn.Sequential(nn.Conv2d(2, 2, 1)), r"^0: Linear in the base, Conv2d"),
     (nn.Sequential(nn.Linear(2, 2)), nn.Sequential(nn.Linear(2, 2, bias=False)), r"^0\.bias: the motivated network"),
+    (nn.Sequential(nn.Linear(2, 2, bias=False)), nn.Sequential(nn.Linear(2, 2)), r"^0\.bias: the base has no such"),
+    (nn.Conv2d(2, 2, 3), nn.Conv2d(2, 2, 3, stride=2), r"^the network itself: stride is \(1, 1\) in the base, \(2, 2\)"),
+    (nn.Sequential(nn.Linear(2, 3)), nn.Sequential(nn.Linear(2, 4)), r"^0\.weight: .*it is the number of classes"),
+    (nn.Sequential(nn.Conv2d(2, 4, 3)), nn.Sequential(nn.Conv2d(4, 8, 3)), r"no image runs through the network"),
+    (nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2)), nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 3), nn.Linear(3, 2)),
+     r"^1\.weight: .*"),
+    (nn.Bilinear(2, 2, 2), nn.Bilinear(2, 2, 3), r"no image runs through the network .* image_shape"),
     (nn.ModuleDict({"a": nn.Linear(2, 2)}), nn.ModuleDict({"b": nn.Linear(2, 2)}), r"child 'a' exists only"),
     (nn.LazyLinear(2), nn.LazyLinear(2), "not initialised yet"),
 ])
@@ -68,6 +59,81 @@ def test_tied_parameters_are_refused():
     tied[1].weight = tied[0].weight
     with pytest.raises(NestingError, match=r"1\.weight and 0\.weight of the base network are one tied parameter"):
         map_weights(tied, nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)))
+
+
+@pytest.mark.parametrize(("spoil", "message"), [
+    (lambda network: network.append(network[0]), r"^2\.weight and 0\.weight of the base network are one tied"),
+    (lambda network: network.extend([(norm := nn.BatchNorm1d(2, affine=False)), norm]), r"^3 and 2 of the base .* one module"),
+    (lambda network: nn.utils.parametrizations.weight_norm(network[1]), r"^1 of the base network is parametrised"),
+    (lambda network: nn.utils.parametrizations.spectral_norm(network[0]), r"^0 of the base network is parametrised"),
+    (lambda network: network.append(nn.LazyLinear(2)), r"^2\.weight of the base network is not initialised yet"),
+    (lambda network: network.append(type("Linear", (nn.Identity,), {"__module__": "torch.ao.nn.quantized"})()),
+     r"^2 of the base network is quantised"),
+])
+def test_what_has_no_plain_weights_is_refused(spoil, message):
+    base, motivated = (nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)) for _ in range(2))
+    spoil(base)
+    with pytest.raises(NestingError, match=message):
+        map_weights(base, motivated)
+
+
+def test_heads_of_one_width_are_told_apart_from_other_heads():
+    """Equal shapes, other heads: only the network's own views show it."""
+    (base, _), (_, motivated) = vits(16, 16, (1, 1), (2, 4)), vits(16, 16, (1, 1), (2, 4))
+    with pytest.raises(NestingError, match=r"^blocks\.0\.attn\.qkv\.weight: .*8 in the base do not fit in 4"):
+        map_weights(base, motivated)
+
+
+def test_position_embeddings_of_another_grid_are_refused():
+    """The same image gives 4 patches or 16: the table of positions is not a slice of the other."""
+    base, motivated = vits()[0], vits()[1]
+    grid = timm.create_model("vit_tiny_patch16_224", num_classes=5, in_chans=1, img_size=16, patch_size=4, embed_dim=16,
+                             depth=2, num_heads=4)
+    assert map_weights(base, motivated)
+    with pytest.raises(NestingError, match="no image runs through the network"):
+        map_weights(base, grid)
+
+
+def test_map_is_saved_read_and_overridden():
+    base, motivated = vits()
+    weights_map = map_weights(base, motivated)
+    assert WeightsMap.from_json(weights_map.to_json()) == weights_map
+    weights_map.check(base, motivated)
+    values = json.loads(weights_map.to_json())
+    values["entries"][0]["dims"][2] = [8, 17]
+    with pytest.raises(NestingError, match=r"^cls_token: shape \(1, 1, 17\) in the map, \(1, 1, 16\) in the motivated"):
+        WeightsMap.from_json(json.dumps(values)).check(base, motivated)
+    with pytest.raises(NestingError, match="cls_token: the map leaves out"):
+        dataclasses.replace(weights_map, entries=weights_map.entries[1:]).check(base, motivated)
+    with pytest.raises(NestingError, match="cls_token: the map names it, but"):
+        dataclasses.replace(weights_map, entries=weights_map.entries[:1] * 2).check(base, motivated)
+    for text in ('{"entries": [{}]}', '{"entries": [{"base": "a", "motivated": "a", "dims": [[3, 2]]}]}', "[]", "x"):
+        with pytest.raises(ValueError, match="no weights map|is no place|Expecting value"):
+            WeightsMap.from_json(text)
+
+
+def nested(children):
+    """Places of a product or a sum of smaller ones."""
+    return st.builds(lambda kind, parts: [kind, *parts], st.sampled_from(["product", "sum"]),
+                     st.lists(children, min_size=2, max_size=3))
+
+
+PLACES = st.recursive(st.integers(1, 3).flatmap(lambda base: st.tuples(st.just(base), st.integers(base, 4)).map(list)),
+                      nested, max_leaves=4).map(Place.from_list)
+
+
+@given(st.lists(PLACES, min_size=1, max_size=2))
+def test_every_base_element_has_exactly_one_place(dims):
+    """Expand then contract is the identity, no two elements share a place, and nothing else is touched."""
+    entry = Entry("a", "b", tuple(dims))
+    base = torch.arange(1, math.prod(entry.shape) + 1).view(entry.shape)
+    motivated = torch.zeros(entry.motivated_shape, dtype=torch.long)
+    for ours, theirs in entry.pieces(base, motivated):
+        theirs.copy_(ours)
+    assert sorted(motivated[motivated > 0].tolist()) == base.flatten().tolist()
+    assert torch.equal(entry.slice_of(motivated), base)
+    assert entry.aliased == (entry.shape == entry.motivated_shape)
+    assert [Place.from_list(dim.as_list()) for dim in dims] == dims
 
 
 def test_index_tables_stay_each_networks_own():

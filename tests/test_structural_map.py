@@ -1,0 +1,76 @@
+"""The structural map's own definition, for every family: without differential weights the motivated network is the base.
+
+Norms that mix channels are the identity in both networks: their statistics change with the width.
+"""
+
+import pytest
+import torch
+from networks import FAMILIES
+from torch import nn
+
+from motivation.trace import mixes_channels
+from motivation.weights_map import map_weights, tensor_of
+
+
+def spread_weights(network: nn.Module, image_shape: tuple[int, ...]) -> None:
+    """Weights at which every layer matters and no activation overflows; BatchNorm statistics of some images."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.dim() > 1:
+                fan_in = max(1, parameter[0].numel())
+                parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.double) / fan_in**0.5)
+            else:
+                parameter.copy_(torch.rand(parameter.shape, generator=generator, dtype=torch.double) / 2 + 0.25)
+        norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+        for norm in norms:
+            norm.momentum = None
+            norm.reset_running_stats()
+            norm.train()
+        network(torch.randn(8, *image_shape, generator=generator, dtype=torch.double))
+    network.eval()
+
+
+def without_channel_norms(network: nn.Module) -> None:
+    for module in network.modules():
+        if mixes_channels(module):
+            module.forward = lambda x, *_: x
+
+
+def logits_of_both(base: nn.Module, motivated: nn.Module, weights_map, image_shape):
+    """Logits of the base, and of the motivated network with every differential weight zero."""
+    base, motivated = base.double().eval(), motivated.double().eval()
+    without_channel_norms(base)
+    without_channel_norms(motivated)
+    spread_weights(base, image_shape)
+    with torch.no_grad():
+        for parameter in motivated.parameters():
+            parameter.zero_()
+        for entry in weights_map.entries:
+            for ours, theirs in entry.pieces(tensor_of(base, entry.base), tensor_of(motivated, entry.motivated)):
+                theirs.copy_(ours)
+        images = torch.randn(3, *image_shape, dtype=torch.double, generator=torch.Generator().manual_seed(1))
+        return base(images), motivated(images)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_motivated_network_without_differential_weights_is_the_base(family):
+    networks, image_shape = FAMILIES[family]
+    base, motivated = networks()
+    weights_map = map_weights(base, motivated)
+    assert weights_map.sliced or weights_map.differential_blocks
+    ours, theirs = logits_of_both(base, motivated, weights_map, image_shape)
+    scale = ours.abs().max()
+    assert (ours - ours[:1]).abs().max() > 1e-3 * scale  # the logits tell the images apart
+    assert torch.allclose(ours, theirs, rtol=0, atol=1e-10 * float(scale))
+
+
+@pytest.mark.parametrize("family", ["vit", "eva02", "resnext", "swin", "densenet"])
+def test_literal_map_is_another_map(family):
+    """Leading slices cut through q, k and v, groups, halves and concatenations: the base's function is lost."""
+    networks, image_shape = FAMILIES[family]
+    base, motivated = networks()
+    weights_map = map_weights(base, motivated, "literal")
+    assert all(dim.kind is None for entry in weights_map.entries for dim in entry.dims)
+    ours, theirs = logits_of_both(base, motivated, weights_map, image_shape)
+    assert (ours - theirs).abs().max() > 1e-3 * ours.abs().max()
