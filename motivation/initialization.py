@@ -1,8 +1,8 @@
 """Values of the blocks that only the motivated network has: ``identity``, ``native`` or ``copy``.
 
-``identity`` zeroes what each residual branch ends with (a projection, a norm's weight and bias, a layer scale), found by
-tracing, so that the block hands its input on and the first expansion changes no logit. Whether it does is checked by
-running one block of each kind.
+``identity`` zeroes what each residual branch ends with (a projection, a norm's weight and bias, a layer scale), found
+by tracing, so that the block hands its input on and the first expansion changes no logit. Whether it does is checked
+by running one block of each kind.
 """
 
 from collections.abc import Iterator

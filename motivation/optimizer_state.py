@@ -178,7 +178,7 @@ class SharedState:
         for group in destination.param_groups:
             if group.get("mapped", True) and group["group"] in counters:
                 # A counter that is a tensor is advanced in place: each group needs its own.
-                group["step"] = copy.copy(counters[group["group"]])
+                group["step"] = copy.deepcopy(counters[group["group"]])
 
     def _carry_slices(self, source: Optimizer, destination: Optimizer, expanding: bool) -> int:
         """One fused copy, listed again only where the optimizers hold other state than before."""

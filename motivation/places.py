@@ -96,7 +96,7 @@ class Place:
             return cls(*values)
         if len(values) > 2 and values[0] in ("product", "sum"):
             return _joined(values[0], [cls.from_list(part) for part in values[1:]])
-        raise ValueError(f"{values!r} is no place: write [base, motivated], or [\"product\" or \"sum\", part, part, ...]")
+        raise ValueError(f'{values!r} is no place: write [base, motivated], or ["product" or "sum", part, part, ...]')
 
 
 class Correspondence:

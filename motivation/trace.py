@@ -114,7 +114,7 @@ class _NormWithoutStatistics:
     def __call__(self, x: Tensor, *_, **__) -> Tensor:
         out = torch.empty_like(x)
         axes = axes_of(x)
-        sizes = [size for size in getattr(self.module, "normalized_shape", ())]
+        sizes = getattr(self.module, "normalized_shape", ())
         ends = []
         for parameter in [*self.module._parameters.values(), *self.module._buffers.values()]:
             if parameter is None or parameter.dim() == 0:
@@ -198,12 +198,13 @@ class _Recorder(TorchDispatchMode):
             out.ends = getattr(activations[0], "ends", ())
         elif name in ("add", "sub") and len(activations) == 2:
             on_stream = [getattr(t, "stream", None) == self.block is not None for t in activations]
-            out.ends = sum((getattr(t, "ends", ()) for t in activations), ())
+            # Read before `out` is marked: after an in-place addition it is one of the two.
+            ends = [getattr(t, "ends", ()) for t in activations]
+            out.ends = sum(ends, ())
             if any(on_stream):
                 out.stream = self.block
-                for tensor, is_stream in zip(activations, on_stream, strict=True):
-                    if not is_stream:
-                        self.ends += getattr(tensor, "ends", ())
+                self.ends += [name for branch, is_stream in zip(ends, on_stream, strict=True) if not is_stream
+                              for name in branch if name.startswith(f"{self.block}.")]
         elif name == "mul":
             # A gate: zero where the gated branch is.
             out.ends = next((t.ends for t in activations if getattr(t, "ends", ())), ())
@@ -525,10 +526,10 @@ def _upsample(out, tensor, *_, **__):
     out.axes = [*axes_of(tensor)[:2], *(fresh(size) for size in out.shape[2:])]
 
 
-POINTWISE = {"clone", "_to_copy", "detach", "copy", "alias", "lift_fresh", "native_dropout", "contiguous", "bernoulli",
-             "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "masked_fill", "hardswish", "hardsigmoid",
-             "hardtanh", "prelu", "_prelu_kernel", "leaky_relu", "elu", "gelu", "silu", "mish", "softplus", "celu",
-             "log_sigmoid_forward", "relu6", "glu_jvp", "threshold"}
+POINTWISE = frozenset("""
+    clone _to_copy detach copy alias lift_fresh native_dropout contiguous bernoulli zeros_like ones_like empty_like
+    full_like rand_like masked_fill hardswish hardsigmoid hardtanh prelu _prelu_kernel leaky_relu elu gelu silu mish
+    softplus celu log_sigmoid_forward relu6 threshold""".split())
 VIEWS: dict[str, Callable] = {
     "view": _view, "_unsafe_view": _view, "_reshape_alias": _view, "reshape": _view, "permute": _permute,
     "transpose": _transpose, "t": _t, "expand": _expand, "unsqueeze": _unsqueeze, "squeeze": _squeeze,
@@ -538,14 +539,17 @@ VIEWS: dict[str, Callable] = {
 }
 RULES: dict[str, Callable] = {
     "cat": _cat, "stack": _stack, "mm": _mm, "bmm": _mm, "addmm": _addmm, "baddbmm": _addmm,
-    "convolution": _convolution, "native_batch_norm": _batch_norm, "_native_batch_norm_legit_no_training": _batch_norm,
-    "_native_batch_norm_legit": _batch_norm, "cudnn_batch_norm": _batch_norm, "native_layer_norm": _layer_norm,
-    "_scaled_dot_product_fused_attention_overrideable": _attention, "_scaled_dot_product_flash_attention": _attention,
-    "_scaled_dot_product_efficient_attention": _attention, "_scaled_dot_product_flash_attention_for_cpu": _attention,
-    "_softmax": _softmax, "_safe_softmax": _softmax, "_log_softmax": _softmax, "mean": _reduce, "sum": _reduce, "amax": _reduce, "amin": _reduce,
-    "max": _reduce, "var_mean": _reduce, "var": _reduce, "linalg_vector_norm": _norm, "norm": _norm,
-    "avg_pool2d": _pool, "_adaptive_avg_pool2d": _pool, "adaptive_max_pool2d": _pool,
-    "max_pool2d_with_indices": _pool, "avg_pool1d": _pool, "adaptive_avg_pool1d": _pool, "embedding": _embedding,
-    "im2col": _im2col, "col2im": _col2im, "upsample_bilinear2d": _upsample, "upsample_nearest2d": _upsample,
-    "upsample_bicubic2d": _upsample, "reflection_pad2d": _upsample, "replication_pad2d": _upsample,
+    "convolution": _convolution, "native_layer_norm": _layer_norm, "embedding": _embedding, "im2col": _im2col,
+    "col2im": _col2im, "linalg_vector_norm": _norm, "norm": _norm,
+    **dict.fromkeys(("native_batch_norm", "_native_batch_norm_legit_no_training", "_native_batch_norm_legit",
+                     "cudnn_batch_norm"), _batch_norm),
+    **dict.fromkeys(("_scaled_dot_product_fused_attention_overrideable", "_scaled_dot_product_flash_attention",
+                     "_scaled_dot_product_efficient_attention", "_scaled_dot_product_flash_attention_for_cpu"),
+                    _attention),
+    **dict.fromkeys(("_softmax", "_safe_softmax", "_log_softmax"), _softmax),
+    **dict.fromkeys(("mean", "sum", "amax", "amin", "max", "var_mean", "var"), _reduce),
+    **dict.fromkeys(("avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "_adaptive_avg_pool2d", "adaptive_max_pool2d",
+                     "max_pool2d_with_indices"), _pool),
+    **dict.fromkeys(("upsample_bilinear2d", "upsample_nearest2d", "upsample_bicubic2d", "reflection_pad2d",
+                     "replication_pad2d"), _upsample),
 }

@@ -1,7 +1,8 @@
 """The trainer's oracle: a literal Algorithm 1 of arXiv 2602.21064 with two separate networks and real copies.
 
 Written from the paper's text alone; it shares no code with the package. `mapping` lists (base name, motivated name);
-where the motivated tensor is larger, the base is its leading slice.
+where the motivated tensor is larger, the base is its leading slice, or the rows that `rows` names for a tensor (the
+rest of its dimensions leading).
 """
 
 import copy
@@ -28,10 +29,15 @@ def resnet_mapping(base, motivated):
     return mapping
 
 
+# State that does not start at zero.
+INITIAL = {("RMSpropTF", "square_avg"): 1.0}
+
+
 class Algorithm1:
     """State: motivated = False, prev_loss = inf, run = 0."""
 
-    def __init__(self, base, motivated, mapping, optimizer, loss, k):
+    def __init__(self, base, motivated, mapping, optimizer, loss, k, rows=()):
+        self.rows = dict(rows)
         self.networks = copy.deepcopy(base), copy.deepcopy(motivated)
         self.mapping = mapping
         self.loss = loss
@@ -78,13 +84,24 @@ class Algorithm1:
         base, motivated = (network.state_dict() for network in self.networks)
         for base_name, motivated_name in self.mapping:
             small, large = base[base_name], motivated[motivated_name]
-            view = large[tuple(slice(0, n) for n in small.shape)]
+            index = self.index(base_name, small.shape)
             if to_motivated:
-                view.copy_(small)
+                large[index] = small
             else:
-                small.copy_(view)
+                small.copy_(large[index])
+
+    def index(self, name, shape):
+        """Where a base tensor lies in its motivated one: a list of indices a dimension, broadcast over each other."""
+        dims = [torch.arange(n) for n in shape]
+        if name in self.rows:
+            dims[0] = torch.as_tensor(self.rows[name])
+        return tuple(dim.view([-1 if n == m else 1 for m in range(len(dims))]) for n, dim in enumerate(dims))
 
     def copy_optimizer_state(self, to_motivated):
+        giver, taker = self.optimizers[not to_motivated], self.optimizers[to_motivated]
+        if "step" in giver.param_groups[0]:
+            # One group each: only for pairs whose every motivated tensor is mapped.
+            taker.param_groups[0]["step"] = copy.deepcopy(giver.param_groups[0]["step"])
         base, motivated = (dict(network.named_parameters()) for network in self.networks)
         for base_name, motivated_name in self.mapping:
             if base_name not in base:
@@ -98,8 +115,9 @@ class Algorithm1:
                     taken[key] = copy.deepcopy(value)
                     continue
                 if taken.get(key) is None:
-                    taken[key] = torch.zeros_like(taker)
-                index = tuple(slice(0, n) for n in small.shape)
+                    start = INITIAL.get((type(self.optimizers[0]).__name__, key), 0.0)
+                    taken[key] = torch.full_like(taker, start)
+                index = self.index(base_name, small.shape)
                 if to_motivated:
                     taken[key][index] = value
                 else:

@@ -40,10 +40,13 @@ def test_identity_changes_no_logit(name):
     """The first expansion of a pair that differs in depth alone: the same logits to the bit, and the pair says so."""
     networks, image_shape = DEEPER[name]
     torch.manual_seed(0)
-    pair = Pair(*networks()).eval()
+    base, motivated = networks()
+    before = snapshot(base)
+    pair = Pair(base, motivated).eval()
+    assert all(torch.equal(tensor, before[key]) for key, tensor in base.state_dict().items())
     assert pair.weights_map.differential_blocks
     assert pair.notes == ()
-    images = torch.randn(2, *image_shape)
+    images = torch.randn(5, *image_shape)
     with torch.no_grad():
         assert torch.equal(pair.base(images), pair.motivated(images))
     pair.motivated.train()

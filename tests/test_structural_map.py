@@ -1,4 +1,4 @@
-"""The structural map's own definition, for every family: without differential weights the motivated network is the base.
+"""The structural map's definition, for every family: without differential weights the motivated network is the base.
 
 Norms that mix channels are the identity in both networks: their statistics change with the width.
 """

@@ -60,14 +60,14 @@ def assert_same_state(network, optimizer, other, other_optimizer, names=None):
                 assert torch.equal(torch.as_tensor(value), torch.as_tensor(their_value)), (name, key)
 
 
-def train_beside_oracle(base, motivated, mapping, optimizer, k, steps, weights_map="structural"):
+def train_beside_oracle(base, motivated, mapping, optimizer, k, steps, weights_map="structural", rows=()):
     """Train both, comparing after every step as invariant 1 says; returns the phases."""
     pair = Pair(base, motivated, init="native", weights_map=weights_map)
-    oracle = Algorithm1(base, motivated, mapping, optimizer, F.cross_entropy, k)
+    oracle = Algorithm1(base, motivated, mapping, optimizer, F.cross_entropy, k, rows)
     trainer = Trainer(pair, optimizer, F.cross_entropy, Consecutive(), Threshold(k, epoch_edge="contract"))
     mapped = {name for _, name in mapping}
     differential = {name for name in motivated.state_dict() if name not in mapped}
-    assert differential or weights_map == "literal"
+    assert differential or pair.weights_map.sliced
     phases = []
 
     def compare(*which):
