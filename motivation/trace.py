@@ -526,10 +526,11 @@ def _upsample(out, tensor, *_, **__):
     out.axes = [*axes_of(tensor)[:2], *(fresh(size) for size in out.shape[2:])]
 
 
-POINTWISE = frozenset("""
-    clone _to_copy detach copy alias lift_fresh native_dropout contiguous bernoulli zeros_like ones_like empty_like
-    full_like rand_like masked_fill hardswish hardsigmoid hardtanh prelu _prelu_kernel leaky_relu elu gelu silu mish
-    softplus celu log_sigmoid_forward relu6 threshold""".split())
+POINTWISE = frozenset((
+    "clone", "_to_copy", "detach", "copy", "alias", "lift_fresh", "native_dropout", "contiguous", "bernoulli",
+    "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "masked_fill", "hardswish", "hardsigmoid",
+    "hardtanh", "prelu", "_prelu_kernel", "leaky_relu", "elu", "gelu", "silu", "mish", "softplus", "celu",
+    "log_sigmoid_forward", "relu6", "threshold"))
 VIEWS: dict[str, Callable] = {
     "view": _view, "_unsafe_view": _view, "_reshape_alias": _view, "reshape": _view, "permute": _permute,
     "transpose": _transpose, "t": _t, "expand": _expand, "unsqueeze": _unsqueeze, "squeeze": _squeeze,

@@ -260,3 +260,29 @@ def test_resume_auto_under_multirun(tmp_path, capsys):
     assert main(sweep) == 0
     assert capsys.readouterr().out == first
     assert (tmp_path / "sweep/1/summary.json").exists()
+
+
+def test_pair_prints_where_each_tensor_lies(capsys, tmp_path):
+    assert main(["pair", "resnet20", "resnet32", "--classes", "10"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [cell.strip() for cell in lines[0].split("|")] == ["", "tensor of A", "shape in A", "tensor of B",
+                                                               "slice of B", "kept by", ""]
+    [row] = [line.split() for line in lines if line.startswith("| layer1.2.conv1.weight")]
+    assert "layer1.4.conv1.weight" in row
+    assert row[-2] == "alias"
+    assert lines[-3].startswith("A has 269,722 parameters, 58.1% of B's 464,154; a switch copies 0 values")
+    assert lines[-2].startswith("only B has 6 blocks: layer1.2, layer1.3, ")
+    assert lines[-1] == "the first expansion changes no logit"
+    saved = tmp_path / "map.json"
+    assert main(["pair", "vit_tiny_patch16_224", "vit_small_patch16_224", "--json", str(saved)]) == 0
+    out = capsys.readouterr().out
+    assert "(3 x 192 of 384, 192 of 384)" in out
+    assert "- LayerNorm (blocks.0.norm1, ...) averages over more channels in the motivated network" in out
+    assert len(json.loads(saved.read_text())["entries"]) == 152
+
+
+def test_pair_refuses_in_one_line(capsys):
+    assert refused(capsys, "pair", "resnet18", "resnet50").startswith(
+        "motivation: error: layer1.0: BasicBlock in the base, Bottleneck in the motivated network")
+    assert "unknown model 'resnet19x'" in refused(capsys, "pair", "resnet19x", "resnet50")
+    assert "unknown depth rule 'middle'" in refused(capsys, "pair", "resnet20", "resnet32", "--depth-rule", "middle")

@@ -64,7 +64,7 @@ def test_group_counters_are_carried_for_mapped_groups_only(resnets):
 def test_optimizers_that_cannot_be_sliced_are_refused_by_name(name):
     make = factory(name)
     kind = type(make([nn.Parameter(torch.zeros(2, 2))])).__name__
-    with pytest.raises(ValueError, match=f"the state of {kind} cannot be carried for sliced weights; choose one of SGD"):
+    with pytest.raises(ValueError, match=f"the state of {kind} cannot be carried for sliced weights; choose one of"):
         Trainer(Pair(mlp(4), mlp(7)), make, F.cross_entropy, Consecutive(), Script(1))
 
 
@@ -111,8 +111,8 @@ def test_decay_shrinks_moments_towards_their_start():
     pair = Pair(mlp(4), mlp(7, seed=1))
     trainers = [Trainer(pair, factory("rmsproptf"), F.cross_entropy, Consecutive(), Script(2), state=state)
                 for state in ("carry", 0.25)]
-    base = [p for p in pair.base.parameters() if p.shape == (4, 64)][0]
-    large = [p for p in pair.motivated.parameters() if p.shape == (7, 64)][0]
+    base = pair.base[1].weight
+    large = pair.motivated[1].weight
     stream = list(batches(2))
     saved = {key: tensor.clone() for key, tensor in pair.state_dict().items()}
     for trainer in trainers:

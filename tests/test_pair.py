@@ -10,7 +10,7 @@ from torch import nn
 
 from motivation import Pair, create_pair
 from motivation.models import CifarResNet
-from motivation.weights_map import NestingError, tensor_of
+from motivation.weights_map import NestingError, map_weights, tensor_of
 
 
 def storages(network):
@@ -130,3 +130,52 @@ def test_refused_pairs_leave_both_networks_unchanged(resnets):
 
 def test_tensors_by_name(resnets):
     assert tensor_of(resnets[0], "layer2.0.bn1.running_mean") is resnets[0].layer2[0].bn1.running_mean
+
+
+def test_statistics_can_stay_each_networks_own(resnets):
+    """`separate`: weights shared, BatchNorm statistics not; they start from the base's."""
+    base_statistics = {name: b.clone() for name, b in resnets[0].named_buffers()}
+    pair = Pair(*resnets, batch_norm="separate")
+    assert all(torch.equal(b, base_statistics[name]) for name, b in pair.base.named_buffers())
+    shared = {id(p) for p in pair.base.parameters()} & {id(p) for p in pair.motivated.parameters()}
+    assert len(shared) == len(list(pair.base.parameters()))
+    assert not {b.data_ptr() for b in pair.base.buffers()} & {b.data_ptr() for b in pair.motivated.buffers()}
+    before = snapshot(pair.base)
+    pair.motivated.train()(next(batches(1))[0])
+    pair.contract()
+    assert all(torch.equal(before[name], b) for name, b in pair.base.named_buffers())
+    with pytest.raises(ValueError, match="unknown batch_norm 'own'; choose one of shared, separate, recalibrate"):
+        Pair(*resnets, batch_norm="own")
+
+
+def test_recalibration_takes_the_mean_of_batch_statistics(resnets):
+    """The statistics of a network over some batches, and no other change: no weight, no RNG, no other network."""
+    pair = Pair(*resnets, batch_norm="recalibrate")
+    before, rng = snapshot(pair), torch.get_rng_state()
+    images = [images for images, _ in batches(3)]
+    pair.recalibrate("motivated", images)
+    with torch.no_grad():
+        inputs = [pair.motivated.conv1(batch) for batch in images]
+    mean = torch.stack([x.mean((0, 2, 3)) for x in inputs]).mean(0)
+    variance = torch.stack([x.var((0, 2, 3)) for x in inputs]).mean(0)
+    assert torch.allclose(pair.motivated.bn1.running_mean, mean, atol=1e-6)
+    assert torch.allclose(pair.motivated.bn1.running_var, variance, atol=1e-6)
+    changed = {name for name, tensor in pair.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed
+    assert all(name.startswith("motivated.") and name.rpartition(".")[2].startswith(("running", "num"))
+               for name in changed)
+    assert torch.equal(rng, torch.get_rng_state())
+    assert all(module.momentum == 0.1 for module in pair.modules() if isinstance(module, nn.BatchNorm2d))
+
+
+def test_a_map_of_ones_own_is_used_and_checked(resnets):
+    weights_map = map_weights(*resnets, depth_rule="first")
+    assert Pair(*copy.deepcopy(resnets), weights_map=weights_map).weights_map is weights_map
+    with pytest.raises(NestingError, match=r"shape .* in the map"):
+        Pair(CifarResNet(14, 4, 1), CifarResNet(20, 4, 1), weights_map=weights_map)
+
+
+def test_networks_that_share_already_are_refused(resnets):
+    resnets[1].fc = resnets[0].fc
+    with pytest.raises(NestingError, match=r"fc\.weight of the motivated network is already fc\.weight of the base"):
+        Pair(*resnets)

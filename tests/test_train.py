@@ -187,3 +187,38 @@ def test_other_engines_and_optimizers_train(tmp_path, overrides):
     summary = summary_of(run(compose_config(*QUICK, *overrides), tmp_path / "run"))
     assert math.isfinite(summary["train/loss"])
     assert summary["steps/motivated"] > 0
+
+
+def test_summary_records_how_the_pair_was_evaluated(finished):
+    """Mapped tensors are synchronised before evaluation, which the paper does not say; and the map itself is saved."""
+    from motivation.weights_map import WeightsMap
+
+    assert summary_of(finished())["pair/batch_norm"] == "shared"
+    assert summary_of(finished())["pair/synchronized"] is True
+    weights_map = WeightsMap.from_json((finished() / "weights_map.json").read_text())
+    assert weights_map.differential_blocks[:2] == ("layer1.2", "layer1.3")
+    classical = summary_of(finished("model=resnet20"))
+    assert classical["pair/batch_norm"] is classical["pair/synchronized"] is None
+
+
+def test_recalibration_leaves_training_alone(finished):
+    """Statistics recomputed before evaluation: the very losses of separate statistics, other motivated predictions."""
+    folders = [finished(f"+model.batch_norm={policy}", "+model.recalibration_batches=4")
+               for policy in ("separate", "recalibrate")]
+    losses = [[row["loss"] for row in steps_of(folder) if row["epoch"] == "0"] for folder in folders]
+    assert losses[0] == losses[1]
+    predictions = [np.load(folder / "predictions.npz")["motivated"] for folder in folders]
+    assert not np.array_equal(*predictions)
+
+
+@pytest.mark.parametrize("model", ["model=vit_tiny_small", "model=efficientnet_b0_b1", "model=resnet50_101",
+                                   "model=timm model.base=convnext_atto model.motivated=convnext_femto"])
+def test_named_pairs_train(model, tmp_path):
+    """Pairs of timm models, from config to run folder, on small images."""
+    path = write_arrays(tmp_path / "small.npz", size=32, count=30)
+    size = ("model.options.img_size=32", "model.options.patch_size=16") if "vit" in model else ()
+    folder = run(compose_config("tracker=none", "engine.threads=1", "data=arrays", f"data.path={path}",
+                                "recipe.batch_size=10", "recipe.epochs=null", "recipe.steps=3", "schedule=always",
+                                *model.split(), *size), tmp_path / "run")
+    assert [row["phase"] for row in steps_of(folder)] == ["motivated"] * 3
+    assert summary_of(folder)["motivated/top1"] is not None

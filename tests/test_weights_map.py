@@ -111,7 +111,7 @@ def test_map_is_saved_read_and_overridden():
     with pytest.raises(NestingError, match=r"^cls_token: the map names it, but"):
         dataclasses.replace(weights_map, entries=weights_map.entries[:1] * 2).check(base, motivated)
     for text in ('{"entries": [{}]}', '{"entries": [{"base": "a", "motivated": "a", "dims": [[3, 2]]}]}', "[]", "x"):
-        with pytest.raises(ValueError, match="no weights map|is no place|Expecting value"):
+        with pytest.raises(ValueError, match=r"no weights map|is no place|Expecting value"):
             WeightsMap.from_json(text)
 
 
