@@ -14,7 +14,8 @@ from torch.utils._pytree import tree_map
 
 from motivation.image_shape import first_trace
 from motivation.trace import Trace
-from motivation.weights_map import WeightsMap, mapped_tensors, tensor_of
+from motivation.nesting import mapped_tensors
+from motivation.weights_map import WeightsMap, tensor_of
 
 Init = Literal["identity", "native", "copy"]
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from motivation.copies import Copies
 from motivation.families import DepthRule
 from motivation.initialization import Init, Initialization
-from motivation.weights_map import MapName, NestingError, WeightsMap, map_weights, mapped_tensors, owner_of, tensor_of
+from motivation.nesting import NestingError, mapped_tensors
+from motivation.weights_map import MapName, WeightsMap, map_weights, owner_of, tensor_of
 
 Phase = Literal["base", "motivated"]
 BatchNormPolicy = Literal["shared", "separate", "recalibrate"]
