@@ -2,12 +2,12 @@
 
 Sliced: a switch of ViT-Tiny/Small (every weight and AdamW's two moments) against one training step of the base, batch
 64 at 224 px. Depth alone: the bytes that a switch copies. Building: the CPU seconds that making the pair takes beyond
-creating its two networks.
+creating its two networks. All on one thread and in CPU seconds, which is what the clock of a quiet machine shows.
 """
 
 import argparse
 import statistics
-from time import perf_counter, process_time
+from time import process_time
 
 import torch
 import torch.nn.functional as F
@@ -23,37 +23,37 @@ PAIRS = (("vit_tiny_patch16_224", "vit_small_patch16_224"), ("efficientnet_b0", 
 
 def build_seconds(base: str, motivated: str) -> tuple[Pair, float]:
     networks = [create_model(name, 10) for name in (base, motivated)]
-    # Building is one thread's work; its CPU seconds are what a quiet machine's clock shows.
     start = process_time()
     return Pair(*networks), process_time() - start
 
 
 def switch_seconds(pair: Pair, repeats: int, batch: int, size: int) -> tuple[float, float, int]:
-    """Median seconds of a base step and of a switch, and the bytes that a switch copies."""
+    """Median CPU seconds of a base step and of a switch, and the bytes that a switch copies."""
     optimizers = [torch.optim.AdamW(groups, lr=1e-4, fused=True)
                   for groups in split_groups(pair, torch.nn.Module.parameters)]
     state = SharedState(pair, *optimizers)
     images, targets = torch.randn(batch, 3, size, size), torch.randint(0, 10, (batch,))
     steps, switches, copied = [], [], 0
     for _ in range(repeats):
-        start = perf_counter()
+        start = process_time()
         optimizers[0].zero_grad()
         F.cross_entropy(pair.base(images), targets).backward()
         optimizers[0].step()
-        steps.append(perf_counter() - start)
-        for expanding in (True, False):
-            start = perf_counter()
+        steps.append(process_time() - start)
+        for expanding in (True, False, True, False):
+            start = process_time()
             parts = (pair, state)
             copied = sum(part.expand() if expanding else part.contract() for part in parts)
-            switches.append(perf_counter() - start)
+            switches.append(process_time() - start)
     # The first switch of each direction lists what it copies, which happens once a run.
     return statistics.median(steps), statistics.median(switches[2:]), copied
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=4, help="training steps, with two switches after each")
+    parser.add_argument("--repeats", type=int, default=3, help="training steps, with four switches after each")
     options = parser.parse_args()
+    torch.set_num_threads(1)
     missed = []
     for names in PAIRS:
         pair, seconds = build_seconds(*names)

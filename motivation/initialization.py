@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from motivation.image_shape import first_trace
-from motivation.trace import Trace
 from motivation.nesting import mapped_tensors
+from motivation.trace import Trace
 from motivation.weights_map import WeightsMap, tensor_of
 
 Init = Literal["identity", "native", "copy"]

@@ -59,7 +59,7 @@ def trace(network: nn.Module, image_shape: tuple[int, ...], blocks: Iterable[str
     noted = Trace(branch_ends={name: [] for name in blocks})
     training = {module: module.training for module in network.modules()}
     handles = []
-    norms = [module for module in network.modules() if mixes_channels(module)]
+    norms = [module for module in network.modules() if mixes_channels(module) and "forward" not in vars(module)]
     fast_path = torch.backends.mha.get_fastpath_enabled()
     network.eval()
     try:

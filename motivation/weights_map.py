@@ -173,7 +173,7 @@ def _traces(base: nn.Module, motivated: nn.Module, image_shape: tuple[int, ...] 
     try:
         return trace_both(base, motivated, image_shape)
     except ValueError as error:
-        raise NestingError(str(error)) from error
+        raise NestingError(f"{error}; weights_map='literal' with init='native' needs no look at it") from error
 
 
 def _entries(paired: list[tuple[str, Tensor, str, Tensor]], traces: tuple[Trace, Trace] | None

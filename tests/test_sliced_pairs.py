@@ -2,8 +2,12 @@
 
 import pytest
 import torch
+from conftest import mlp
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from networks import efficientnet, vits
 from test_trainer import OPTIMIZERS, train_beside_oracle
+from torch import nn
 
 from motivation import Pair
 from motivation.weights_map import tensor_of
@@ -49,6 +53,60 @@ def test_switches_are_the_identity_on_base_tensors():
     assert all(torch.equal(before[name], tensor) for name, tensor in pair.base.state_dict().items())
     for entry in pair.weights_map.entries:
         assert torch.equal(entry.slice_of(tensor_of(pair.motivated, entry.motivated)), before[entry.base])
+
+
+class Block(nn.Module):
+    """A grouped convolution with a skip."""
+
+    def __init__(self, channels, groups):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1, groups=groups)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x):
+        return x + self.norm(self.conv(x)).relu()
+
+
+def convnet(channels, groups, depth):
+    return nn.Sequential(nn.Conv2d(1, channels, 3), nn.Sequential(*(Block(channels, groups) for _ in range(depth))),
+                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 3))
+
+
+@st.composite
+def random_pairs(draw):
+    """MLPs, small convnets and small ViTs; the larger at least as wide and as deep."""
+    kind = draw(st.sampled_from(["mlp", "convnet", "vit"]))
+    small, more = draw(st.integers(1, 4)), draw(st.integers(0, 4))
+    depth, deeper = draw(st.integers(1, 2)), draw(st.integers(0, 2))
+    if kind == "mlp":
+        return mlp(small), mlp(small + more)
+    if kind == "convnet":
+        groups, width, wider = draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(0, 2))
+        return convnet(groups * width, groups, depth), \
+            convnet((groups + more) * (width + wider), groups + more, depth + deeper)
+    return vits(4 * small, 4 * (small + more), (depth, depth + deeper), (small, small + more))
+
+
+@settings(max_examples=40, deadline=None)
+@given(random_pairs())
+def test_random_pairs_nest_element_by_element(networks):
+    """Every base element has one place, no two share one, and what is aliased is one storage."""
+    pair = Pair(*networks)
+    places = {}
+    with torch.no_grad():
+        for entry in pair.weights_map.entries:
+            base, motivated = tensor_of(pair.base, entry.base), tensor_of(pair.motivated, entry.motivated)
+            assert (base.data_ptr() == motivated.data_ptr()) == entry.aliased
+            index = torch.arange(motivated.numel()).view(motivated.shape)
+            taken = entry.slice_of(index).flatten().tolist()
+            assert len(taken) == base.numel() == len(set(taken))
+            assert entry.motivated not in places
+            places[entry.motivated] = taken
+        before = {name: tensor.clone() for name, tensor in pair.base.state_dict().items()}
+        pair.expand()
+        pair.contract()
+    assert all(torch.equal(before[name], tensor) for name, tensor in pair.base.state_dict().items())
+    assert len(places) == len(pair.base.state_dict())
 
 
 def test_one_fused_copy_a_direction(monkeypatch):
