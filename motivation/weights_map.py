@@ -119,7 +119,7 @@ class WeightsMap:
             raise ValueError(f"this is no weights map as WeightsMap.to_json writes it: {error!r}") from error
 
     def check(self, base: nn.Module, motivated: nn.Module) -> None:
-        """Check the map against two networks, as one made by hand must be.
+        """Check the map against two networks, as one made by hand must be: each parameter of the base once.
 
         Raises:
             NestingError: a tensor that is missing, has another shape, or is mapped twice.
@@ -135,8 +135,10 @@ class WeightsMap:
                     raise NestingError(f"{name}: shape {shape} in the map, {tuple(tensors[name].shape)} in the {role} "
                                        "network")
                 del tensors[name]
-        if ours:
-            raise NestingError(f"{next(iter(ours))}: the map leaves out this tensor of the base")
+        for name, tensor in ours.items():
+            # Buffers may stay each network's own: batch_norm="separate" leaves them out.
+            if isinstance(tensor, nn.Parameter):
+                raise NestingError(f"{name}: the map leaves out this parameter of the base")
 
 
 def map_weights(base: nn.Module, motivated: nn.Module, name: MapName = "structural",

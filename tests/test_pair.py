@@ -10,7 +10,7 @@ from torch import nn
 
 from motivation import Pair, create_pair
 from motivation.models import CifarResNet
-from motivation.weights_map import NestingError, map_weights, tensor_of
+from motivation.weights_map import NestingError, WeightsMap, map_weights, tensor_of
 
 
 def storages(network):
@@ -134,6 +134,7 @@ def test_tensors_by_name(resnets):
 
 def test_statistics_can_stay_each_networks_own(resnets):
     """`separate`: weights shared, BatchNorm statistics not; they start from the base's."""
+    twins = copy.deepcopy(resnets)
     base_statistics = {name: b.clone() for name, b in resnets[0].named_buffers()}
     pair = Pair(*resnets, batch_norm="separate")
     assert all(torch.equal(b, base_statistics[name]) for name, b in pair.base.named_buffers())
@@ -144,6 +145,7 @@ def test_statistics_can_stay_each_networks_own(resnets):
     pair.motivated.train()(next(batches(1))[0])
     pair.contract()
     assert all(torch.equal(before[name], b) for name, b in pair.base.named_buffers())
+    assert Pair(*twins, weights_map=WeightsMap.from_json(pair.weights_map.to_json())).batch_norm == "shared"
     with pytest.raises(ValueError, match="unknown batch_norm 'own'; choose one of shared, separate, recalibrate"):
         Pair(*resnets, batch_norm="own")
 

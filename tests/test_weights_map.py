@@ -106,7 +106,7 @@ def test_map_is_saved_read_and_overridden():
     values["entries"][0]["dims"][2] = [8, 17]
     with pytest.raises(NestingError, match=r"^cls_token: shape \(1, 1, 17\) in the map, \(1, 1, 16\) in the motivated"):
         WeightsMap.from_json(json.dumps(values)).check(base, motivated)
-    with pytest.raises(NestingError, match="cls_token: the map leaves out"):
+    with pytest.raises(NestingError, match=r"^cls_token: the map leaves out this parameter"):
         dataclasses.replace(weights_map, entries=weights_map.entries[1:]).check(base, motivated)
     with pytest.raises(NestingError, match=r"^cls_token: the map names it, but"):
         dataclasses.replace(weights_map, entries=weights_map.entries[:1] * 2).check(base, motivated)
