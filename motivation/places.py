@@ -131,7 +131,8 @@ class Correspondence:
         refusal = None
         before = dict(self._partners)
         # A part of size 1 leaves no trace (one head): try where the base may have one.
-        for chosen in combinations(range(len(theirs)), len(ours)):
+        # The innermost first: a single group or head is as wide as its dimension.
+        for chosen in reversed([*combinations(range(len(theirs)), len(ours))]):
             rest = dict(zip(chosen, ours, strict=True))
             try:
                 return _joined("product", [self.place(rest.get(number, Layout(1)), part)
