@@ -75,7 +75,7 @@ def test_label_smoothing_reaches_the_loss():
     ({"label_smoothing": 1.0}, "label_smoothing=1.0"),
     ({"crop_padding": -1}, "crop_padding=-1"),
     ({"optimizer": {"lr": 0.1}}, r"optimizer\.name is missing"),
-    ({"optimizer": {"name": "sgd", "lr": 0.0}}, r"optimizer\.lr=0\.0: must be above 0"),
+    ({"optimizer": {"name": "sgd", "lr": 0.0}}, r"optimizer\.lr=0\.0: must be a number above 0"),
     ({"optimizer": {"name": "sgd", "lr": "fast"}}, r"optimizer\.lr='fast': must be a number"),
     ({"optimizer": {"name": "sgd", "lr": 0.1, "momentun": 0.9}}, r"momentun: sgd takes no such.*did you mean momentum"),
     ({"optimizer": {"name": "sgd", "lr": 0.1, "momentum": -1}}, "optimizer sgd: Invalid momentum"),

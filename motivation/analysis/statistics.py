@@ -40,3 +40,13 @@ def difference(method: dict[int, float], control: dict[int, float]) -> Differenc
     if np.ptp(values) == 0 and np.ptp(reference) == 0:
         return Difference(mean, None, "no test: no variance")
     return Difference(mean, float(stats.ttest_ind(values, reference, equal_var=False).pvalue), "Welch t")
+
+
+def holm(p_values: list[float]) -> list[float]:
+    """Holm's step-down correction (Holm 1979): p-values that hold for a whole family of tests, in the given order."""
+    order = np.argsort(p_values)
+    adjusted = np.maximum.accumulate([min(1.0, (len(p_values) - rank) * p_values[index])
+                                      for rank, index in enumerate(order)])
+    result = np.empty(len(p_values))
+    result[order] = adjusted
+    return result.tolist()
