@@ -152,12 +152,12 @@ def to_markdown(title: str, note: str, rows: Sequence[TableRow]) -> str:
 
 
 LEGEND = (
-    "F: mean forward FLOPs an image over training, 2 per multiply-add, convolutions and matrix products only (the paper "
-    "also counts normalisation and activations: 82.82 against 81.10 MFLOP for ResNet-20). difference: a row minus its "
-    "classical base in points (a motivated network: minus the classical large network); in a `vs` row the method above "
-    "minus that control. test: paired t where seeds match, Welch elsewhere, none below n = 2; Holm p: corrected over "
-    "this table. acc/GF: points gained per extra GFLOP of F, recomputed from the printed and from the measured figures. "
-    "null: share of motivated steps that noise alone would give."
+    "F: mean forward FLOPs an image over training, 2 per multiply-add, convolutions and matrix products only (the "
+    "paper also counts normalisation and activations: 82.82 against 81.10 MFLOP for ResNet-20). difference: a row "
+    "minus its classical base in points (a motivated network: minus the classical large network); in a `vs` row the "
+    "method above minus that control. test: paired t where seeds match, Welch elsewhere, none below n = 2; Holm p: "
+    "corrected over this table. acc/GF: points gained per extra GFLOP of F, recomputed from the printed and from the "
+    "measured figures. null: share of motivated steps that noise alone would give."
 )
 
 
