@@ -1,6 +1,7 @@
 """The ``motivation`` command. Everything heavy is imported by the subcommand that needs it."""
 
 import argparse
+import contextlib
 import functools
 import os
 import re
@@ -21,8 +22,8 @@ def main(arguments: list[str] | None = None) -> int:
     # Hydra parses what follows `train`, so argparse sees only that the subcommand exists.
     if arguments[:1] == ["train"]:
         return _guarded(train, arguments[1:])
-    options = _parser().parse_args(arguments)
-    return _guarded({"compare": compare, "diagnose": diagnose, "pair": pair}[options.command], options)
+    options = _table_options(arguments) if arguments[:1] == ["table"] else _parser().parse_args(arguments)
+    return _guarded({"compare": compare, "diagnose": diagnose, "pair": pair, "table": table}[options.command], options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -52,6 +53,24 @@ def _parser() -> argparse.ArgumentParser:
     pairing.add_argument("--depth-rule", help="last-to-last, first or spread (default: the family's)")
     pairing.add_argument("--classes", type=int, default=1000, help="number of classes (default: %(default)s)")
     pairing.add_argument("--json", type=Path, metavar="FILE", help="also write the map, to edit and hand to a Pair")
+    tables = commands.add_parser("table", help="run and show a table of the paper: reported beside measured",
+                                 description="Plan the runs of a table, say what they cost, train those that are missing "
+                                 "(broken ones are gone on with), and print reported beside measured with every test. "
+                                 "Further arguments are overrides of every run, as `motivation train` takes them: "
+                                 "tracker=none, data.root=PATH, engine.threads=1.")
+    tables.add_argument("name", nargs="?", metavar="N", help="1 to 7, or a name that --list shows")
+    tables.add_argument("--list", action="store_true", help="all tables and how much of each is finished")
+    tables.add_argument("--scale", default="smoke", help="smoke: the whole pipeline on digits in minutes, no reproduction; "
+                        "reduced: real data, fewer epochs; paper: the full recipe (default: %(default)s)")
+    tables.add_argument("--seeds", type=int, metavar="N", help="runs a cell (default: the scale's own)")
+    tables.add_argument("--runs", type=Path, default=Path("runs/cells"), metavar="DIR",
+                        help="folder of all runs, shared by all tables (default: %(default)s)")
+    tables.add_argument("--out", type=Path, default=Path("runs/tables"), metavar="DIR",
+                        help="where the table goes as .md, .tex and .csv (default: %(default)s)")
+    tables.add_argument("--plan", action="store_true", help="say what would run and what it costs, and stop")
+    tables.add_argument("--show", action="store_true", help="print the table from the runs there are, and stop")
+    tables.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once (default: %(default)s)")
+    tables.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="overrides of every run")
     return parser
 
 
@@ -96,6 +115,58 @@ def compare(options: argparse.Namespace) -> int:
     print(table)
     print(figure)
     return 0
+
+
+def _table_options(arguments: list[str]) -> argparse.Namespace:
+    """`table`'s arguments; overrides may stand anywhere, and are what has a ``=`` and no dashes."""
+    overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
+    options = _parser().parse_args([argument for argument in arguments if argument not in overrides])
+    options.overrides = overrides
+    return options
+
+
+def table(options: argparse.Namespace) -> int:
+    """``motivation table N``."""
+    from motivation.table_runs import finish_table, list_states, show_plan, write_table
+
+    with _composing() as compose:
+        if options.list or options.name is None:
+            print(list_states(compose, options.scale, options.seeds, options.runs, tuple(options.overrides)))
+            return 0
+        plan = show_plan(compose, options.name, options.scale, options.seeds, options.runs, tuple(options.overrides),
+                         timing=not options.show)
+        if options.plan:
+            return 0
+        failed = [] if options.show else finish_table(plan, options.runs, options.jobs)
+        text, paths = write_table(plan, options.runs, options.out)
+    print(text)
+    for path in paths:
+        print(path)
+    for name, message in failed:
+        print(f"motivation: error: {name}: {message}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+@contextlib.contextmanager
+def _composing():
+    """``overrides -> plain config``, with one Hydra for many configs; equal overrides are composed once."""
+    from hydra import compose, initialize_config_module
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+
+    GlobalHydra.instance().clear()
+
+    @functools.cache
+    def composed(overrides: tuple[str, ...]) -> dict:
+        if refused := [override for override in overrides if override.lstrip("+~").startswith(("hydra", "resume"))]:
+            raise ValueError(f"{refused[0]}: a table names its own run folders")
+        try:
+            return _plain(compose("config", list(overrides)))
+        except HydraException as error:
+            raise ValueError(_one_line(error)) from error
+
+    with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
+        yield composed
 
 
 def diagnose(options: argparse.Namespace) -> int:

@@ -24,6 +24,7 @@ FORMAT_VERSION = 1
 SCALES = ("smoke", "reduced", "paper")
 # How a run is executed and mirrored, not what it is.
 NOT_IDENTITY = ("engine", "tracker", "checkpoint")
+NETWORKS = ("classical", "base", "motivated")
 SOURCED = {"matched_random": "matched random moments", "equal_flops": "base of equal FLOPs"}
 Compose = Callable[[tuple[str, ...]], dict[str, Any]]
 
@@ -89,6 +90,7 @@ class PlannedRow:
         reported: the paper's figures; empty for a control that the paper lacks.
         against: label of the classical row it is compared with; None for classical rows.
         method: for a control, the label of the row it controls.
+        measure: ``top1`` (test), or ``val_top1`` for cross-validation.
     """
 
     label: str
@@ -98,6 +100,7 @@ class PlannedRow:
     reported: Mapping[str, Any] = field(default_factory=dict)
     against: str | None = None
     method: str | None = None
+    measure: str = "top1"
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,7 @@ class Plan:
         for row in self.rows:
             done = [run for run in map(finished, row.cells) if run is not None]
             rows.append(TableRow(row.label, row.dataset, row.phase, row.reported, row.against, row.method,
-                                 Measured.of(done, row.phase), planned=len(row.cells)))
+                                 Measured.of(done, f"{row.phase}/{row.measure}"), planned=len(row.cells)))
         return rows
 
 
@@ -197,9 +200,10 @@ def plan_table(table: Mapping[str, Any], scale: str, seeds: int | None, compose:
             continue
         of_label: dict[str, tuple[Cell, ...]] = {}
         for row in table["rows"]:
-            if dataset not in row:
-                continue
             network = level.get("networks", {})
+            # A scale that maps networks to smaller ones leaves out those it has no smaller one for.
+            if dataset not in row or (network and any(row[key] not in network for key in NETWORKS if key in row)):
+                continue
             chosen = (*data, *level.get("overrides", ()), *level.get("recipes", {}).get(row.get("recipe"), ()),
                       *_model(row, network), *row.get("overrides", ()), *_threshold(row, dataset), *overrides)
             config = compose(chosen)
@@ -209,32 +213,39 @@ def plan_table(table: Mapping[str, Any], scale: str, seeds: int | None, compose:
                 missing[dataset] = str(error)
                 known = "unread"
             source = of_label.get(row.get("source"), (None,) * seeds)
-            cells = tuple(Cell(config | {"seed": seed}, known, source[seed], row.get("control"))
-                          for seed in range(seeds))
+            if "folds" in row:
+                # Cross-validation: a cell a fold, all of one seed; accuracy is that of the validation part.
+                cells = tuple(Cell(config | {"data": config["data"] | {"fold": fold}}, known)
+                              for fold in range(row["folds"]))
+            else:
+                cells = tuple(Cell(config | {"seed": seed}, known, source[seed], row.get("control"))
+                              for seed in range(seeds))
             of_label[row["row"]] = cells
             phase = row.get("of", "base")
             rows.append(PlannedRow(row["row"], dataset, phase, cells, row[dataset] | {"unit": row.get("unit", "mac")},
-                                   row.get("against")))
+                                   row.get("against"), measure="val_top1" if "folds" in row else "top1"))
             if row.get("controls", phase == "base" and "motivated" in row and "control" not in row):
                 rows += _controls(row, dataset, cells, compose, chosen, network)
     return Plan(table["name"], table["title"], scale, level["note"], tuple(rows), missing)
 
 
 def _model(row: Mapping[str, Any], networks: Mapping[str, Any]) -> list[str]:
-    """Overrides that choose a row's networks, at this scale."""
+    """Overrides that choose a row's networks, at this scale; pairs as the paper's: leading slices, native values."""
     def named(role: str, name: str) -> list[str]:
         smaller = networks.get(name, name)
         if isinstance(smaller, str):
             return [f"model.{role}={smaller}"]
-        return [f"model.{role}={smaller['name']}", f"+model.{role}_options={_inline(smaller['options'])}"]
+        options = "options" if role == "network" else f"{role}_options"
+        return [f"model.{role}={smaller['name']}", f"+model.{options}={_inline(smaller['options'])}"]
 
     if "classical" in row:
         return ["model=classical", *named("network", row["classical"])]
-    return ["model=pair", *named("base", row["base"]), *named("motivated", row["motivated"])]
+    return ["model=timm", "model.weights_map=literal", "model.init=native", *named("base", row["base"]),
+            *named("motivated", row["motivated"])]
 
 
 def _inline(options: Mapping[str, Any]) -> str:
-    return "{" + ",".join(f"{key}:{value}" for key, value in options.items()) + "}"
+    return json.dumps(options).replace('"', "").replace(" ", "")
 
 
 def _threshold(row: Mapping[str, Any], dataset: str) -> list[str]:

@@ -37,18 +37,18 @@ class Measured:
     flops: float | None = None
 
     @classmethod
-    def of(cls, runs: Sequence[Run], phase: str) -> "Measured":
+    def of(cls, runs: Sequence[Run], key: str) -> "Measured":
         """Read off finished runs.
 
         Args:
-            runs: one a seed.
-            phase: the network whose accuracy counts.
+            runs: one a seed, or one a fold.
+            key: of the summary: ``base/top1``, ``motivated/top1``, ``base/val_top1``.
         """
         if not runs:
             return cls({})
         shares = [run.motivated_share for run in runs if run.motivated_share is not None]
         nulls = [run.summary["null_rate"] for run in runs if run.summary["null_rate"] is not None]
-        return cls({run.summary["seed"]: run.summary[f"{phase}/top1"] for run in runs},
+        return cls({run.config["data"].get("fold", run.summary["seed"]): run.summary[key] for run in runs},
                    float(np.mean([run.summary["budget/forward_per_image"] for run in runs])),
                    float(np.mean(shares)) if shares else None, float(np.mean(nulls)) if nulls else None,
                    float(np.mean([run.summary["budget/flops"] for run in runs])))

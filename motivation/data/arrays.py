@@ -19,6 +19,7 @@ class Arrays:
         path: the file. Images are uint8 ``(N, H, W, C)`` or ``(N, H, W)``, labels integers ``(N,)`` from 0.
         validation: share of the training set kept for model selection.
         heldout: share of the training set kept for monitors.
+        fold: which of 1 / validation equal parts is the validation part, for cross-validation; null for a random one.
         split_seed: seed of those splits, apart from the run's seed so that all runs share them.
 
     Raises:
@@ -28,10 +29,11 @@ class Arrays:
     path: str | None = None
     validation: float = 0.0
     heldout: float = 0.0
+    fold: int | None = None
     split_seed: int = 0
 
     def __post_init__(self):
-        check_shares(self.validation, self.heldout)
+        check_shares(self.validation, self.heldout, self.fold)
         if self.path is None:
             raise ValueError("path is missing: give the .npz file, data.path=FILE.npz")
         if not Path(self.path).is_file():
@@ -61,7 +63,7 @@ class Arrays:
             _check_classes(train, test)
         except ValueError as error:
             raise ValueError(f"{self.path}: {error}") from error
-        return split_train(train, test, self.validation, self.heldout, self.split_seed)
+        return split_train(train, test, self.validation, self.heldout, self.split_seed, self.fold)
 
 
 def _split(images: np.ndarray, labels: np.ndarray, part: str) -> Split:

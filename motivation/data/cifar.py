@@ -18,6 +18,7 @@ class Cifar:
         download: fetch the data (163 MiB) where it is missing.
         validation: share of the training set kept for model selection.
         heldout: share of the training set kept for monitors.
+        fold: which of 1 / validation equal parts is the validation part, for cross-validation; null for a random one.
         split_seed: seed of those splits, apart from the run's seed so that all runs share them.
 
     Raises:
@@ -29,12 +30,13 @@ class Cifar:
     download: bool = False
     validation: float = 0.0
     heldout: float = 0.0
+    fold: int | None = None
     split_seed: int = 0
 
     def __post_init__(self):
         if self.classes not in (10, 100):
             raise ValueError(f"classes={self.classes}: choose 10 or 100")
-        check_shares(self.validation, self.heldout)
+        check_shares(self.validation, self.heldout, self.fold)
 
     def load(self) -> Dataset:
         """Read the data, downloading it first if asked to.
@@ -52,7 +54,7 @@ class Cifar:
             raise ValueError(f"CIFAR-{self.classes} in {Path(self.root).resolve()}: {reason} ({_first_line(error)}); "
                              "fetch it with data.download=true (163 MiB) or point data.root at a copy") from error
         return split_train(*(Split(np.asarray(part.data), np.asarray(part.targets, np.int64))
-                             for part in (train, test)), self.validation, self.heldout, self.split_seed)
+                             for part in (train, test)), self.validation, self.heldout, self.split_seed, self.fold)
 
 
 def _first_line(error: Exception) -> str:

@@ -63,7 +63,8 @@ class Dataset:
         return channels, height, width
 
 
-def split_train(train: Split, test: Split, validation: float, heldout: float, seed: int) -> Dataset:
+def split_train(train: Split, test: Split, validation: float, heldout: float, seed: int,
+                fold: int | None = None) -> Dataset:
     """Split validation and held-out images off the training set, stratified by class.
 
     Args:
@@ -72,19 +73,25 @@ def split_train(train: Split, test: Split, validation: float, heldout: float, se
         validation: share of the training set kept for model selection, 0 for none.
         heldout: share of the training set kept for monitors, 0 for none.
         seed: of the split, the same for every run of an experiment.
+        fold: which of 1 / validation equal parts is the validation part; None for a random one.
 
     Raises:
         ValueError: the shares leave nothing to train on, or a class has too few images for the split.
     """
-    from sklearn.model_selection import train_test_split
+    from sklearn.model_selection import StratifiedKFold, train_test_split
 
-    check_shares(validation, heldout)
+    check_shares(validation, heldout, fold)
     remaining = np.arange(len(train))
     parts: dict[str, np.ndarray] = {}
     for name, share in (("validation", validation), ("heldout", heldout)):
         if not share:
             continue
         try:
+            if name == "validation" and fold is not None:
+                folds = StratifiedKFold(round(1 / validation), shuffle=True, random_state=seed)
+                remaining, part = list(folds.split(remaining, train.labels))[fold]
+                parts[name] = part
+                continue
             remaining, part = train_test_split(remaining, test_size=round(share * len(train)),
                                                stratify=train.labels[remaining], random_state=seed)
         except ValueError as error:
@@ -97,10 +104,14 @@ def split_train(train: Split, test: Split, validation: float, heldout: float, se
                    **{name: train.take(part) for name, part in parts.items()})
 
 
-def check_shares(validation: float, heldout: float) -> None:
+def check_shares(validation: float, heldout: float, fold: int | None = None) -> None:
     """Raise ValueError for shares of the training set that cannot be split off."""
     for name, share in (("validation", validation), ("heldout", heldout)):
         if not 0 <= share < 1:
             raise ValueError(f"{name}={share}: must be a share of the training set from 0 (none) to below 1")
     if validation + heldout >= 1:
         raise ValueError(f"validation={validation} and heldout={heldout} leave nothing to train on")
+    if fold is not None and not (0 < validation <= 0.5 and 0 <= fold < round(1 / validation)):
+        raise ValueError(f"fold={fold}: with validation={validation} there are "
+                         f"{round(1 / validation) if 0 < validation <= 0.5 else 'no'} folds; give validation=0.2 for five, "
+                         "numbered from 0")

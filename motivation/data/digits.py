@@ -17,6 +17,7 @@ class Digits:
     Args:
         validation: share of the training set kept for model selection.
         heldout: share of the training set kept for monitors.
+        fold: which of 1 / validation equal parts is the validation part, for cross-validation; null for a random one.
 
     Raises:
         ValueError: shares outside [0, 1) or that leave nothing to train on.
@@ -24,9 +25,10 @@ class Digits:
 
     validation: float = 0.2
     heldout: float = 0.0
+    fold: int | None = None
 
     def __post_init__(self):
-        check_shares(self.validation, self.heldout)
+        check_shares(self.validation, self.heldout, self.fold)
 
     def load(self) -> Dataset:
         """1,437 training images (validation and held-out split off them) and 360 test images, fixed and stratified."""
@@ -39,4 +41,4 @@ class Digits:
         train, test = train_test_split(np.arange(len(everything)), test_size=TEST_IMAGES,
                                        stratify=everything.labels, random_state=SPLIT_SEED)
         return split_train(everything.take(np.sort(train)), everything.take(np.sort(test)),
-                           self.validation, self.heldout, SPLIT_SEED)
+                           self.validation, self.heldout, SPLIT_SEED, self.fold)

@@ -17,7 +17,8 @@ def create_model(name: str, num_classes: int, in_chans: int = 3, **options) -> n
     """A network by name.
 
     Args:
-        name: ``resnet20``, ``resnet32``, ``resnet44``, ``resnet56``, ``resnet110`` (CIFAR ResNets), or any timm model.
+        name: ``resnet20``, ``resnet32``, ``resnet44``, ``resnet56``, ``resnet110``, and the small
+            ``resnet8``, ``resnet14`` (CIFAR ResNets), or any timm model.
         num_classes: number of logits.
         in_chans: channels of the images.
         options: further arguments of the timm model, such as ``img_size``.

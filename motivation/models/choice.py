@@ -27,6 +27,8 @@ class PairModel:
         batch_norm: see `motivation.Pair`.
         recalibration_batches: training batches whose statistics ``batch_norm: recalibrate`` takes.
         options: further arguments of both networks, such as timm's ``img_size``.
+        base_options: of the base alone, on top.
+        motivated_options: of the motivated network alone, on top.
 
     Raises:
         ValueError: an unknown name, or no batches.
@@ -40,6 +42,8 @@ class PairModel:
     batch_norm: BatchNormPolicy = "shared"
     recalibration_batches: int = 50
     options: dict[str, Any] = field(default_factory=dict)
+    base_options: dict[str, Any] = field(default_factory=dict)
+    motivated_options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
         check_name(self.base)
@@ -49,8 +53,8 @@ class PairModel:
 
     def build(self, num_classes: int, in_chans: int, seed: int) -> Pair:
         """The pair, its base with the very weights that classical training of this seed starts from."""
-        base = ClassicalModel(self.base, self.options).build(num_classes, in_chans, seed)
-        motivated = ClassicalModel(self.motivated, self.options).build(
+        base = ClassicalModel(self.base, self.options | self.base_options).build(num_classes, in_chans, seed)
+        motivated = ClassicalModel(self.motivated, self.options | self.motivated_options).build(
             num_classes, in_chans, derived_seed(seed, MOTIVATED_WEIGHTS))
         return Pair(base, motivated, weights_map=self.weights_map, init=self.init, depth_rule=self.depth_rule,
                     batch_norm=self.batch_norm)
