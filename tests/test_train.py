@@ -203,7 +203,7 @@ def test_summary_records_how_the_pair_was_evaluated(finished):
 
 def test_recalibration_leaves_training_alone(finished):
     """Statistics recomputed before evaluation: the very losses of separate statistics, other motivated predictions."""
-    folders = [finished(f"+model.batch_norm={policy}", "+model.recalibration_batches=4")
+    folders = [finished(f"model.batch_norm={policy}", "+model.recalibration_batches=4")
                for policy in ("separate", "recalibrate")]
     losses = [[row["loss"] for row in steps_of(folder) if row["epoch"] == "0"] for folder in folders]
     assert losses[0] == losses[1]
