@@ -54,14 +54,14 @@ def _parser() -> argparse.ArgumentParser:
     pairing.add_argument("--classes", type=int, default=1000, help="number of classes (default: %(default)s)")
     pairing.add_argument("--json", type=Path, metavar="FILE", help="also write the map, to edit and hand to a Pair")
     tables = commands.add_parser("table", help="run and show a table of the paper: reported beside measured",
-                                 description="Plan the runs of a table, say what they cost, train those that are missing "
-                                 "(broken ones are gone on with), and print reported beside measured with every test. "
+                                 description="Plan the runs of a table, say what they cost, train those that are "
+                                 "missing (broken ones are gone on with), and print reported beside measured. "
                                  "Further arguments are overrides of every run, as `motivation train` takes them: "
                                  "tracker=none, data.root=PATH, engine.threads=1.")
     tables.add_argument("name", nargs="?", metavar="N", help="1 to 7, or a name that --list shows")
     tables.add_argument("--list", action="store_true", help="all tables and how much of each is finished")
-    tables.add_argument("--scale", default="smoke", help="smoke: the whole pipeline on digits in minutes, no reproduction; "
-                        "reduced: real data, fewer epochs; paper: the full recipe (default: %(default)s)")
+    tables.add_argument("--scale", default="smoke", help="smoke: the whole pipeline on digits in minutes, no "
+                        "reproduction; reduced: real data, fewer epochs; paper: the full recipe (default: %(default)s)")
     tables.add_argument("--seeds", type=int, metavar="N", help="runs a cell (default: the scale's own)")
     tables.add_argument("--runs", type=Path, default=Path("runs/cells"), metavar="DIR",
                         help="folder of all runs, shared by all tables (default: %(default)s)")

@@ -2,7 +2,7 @@
 
 import multiprocessing
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from time import perf_counter
@@ -167,8 +167,8 @@ def write_table(plan: Plan, runs: Path, out: Path) -> tuple[str, list[Path]]:
     rows = with_tests(plan.measured(runs))
     spent = sum(row.measured.flops * len(row.measured.accuracy) for row in rows if row.measured.flops)
     controls = sum(row.measured.flops * len(row.measured.accuracy) for row in rows if row.method and row.measured.flops)
-    note = (f"Scale {plan.scale}: {plan.note} Training took {spent:.3g} FLOPs in all rows, {controls:.3g} of them in the "
-            "controls that the paper lacks.")
+    note = (f"Scale {plan.scale}: {plan.note} Training took {spent:.3g} FLOPs in all rows, {controls:.3g} of them in "
+            "the controls that the paper lacks.")
     out.mkdir(parents=True, exist_ok=True)
     markdown = to_markdown(plan.title, note, rows)
     paths = []

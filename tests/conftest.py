@@ -29,11 +29,11 @@ def resnets():
     return CifarResNet(14, num_classes=5, in_chans=1), CifarResNet(20, num_classes=5, in_chans=1)
 
 
-def mlp(width: int, seed: int = 0) -> nn.Module:
+def mlp(width: int, seed: int = 0, classes: int = 5) -> nn.Module:
     """A small network of dense layers, for pairs that differ in width."""
     torch.manual_seed(seed)
     return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.BatchNorm1d(width), nn.ReLU(),
-                         nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 5))
+                         nn.Linear(width, width), nn.ReLU(), nn.Linear(width, classes))
 
 
 def batches(count: int, size: int = 8, seed: int = 0):

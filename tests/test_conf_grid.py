@@ -53,9 +53,7 @@ def test_every_monitor_trains_with_every_schedule(monitor_name, schedule_name, d
         wanted["run"] = source
     schedule = build(schedules.BY_NAME, wanted, "schedule", **FACTS_HERE)
     torch.manual_seed(0)
-    pair = Pair(mlp(6), mlp(9, 1), weights_map="literal", init="native")
-    pair.base[-1], pair.motivated[-1] = torch.nn.Linear(6, 10), torch.nn.Linear(9, 10)
-    pair = Pair(pair.base, pair.motivated, weights_map="literal", init="native")
+    pair = Pair(mlp(6, classes=10), mlp(9, 1, classes=10), weights_map="literal", init="native")
     images, labels = digits
 
     def make():

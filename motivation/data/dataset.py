@@ -113,5 +113,5 @@ def check_shares(validation: float, heldout: float, fold: int | None = None) -> 
         raise ValueError(f"validation={validation} and heldout={heldout} leave nothing to train on")
     if fold is not None and not (0 < validation <= 0.5 and 0 <= fold < round(1 / validation)):
         raise ValueError(f"fold={fold}: with validation={validation} there are "
-                         f"{round(1 / validation) if 0 < validation <= 0.5 else 'no'} folds; give validation=0.2 for five, "
-                         "numbered from 0")
+                         f"{round(1 / validation) if 0 < validation <= 0.5 else 'no'} folds; give validation=0.2 for "
+                         "five, numbered from 0")
