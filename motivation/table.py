@@ -37,7 +37,8 @@ class Cell:
         config: resolved; what depends on the source is filled in when the source is finished.
         data: fingerprint of its data set.
         source: the run it is a control of.
-        control: how it depends on the source: ``matched_random`` or ``equal_flops``; None for a run of its own.
+        control: how it depends on the source: ``matched_random``, ``equal_flops``, or ``transfer`` of its base network;
+            None for a run of its own.
     """
 
     config: dict[str, Any]
@@ -58,7 +59,7 @@ class Cell:
         """Name of its run folder: what it is, its seed, and its identity."""
         model = self.config["model"]
         networks = [model[key] for key in ("network", "base", "motivated") if key in model]
-        method = self.control or ("classical" if model["name"] == "classical" else self.config["schedule"]["name"])
+        method = self.control or ("classical" if "network" in model else self.config["schedule"]["name"])
         return f"{'-'.join(networks)}_{method}_seed{self.config['seed']}_{self.identity[:12]}"
 
     def runnable(self, runs: Path) -> dict[str, Any]:
@@ -70,6 +71,8 @@ class Cell:
         config = json.loads(json.dumps(self.config))
         if self.control == "matched_random":
             config["schedule"] = {"name": "matched_random", "run": str(runs / self.source.name)}
+        elif self.control == "transfer":
+            config["model"] |= {"name": "transfer", "run": str(runs / self.source.name), "of": "base"}
         elif self.control == "equal_flops":
             source = read_run(runs / self.source.name)
             forward = source.summary["base/forward_flops"]
@@ -195,10 +198,10 @@ def plan_table(table: Mapping[str, Any], scale: str, seeds: int | None, compose:
         raise ValueError(f"--seeds {seeds}: must be at least 1")
     rows: list[PlannedRow] = []
     missing: dict[str, str] = {}
+    of_label: dict[tuple[str, str], tuple[Cell, ...]] = {}
     for dataset, data in level["data"].items():
         if not any(dataset in row for row in table["rows"]):
             continue
-        of_label: dict[str, tuple[Cell, ...]] = {}
         for row in table["rows"]:
             network = level.get("networks", {})
             # A scale that maps networks to smaller ones leaves out those it has no smaller one for.
@@ -212,7 +215,10 @@ def plan_table(table: Mapping[str, Any], scale: str, seeds: int | None, compose:
             except ValueError as error:
                 missing[dataset] = str(error)
                 known = "unread"
-            source = of_label.get(row.get("source"), (None,) * seeds)
+            if row.get("control") == "matched_random":
+                # The very cells that are this source's control in any table.
+                config = of_label[row["source"], dataset][0].config
+            source = of_label.get((row.get("source"), row.get("from", dataset)), (None,) * seeds)
             if "folds" in row:
                 # Cross-validation: a cell a fold, all of one seed; accuracy is that of the validation part.
                 cells = tuple(Cell(config | {"data": config["data"] | {"fold": fold}}, known)
@@ -220,7 +226,7 @@ def plan_table(table: Mapping[str, Any], scale: str, seeds: int | None, compose:
             else:
                 cells = tuple(Cell(config | {"seed": seed}, known, source[seed], row.get("control"))
                               for seed in range(seeds))
-            of_label[row["row"]] = cells
+            of_label[row["row"], dataset] = cells
             phase = row.get("of", "base")
             rows.append(PlannedRow(row["row"], dataset, phase, cells, row[dataset] | {"unit": row.get("unit", "mac")},
                                    row.get("against"), measure="val_top1" if "folds" in row else "top1"))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from motivation.analysis.runs import Run, group_runs
+from motivation.analysis.runs import ALONE, Run, group_runs
 from motivation.analysis.statistics import difference
 
 NONE = "-"
@@ -53,7 +53,7 @@ def _differences(groups: dict[str, list[Run]]) -> list[str]:
 def _control(groups: dict[str, list[Run]], group: list[Run], network: str) -> list[Run] | None:
     """The classical runs of a network with the same data and recipe as a pair's."""
     config = group[0].config
-    if config["model"]["name"] == "classical":
+    if config["model"]["name"] in ALONE:
         return None
     for other in groups.values():
         theirs = other[0].config

@@ -48,7 +48,9 @@ class Measured:
             return cls({})
         shares = [run.motivated_share for run in runs if run.motivated_share is not None]
         nulls = [run.summary["null_rate"] for run in runs if run.summary["null_rate"] is not None]
-        return cls({run.config["data"].get("fold", run.summary["seed"]): run.summary[key] for run in runs},
+        folds = [run.config["data"].get("fold") for run in runs]
+        return cls({run.summary["seed"] if fold is None else fold: run.summary[key]
+                    for run, fold in zip(runs, folds, strict=True)},
                    float(np.mean([run.summary["budget/forward_per_image"] for run in runs])),
                    float(np.mean(shares)) if shares else None, float(np.mean(nulls)) if nulls else None,
                    float(np.mean([run.summary["budget/flops"] for run in runs])))

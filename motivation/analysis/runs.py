@@ -15,6 +15,8 @@ import yaml
 EXECUTION_KEYS = ("seed", "evaluate_every", "tracker", "checkpoint")
 # What of the engine changes the arithmetic, and with it what was run; the default where a config has no such key.
 ARITHMETIC = {"precision": "float32", "accumulation": 1}
+# Models of one network, that no monitor and no schedule touches.
+ALONE = ("classical", "transfer")
 CONFIG_GROUPS = ("model", "data", "recipe")
 
 
@@ -38,7 +40,7 @@ class Run:
     def networks(self) -> dict[str, str]:
         """Name of the network that trained, by phase: one for classical training, two for a pair."""
         model = self.config["model"]
-        if model["name"] == "classical":
+        if model["name"] in ALONE:
             return {"base": model["network"]}
         return {"base": model["base"], "motivated": model["motivated"]}
 
@@ -83,7 +85,7 @@ def read_signals(folder: Path) -> tuple[np.ndarray, np.ndarray] | None:
 
 def _what(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a config that sets runs apart; classical training has no monitor and schedule."""
-    unused = ("monitor", "schedule") if config["model"]["name"] == "classical" else ()
+    unused = ("monitor", "schedule") if config["model"]["name"] in ALONE else ()
     what = {key: value for key, value in config.items() if key not in (*EXECUTION_KEYS, "engine", *unused)}
     engine = config.get("engine") or {}
     return what | {"engine": {key: engine.get(key, default) for key, default in ARITHMETIC.items()}}
@@ -189,6 +191,8 @@ def describe(config: dict[str, Any]) -> str:
     model = config["model"]
     if model["name"] == "classical":
         return f"{model['network']} alone"
+    if model["name"] == "transfer":
+        return f"{model['network']} from {Path(model['run']).name}"
     parts = [_call(config["monitor"]), _call(config["schedule"])]
     return f"{model['base']} + {model['motivated']}, {' -> '.join(parts)}"
 

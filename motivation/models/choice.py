@@ -1,15 +1,17 @@
 """What conf/model/ can choose: a pair, or one network alone."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from motivation.checkpoint import load_checkpoint
 from motivation.families import DepthRule
 from motivation.initialization import Init
 from motivation.models import check_name, create_model
-from motivation.pair import BatchNormPolicy, Pair
+from motivation.pair import BatchNormPolicy, Pair, Phase
 from motivation.randomness import MOTIVATED_WEIGHTS, derived_seed
 from motivation.weights_map import MapName
 
@@ -84,4 +86,45 @@ class ClassicalModel:
         return create_model(self.network, num_classes, in_chans, **self.options)
 
 
-BY_NAME = {"pair": PairModel, "classical": ClassicalModel}
+@dataclass(frozen=True)
+class TransferModel(ClassicalModel):
+    """One network of a finished run, fine-tuned on other data (paper, table 3); its classifier starts anew.
+
+    Args:
+        network: its name.
+        run: the finished run's folder.
+        of: which of the run's networks.
+        options: further arguments of the network.
+
+    Raises:
+        ValueError: an unknown name, or no finished run.
+    """
+
+    run: str | None = None
+    of: Phase = "base"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.run is None or not (Path(self.run) / "checkpoints" / "final.pt").is_file():
+            raise ValueError(f"run={self.run}: no finished run; give the folder of one")
+
+    def build(self, num_classes: int, in_chans: int, seed: int) -> nn.Module:
+        """The network with the run's weights; all but the classifier must fit."""
+        network = super().build(num_classes, in_chans, seed)
+        weights = load_checkpoint(Path(self.run) / "checkpoints" / "final.pt")
+        # A pair's file holds both networks under their phases, a classical run's one network.
+        prefix = f"{self.of}."
+        weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()
+                   if name.startswith(prefix)} or weights
+        classifier = {f"{name}.{part}" for name, module in network.named_modules()
+                      if isinstance(module, nn.Linear) and module.out_features == num_classes
+                      for part in ("weight", "bias")}
+        missing, unexpected = network.load_state_dict(
+            {name: tensor for name, tensor in weights.items() if name not in classifier}, strict=False)
+        if unexpected or not classifier.issuperset(missing):
+            place = (unexpected or sorted(set(missing) - classifier))[0]
+            raise ValueError(f"run={self.run}: its {self.of} network is no {self.network}: {place} differs")
+        return network
+
+
+BY_NAME = {"pair": PairModel, "classical": ClassicalModel, "transfer": TransferModel}

@@ -1,0 +1,201 @@
+"""Tables of the paper: the facts they carry, their plan, identity, controls, tests, rendering and the command."""
+
+import csv
+import io
+import json
+import shutil
+import time
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from motivation.analysis.paper_table import (
+    Measured,
+    TableRow,
+    efficiency,
+    to_csv,
+    to_latex,
+    to_markdown,
+    with_tests,
+)
+from motivation.analysis.statistics import holm
+from motivation.cli import _composing, main
+from motivation.data import Digits
+from motivation.table import Cell, list_tables, plan_table, read_table
+from motivation.table_runs import DataRoom
+
+QUICK = ("tracker=none", "engine.threads=1", "recipe.epochs=1", "recipe.batch_size=256")
+
+
+@pytest.fixture(scope="module")
+def compose():
+    with _composing() as composed:
+        yield composed
+
+
+def planned(compose, name, seeds=2, scale="smoke", overrides=QUICK):
+    return plan_table(read_table(name), scale, seeds, compose, DataRoom().fingerprint, overrides)
+
+
+def test_every_table_plans_at_smoke_scale(compose):
+    assert list_tables() == ["k", *(f"table{n}" for n in range(1, 8))]
+    for name in list_tables():
+        plan = planned(compose, name)
+        assert plan.rows
+        assert not plan.missing
+        assert len({cell.name for cell in plan.cells}) == len(plan.cells)
+        order = [cell.identity for cell in plan.cells]
+        assert all(order.index(cell.source.identity) < order.index(cell.identity) for cell in plan.cells if cell.source)
+
+
+def test_printed_figures_recompute():
+    """paper.md, points 1, 3 and 6: the efficiencies that the printed table gives, misprints aside."""
+    rows = {row["row"]: row["cifar10"] for row in read_table("1")["rows"] if "cifar10" in row}
+    base, dual, large = rows["Resnet-20-C"], rows["Res-20-32B"], rows["Resnet-32-C"]
+    gain = efficiency(dual["acc"][0], dual["flops"], (base["acc"][0], base["flops"])) / 100
+    assert gain * 100 == pytest.approx(2.18e1, rel=0.01)
+    assert gain / (efficiency(large["acc"][0], large["flops"], (base["acc"][0], base["flops"])) / 100) == pytest.approx(
+        1.24, rel=0.01)
+    share = (dual["flops"] - base["flops"]) / (large["flops"] - base["flops"])
+    assert share == pytest.approx(0.1684, abs=1e-4)
+
+
+def test_identity_is_what_sets_the_result():
+    config = {"seed": 0, "model": {"name": "classical", "network": "resnet20"}, "recipe": {"epochs": 2}, "engine": {},
+              "tracker": {"name": "none"}, "schedule": {"name": "never"}}
+    cell = Cell(config, "a")
+    assert cell.identity == Cell(config | {"tracker": {"name": "wandb"}, "engine": {"threads": 1}}, "a").identity
+    others = [Cell(config | {"seed": 1}, "a"), Cell(config, "b"), Cell(config | {"recipe": {"epochs": 3}}, "a"),
+              Cell(config, "a", cell, "matched_random"), Cell(config, "a", cell, "equal_flops"),
+              Cell(config, "a", others_source := Cell(config | {"seed": 2}, "a"), "equal_flops")]
+    assert others_source.identity != cell.identity
+    assert len({cell.identity, *(other.identity for other in others)}) == 7
+
+
+def test_tables_share_cells(compose):
+    """Table 6's experiment B is the matched-random control of table 7's and table 1's method."""
+    six, seven = planned(compose, "6"), planned(compose, "7")
+    [experiment] = [row for row in six.rows if row.label == "Res-20-32-B-EXP-B"]
+    [control] = [row for row in seven.rows if row.label.startswith("Res-20-32-B-original: matched")]
+    assert [cell.identity for cell in experiment.cells] == [cell.identity for cell in control.cells]
+
+
+def test_holm():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == pytest.approx([1.0, 1.0])
+    assert holm([]) == []
+
+
+def row(label, accuracy, against=None, method=None, **reported):
+    return TableRow(label, "cifar10", "base", reported, against, method, Measured(dict(enumerate(accuracy)), 1e9), 3)
+
+
+def test_differences_have_their_test():
+    base, dual = row("C", [90, 91, 92.5]), row("B", [91, 91.5, 94], against="C")
+    control = row("B: matched", [91, 92, 93], against="C", method="B")
+    tested = with_tests([base, dual, control])
+    p = [stats.ttest_rel([91, 91.5, 94], other).pvalue for other in ([90, 91, 92.5], [91, 92, 93])]
+    assert tested[0].tested is None
+    assert [tested[1].tested.p, tested[2].tested.p] == pytest.approx(p)
+    assert [tested[1].adjusted, tested[2].adjusted] == pytest.approx(holm(p))
+    assert tested[2].tested.mean == pytest.approx(np.mean([91, 91.5, 94]) - 92)
+
+
+def test_three_renderings_say_the_same():
+    rows = with_tests([row("C_1", [90, 91], acc=[92.6, 0.2], flops=80e6, unit="2mac"), row("B", [], against="C_1")])
+    markdown, latex = to_markdown("T", "n.", rows), to_latex("T", "n.", rows)
+    [header, first, second] = list(csv.reader(io.StringIO(to_csv(rows))))
+    assert first[:4] == ["cifar10", "C_1", "92.60 ± 0.20", "90.50 ± 0.71"]
+    assert second[3] == "unfinished"
+    assert "| C_1 " in markdown
+    assert r"C\_1 & 92.60 $\pm$ 0.20 & 90.50" in latex
+    assert len(header) == 14
+
+
+def test_folds_part_the_training_set():
+    parts = [Digits(fold=fold).load() for fold in range(5)]
+    assert sum(len(part.validation) for part in parts) == 1437
+    images = {image.tobytes() for part in parts for image in part.validation.images}
+    everything = {image.tobytes() for part in (parts[0].train, parts[0].validation) for image in part.images}
+    assert images == everything
+    with pytest.raises(ValueError, match=r"fold=5: with validation=0\.2 there are 5 folds"):
+        Digits(fold=5)
+
+
+def table(tmp_path, *arguments):
+    return main(["table", *arguments, "--runs", str(tmp_path / "cells"), "--out", str(tmp_path / "tables")])
+
+
+def test_the_command_trains_what_is_missing_once(tmp_path, capsys):
+    assert table(tmp_path, "7", "--seeds", "1", "--plan", *QUICK) == 0
+    assert "13 runs, 0 finished" in capsys.readouterr().err
+    assert not (tmp_path / "cells").exists()
+    assert table(tmp_path, "7", "--seeds", "1", *QUICK) == 0
+    first = capsys.readouterr()
+    assert "unfinished" not in first.out
+    assert first.out.splitlines()[-3:] == [str(tmp_path / f"tables/table7-smoke.{end}") for end in ("md", "tex", "csv")]
+    cells = sorted((tmp_path / "cells").iterdir())
+    before = [(cell / "summary.json").stat().st_mtime_ns for cell in cells]
+    # A control's count and FLOPs are its source's.
+    matched = next(cell for cell in cells if "matched" in cell.name)
+    source = json.loads((matched / "config.yaml").read_text().split("run: ")[1].split("\n")[0].join(['"', '"']))
+    summaries = [json.loads((path / "summary.json").read_text()) for path in (matched, tmp_path / source)]
+    assert summaries[0]["steps/motivated"] == summaries[1]["steps/motivated"]
+    broken = next(cell for cell in cells if "equal_flops" in cell.name)
+    shutil.rmtree(broken)
+    assert table(tmp_path, "7", "--seeds", "1", "--show", *QUICK) == 0
+    assert capsys.readouterr().out.count("unfinished") == 1
+    assert table(tmp_path, "7", "--seeds", "1", *QUICK) == 0
+    again = capsys.readouterr()
+    assert "13 runs, 12 finished" in again.err
+    assert again.out == first.out
+    assert sum((cell / "summary.json").stat().st_mtime_ns == old for cell, old in zip(cells, before, strict=True)) == 12
+
+
+def test_k_is_tuned_by_cross_validation(tmp_path, capsys):
+    assert table(tmp_path, "k", *QUICK) == 0
+    out = capsys.readouterr().out
+    assert out.count("| 5/5 ") == 4
+    assert "Training took" in out
+
+
+def test_transfer_starts_from_the_run_and_a_new_classifier(tmp_path, capsys):
+    assert table(tmp_path, "3", "--seeds", "1", *QUICK) == 0
+    assert "unfinished" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["9"], "no table 'table9'; there are k, table1"),
+    (["7", "--scale", "huge"], "--scale huge: choose one of smoke, reduced, paper"),
+    (["7", "--seeds", "0"], "--seeds 0: must be at least 1"),
+    (["7", "--jobs", "0"], "--jobs 0: must be at least 1"),
+    (["7", "hydra.run.dir=x"], "a table names its own run folders"),
+    (["7", "recpie.epochs=1"], "recpie"),
+    (["7", "--scale", "paper"], "cifar10 cannot be read: .*data.download=true"),
+])
+def test_mistakes(tmp_path, capsys, arguments, said):
+    import re
+    assert table(tmp_path, *arguments) == 1
+    assert re.search(said, capsys.readouterr().err.splitlines()[-1])
+    assert not list(tmp_path.iterdir())
+
+
+def test_five_hundred_runs_are_planned_and_rendered_in_seconds(compose, tmp_path, finished):
+    plan = planned(compose, "1", seeds=60)
+    assert len(plan.cells) >= 500
+    template = finished("recipe.epochs=1")
+    for cell in plan.cells:
+        folder = tmp_path / cell.name
+        folder.mkdir()
+        for name in ("epochs.jsonl", "steps.csv"):
+            shutil.copy(template / name, folder / name)
+        summary = json.loads((template / "summary.json").read_text()) | {"seed": cell.config["seed"]}
+        (folder / "summary.json").write_text(json.dumps(summary))
+        (folder / "config.yaml").write_text(json.dumps(cell.config))
+    begin = time.process_time()
+    again = planned(compose, "1", seeds=60)
+    assert not again.unfinished(tmp_path)
+    text = to_markdown(again.title, again.note, with_tests(again.measured(tmp_path)))
+    assert time.process_time() - begin < 5
+    assert text.count("60/60") == len(again.rows)
