@@ -72,11 +72,18 @@ def split_groups(pair: Pair, groups: Callable[[nn.Module], Iterable]) -> tuple[P
 
 
 def as_groups(parameters: Iterable) -> ParameterGroups:
-    """Parameters or group dicts -> fresh group dicts."""
+    """Parameters, (name, parameter) pairs or group dicts -> fresh group dicts of parameters."""
     parameters = list(parameters)
-    if parameters and isinstance(parameters[0], dict):
-        return [{**group, "params": list(group["params"])} for group in parameters]
-    return [{"params": parameters}]
+    if not parameters or not isinstance(parameters[0], dict):
+        parameters = [{"params": parameters}]
+    return [{**group, "params": _plain(group["params"])} for group in parameters]
+
+
+def _plain(parameters: Tensor | Iterable) -> list[Tensor]:
+    """What torch optimizers take as a group's ``params``, as a list of parameters."""
+    if isinstance(parameters, Tensor):
+        return [parameters]
+    return [parameter[1] if isinstance(parameter, tuple) else parameter for parameter in parameters]
 
 
 def start_momentum(optimizer: Optimizer) -> None:
@@ -111,14 +118,23 @@ class SharedState:
             (``reset``), or its moments are carried and shrunk towards their initial values by this factor.
 
     Raises:
-        ValueError: a pair with sliced parameters, or a factor, and an optimizer that `INITIAL_VALUES` does not hold.
+        ValueError: a pair with sliced parameters, or a factor, and an optimizer that `INITIAL_VALUES` does not hold; or
+            a mapped parameter that only one of the optimizers holds.
     """
 
     def __init__(self, pair: Pair, base: Optimizer, motivated: Optimizer, policy: StatePolicy = "carry"):
         check_policy(policy)
         self.pair, self.base, self.motivated, self.policy = pair, base, motivated, policy
-        parameters = {id(p) for p in pair.base.parameters()}
-        own = [entry for entry in pair.weights_map.entries if id(tensor_of(pair.base, entry.base)) in parameters]
+        held, theirs = ({id(p) for group in optimizer.param_groups for p in group["params"]}
+                        for optimizer in (base, motivated))
+        own = []
+        for entry in pair.weights_map.entries:
+            ours = id(tensor_of(pair.base, entry.base)) in held
+            if ours != (id(tensor_of(pair.motivated, entry.motivated)) in theirs):
+                raise ValueError(f"groups() gives {entry.base} to the optimizer of one network only; both need every "
+                                 "mapped parameter, or neither")
+            if ours:
+                own.append(entry)
         self._aliased = [tensor_of(pair.base, entry.base) for entry in own if entry.aliased]
         self._sliced: list[tuple[Entry, nn.Parameter, nn.Parameter]] = [
             (entry, tensor_of(pair.base, entry.base), tensor_of(pair.motivated, entry.motivated))

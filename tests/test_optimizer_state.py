@@ -160,3 +160,25 @@ def test_restored_sliced_trainer_goes_on_to_the_bit(name):
     for number in (0, 1):
         assert_same_state((whole.pair.base, whole.pair.motivated)[number], whole.optimizers[number],
                           (resumed.pair.base, resumed.pair.motivated)[number], resumed.optimizers[number])
+
+
+@pytest.mark.parametrize(("groups", "split"), [
+    (lambda network: [p for name, p in network.named_parameters() if not name.startswith("conv1")], (1, 2)),
+    (lambda network: network.named_parameters(), (1, 2)),
+    (lambda network: [{"params": network.fc.weight}, {"params": [network.fc.bias]}], (2, 2)),
+], ids=["a frozen stem", "named", "single tensors"])
+def test_groups_as_torch_takes_them(resnets, groups, split):
+    """Parameters left out, named ones and single tensors train, and the state goes round."""
+    trainer = Trainer(Pair(*resnets), factory("sgd"), F.cross_entropy, Consecutive(), Script(2, 3), groups=groups)
+    for batch in batches(6):
+        trainer.step(*batch)
+    assert tuple(len(optimizer.param_groups) for optimizer in trainer.optimizers) == split
+    trainer.load_state_dict(copy.deepcopy(trainer.state_dict()))
+    assert trainer.ledger.steps["motivated"] == 2
+
+
+def test_a_mapped_parameter_of_one_optimizer_only_is_named(resnets):
+    base = resnets[0]
+    with pytest.raises(ValueError, match=r"gives conv1\.weight to the optimizer of one network only"):
+        Trainer(Pair(*resnets), factory("sgd"), F.cross_entropy, groups=lambda network: [
+            p for name, p in network.named_parameters() if network is base or not name.startswith("conv1")])
