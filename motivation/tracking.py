@@ -115,6 +115,10 @@ class RunFolder:
         """Write summary.json, whole or not at all: its presence says that the run finished."""
         _replace(self.path / "summary.json", as_json(values, indent=2) + "\n")
 
+    def weights_map(self, text: str) -> None:
+        """Write weights_map.json: where each base tensor lies in the motivated network."""
+        _replace(self.path / "weights_map.json", text)
+
     def predictions(self, **arrays: np.ndarray) -> None:
         """Write predictions.npz: ``labels (N,)`` and probabilities ``base``, ``motivated`` ``(N, classes)``."""
         with _replaced(self.path / "predictions.npz") as temporary, open(temporary, "wb") as file:

@@ -394,6 +394,8 @@ def _train(session: Session, folder: RunFolder, tracker: Tracker, checkpoints: C
     steps_per_epoch = len(session.loader)
     epochs = math.ceil(session.total_steps / steps_per_epoch)
     predicted: dict[str, np.ndarray | None] = {}
+    if session.trainer.pair:
+        folder.weights_map(session.trainer.pair.weights_map.to_json())
     with open_progress(session.total_steps, steps_per_epoch, session.loader.batch_size) as progress:
         try:
             while session.position.epoch < epochs:
@@ -422,7 +424,6 @@ def _train(session: Session, folder: RunFolder, tracker: Tracker, checkpoints: C
                "pair/batch_norm": pair and pair.batch_norm, "pair/synchronized": pair and True}
     if pair:
         summary["null_rate"] = null_rate(folder.path, session.config, session.forward_flops).rate
-        (folder.path / "weights_map.json").write_text(pair.weights_map.to_json())
     checkpoints.wait()
     folder.summary(summary)
     return summary
