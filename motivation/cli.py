@@ -31,12 +31,20 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("train", help="train one run, or a sweep with -m; see `motivation train --help`",
                         add_help=False)
-    comparison = commands.add_parser("compare", help="a table and a figure from finished runs",
-                                     description="Compare finished runs: a table on standard output, then the path of "
-                                     "a figure (loss with the motivated intervals shaded; accuracy over FLOPs).")
-    comparison.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="run folder")
+    comparison = commands.add_parser(
+        "compare", help="tables and figures from finished runs",
+        description="Compare finished runs by what they reach and what they cost. Standard output: accuracies and "
+        "their tests; the base's gain against a base given the same training FLOPs; calibration; with --target, FLOPs "
+        "and seconds to that accuracy; then the paths of three figures: NAME_pareto (test accuracy against training "
+        "and inference FLOPs), NAME_calibration (confidence against accuracy) and NAME (loss with the motivated "
+        "intervals shaded; accuracy over training FLOPs).")
+    comparison.add_argument("runs", nargs="+", metavar="RUN", type=Path,
+                            help="run folder, folder of run folders (a sweep), or a glob of either")
+    comparison.add_argument("--target", type=_percentage, metavar="PERCENT",
+                            help="test accuracy to give the cost of, such as 90")
     comparison.add_argument("--figure", type=Path, default=Path("compare.png"), metavar="FILE",
-                            help="where to write the figure, .png, .svg or .pdf (default: %(default)s)")
+                            help="where to write the figures, .png, .svg or .pdf; NAME above is this without its "
+                            "ending (default: %(default)s)")
     diagnosis = commands.add_parser("diagnose", help="whether a run's expansions measured progress or noise",
                                     description="Compare the expansions of finished runs with those that noise would "
                                     "give: a table and one plain sentence a run, then the path of a figure.")
@@ -74,6 +82,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _percentage(text: str) -> float:
+    """An accuracy in percent."""
+    value = float(text)
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"{text}: must be a percentage from 0 to 100")
+    return value
+
+
 def _guarded(command, *arguments) -> int:
     """Run a command; a user's mistake becomes one line on stderr and a status that is not 0."""
     try:
@@ -105,15 +121,25 @@ def _one_line(error: BaseException) -> str:
 
 def compare(options: argparse.Namespace) -> int:
     """``motivation compare RUNS...``."""
+    from motivation.analysis.budgets import retained_gain, target_table
+    from motivation.analysis.calibration import calibration_table, draw_calibration
     from motivation.analysis.compare import comparison_table
     from motivation.analysis.figures import check_figure_path, draw_comparison, save_figure
+    from motivation.analysis.pareto import draw_pareto
     from motivation.analysis.runs import read_runs
 
     check_figure_path(options.figure)
     runs = read_runs(options.runs)
-    table, figure = comparison_table(runs), save_figure(draw_comparison(runs), options.figure)
-    print(table)
-    print(figure)
+    sections = [comparison_table(runs), retained_gain(runs), calibration_table(runs)]
+    if options.target is not None:
+        sections.insert(1, target_table(runs, options.target))
+    name = options.figure
+    figures = [(draw_pareto, name.with_stem(f"{name.stem}_pareto")),
+               (draw_calibration, name.with_stem(f"{name.stem}_calibration")), (draw_comparison, name)]
+    paths = [save_figure(draw(runs), path) for draw, path in figures]
+    print("\n\n".join(filter(None, sections)))
+    print()
+    print(*paths, sep="\n")
     return 0
 
 
