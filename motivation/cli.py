@@ -23,7 +23,8 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments[:1] == ["train"]:
         return _guarded(train, arguments[1:])
     options = _table_options(arguments) if arguments[:1] == ["table"] else _parser().parse_args(arguments)
-    return _guarded({"compare": compare, "diagnose": diagnose, "pair": pair, "table": table}[options.command], options)
+    return _guarded({"compare": compare, "diagnose": diagnose, "pair": pair, "table": table,
+                     "export": export}[options.command], options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -79,6 +80,15 @@ def _parser() -> argparse.ArgumentParser:
     tables.add_argument("--show", action="store_true", help="print the table from the runs there are, and stop")
     tables.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once (default: %(default)s)")
     tables.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="overrides of every run")
+    exporting = commands.add_parser(
+        "export", help="the networks of a finished run as safetensors",
+        description="Write the final networks of a finished run, each to a folder of its own with model.safetensors "
+        "and config.json (architecture, options, classes, normalisation), and print the folders. "
+        "motivation.export.load_network reads one, and timm.create_model('local-dir:FOLDER', pretrained=True) one of "
+        "timm's networks.")
+    exporting.add_argument("run", metavar="RUN", type=Path, help="run folder")
+    exporting.add_argument("--network", choices=("base", "motivated"), help="only this one (default: all it has)")
+    exporting.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: RUN/export)")
     return parser
 
 
@@ -219,6 +229,14 @@ def pair(options: argparse.Namespace) -> int:
     print(map_table(made))
     if options.json:
         options.json.write_text(made.weights_map.to_json())
+    return 0
+
+
+def export(options: argparse.Namespace) -> int:
+    """``motivation export RUN``."""
+    from motivation.export import export_run
+
+    print(*export_run(options.run, options.out, options.network), sep="\n")
     return 0
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 
 STEP_COLUMNS = ("step", "epoch", "phase", "loss", "score", "lr", "flops")
-RUN_FILES = ("config.yaml", "steps.csv", "signals.csv", "epochs.jsonl", "summary.json")
+RUN_FILES = ("config.yaml", "data.json", "steps.csv", "signals.csv", "epochs.jsonl", "summary.json")
 
 
 class RunFolder:
@@ -62,6 +62,10 @@ class RunFolder:
     def config(self, config: Mapping) -> None:
         """Write config.yaml."""
         _replace(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+
+    def data(self, values: Mapping[str, Any]) -> None:
+        """Write data.json: what the networks were fed."""
+        _replace(self.path / "data.json", as_json(values, indent=2) + "\n")
 
     def step(self, step: int, epoch: int, phase: str, loss: float, score: float, lr: float, flops: int) -> None:
         """Append a row to steps.csv."""
