@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import functools
 import os
+import pickle
 import re
 import sys
 from pathlib import Path
@@ -267,7 +268,7 @@ def _train_or_show(options: argparse.Namespace, arguments: list[str]) -> int:
 
     if options.help or options.hydra_help or options.cfg or options.info or options.shell_completion:
         # What Hydra shows is composed first, so that a mistake in it is one line too.
-        _refuse_code(_compose(options, options.overrides))
+        _refuse_code(_compose(options, options.overrides), options.overrides)
         sys.argv = ["motivation train", *arguments]
         show = hydra.main(version_base="1.3", config_path=f"pkg://{CONFIG_MODULE}", config_name="config")
         show(lambda config: None)()
@@ -283,7 +284,7 @@ def _single(options: argparse.Namespace) -> Path:
     from hydra.core.hydra_config import HydraConfig
 
     config = _compose(options, options.overrides)
-    _refuse_code(config)
+    _refuse_code(config, options.overrides)
     if config.hydra.sweeper.get("params"):
         raise ValueError("this config sweeps "
                          f"{', '.join(config.hydra.sweeper.params)}: run it with motivation train -m")
@@ -344,7 +345,11 @@ HYDRA_KEYS = ("run", "sweep", "sweeper", "launcher", "job", "mode", "overrides",
               "help")
 
 
-def _refuse_code(config) -> None:
+# Settings of submitit that a batch script runs, or that name what runs it: the user's own words only.
+LAUNCHER_COMMANDS = ("setup", "python", "srun_args", "additional_parameters")
+
+
+def _refuse_code(config, overrides: list[str]) -> None:
     """Raise ValueError where Hydra's part of a config would run code: callbacks, log handlers, any ``_target_``.
 
     The sweeper and the launcher are classes of installed plugins, which Hydra itself found.
@@ -366,6 +371,11 @@ def _refuse_code(config) -> None:
         target = theirs[part].pop("_target_", None)
         if target not in plugins:
             raise ValueError(f"hydra.{part}._target_={target}: no installed {part}; choose one with hydra/{part}=NAME")
+    for key in LAUNCHER_COMMANDS:
+        if theirs["launcher"].get(key) and not any(override.lstrip("+~").startswith(f"hydra.launcher.{key}")
+                                                   for override in overrides):
+            raise ValueError(f"hydra.launcher.{key} is refused in a config, since it runs commands; give it on the "
+                             "command line")
     refuse_targets(theirs, "hydra")
     if hidden := [key for key in theirs["sweeper"].get("params") or {} if key.lstrip("+~").startswith("hydra")]:
         raise ValueError(f"hydra.sweeper.params.{hidden[0]} is refused: a sweep may not change Hydra's own part")
@@ -413,10 +423,15 @@ def _job(config) -> Path:
     named = any(override.startswith("hydra.sweep.dir") for override in hydra.overrides.hydra)
     try:
         return _train(config, path, path if named else path.parent.parent.parent)
-    except Exception:
+    except Exception as error:
         # Hydra made the folder before the job was refused: an empty one goes again.
         if path.is_dir() and not any(path.iterdir()):
             path.rmdir()
+        # The error may travel to another process; one that cannot would end the whole sweep there.
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:
+            raise ValueError(f"{type(error).__name__}: {_one_line(error)}") from None
         raise
 
 
@@ -445,7 +460,7 @@ def _sweep(options: argparse.Namespace) -> int:
                                       with_log_configuration=False)
     with open_dict(config):
         config.hydra.mode = RunMode.MULTIRUN
-    _refuse_code(config)
+    _refuse_code(config, options.overrides)
     folder = Path(config.hydra.sweep.dir)
     made = not folder.exists()
     if not made and config.resume != "auto" and any((folder / name).exists() for name in (
@@ -455,7 +470,7 @@ def _sweep(options: argparse.Namespace) -> int:
                          "it: resume=auto")
     context = HydraContext(config_loader=machinery.config_loader, callbacks=Callbacks(config))
     sweeper = Plugins.instance().instantiate_sweeper(config=config, hydra_context=context, task_function=_job)
-    jobs = _remember_jobs(sweeper)
+    jobs = _remember_jobs(sweeper, folder)
     try:
         sweeper.sweep(arguments=list(config.hydra.overrides.task))
     except Exception:
@@ -474,21 +489,35 @@ def _sweep(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _remember_jobs(sweeper) -> list:
+def _remember_jobs(sweeper, sweep: Path) -> list:
     """Collect what every launched job returned; the sweeper itself stops at the first failure."""
     from hydra.core.utils import JobStatus
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
 
     jobs: list = []
     launch = sweeper.launcher.launch
 
     def launch_and_remember(*arguments, **keywords):
-        results = launch(*arguments, **keywords)
+        try:
+            results = launch(*arguments, **keywords)
+        except (HydraException, OmegaConfBaseException, ValueError, OSError):
+            raise
+        except Exception as error:
+            # A worker process died, and what its jobs returned with it; their run folders are there.
+            raise ValueError(f"the launcher stopped: {type(error).__name__}: {_one_line(error)[:300]}; what was "
+                             f"trained is in {sweep}: the same command with hydra.sweep.dir={sweep} resume=auto goes "
+                             "on with it") from error
         jobs.extend(results)
         # A failed job would make the sweeper raise, and drop the jobs after it; it is named at the end instead.
         return [result for result in results if result.status == JobStatus.COMPLETED]
 
     sweeper.launcher.launch = launch_and_remember
     return jobs
+
+
+# The extra of setup.cfg that brings a launcher.
+LAUNCHER_EXTRAS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm"}
 
 
 def _explained(error: Exception, options: argparse.Namespace) -> str:
@@ -510,6 +539,8 @@ def _explained(error: Exception, options: argparse.Namespace) -> str:
     if missing := re.search(r"Could not find '([^']+)' Available options in '[^']+': (.*?)(?: Config search path|$)",
                             message):
         group, _, option = missing[1].rpartition("/")
+        if group == "hydra/launcher" and option in LAUNCHER_EXTRAS:
+            return f"{group}={option} is not installed; pip install motivation[{LAUNCHER_EXTRAS[option]}]"
         return f"{group}={option}: no such option; choose one of {', '.join(missing[2].split())}"
     return message
 
