@@ -98,7 +98,8 @@ def test_a_sweep_is_a_group_and_its_methods_are_job_types(tmp_path):
     sweep = ["train", "-m", *overrides[1:], "model=resnet20,resnet20_32", f"hydra.sweep.dir={tmp_path / 'mine'}"]
     assert main(sweep) == 0
     named = run(compose_config(*overrides, "tracker.group=table1"), tmp_path / "mine/named")
-    starts = [next(record.run for record in wandb_records(wandb_file(folder)) if record.WhichOneof("record_type") == "run")
+    starts = [next(record.run for record in wandb_records(wandb_file(folder))
+                   if record.WhichOneof("record_type") == "run")
               for folder in (tmp_path / "mine/0", tmp_path / "mine/1", named)]
     assert [(start.run_group, start.job_type) for start in starts] == [
         ("mine", "classical"), ("mine", "consecutive-threshold"), ("table1", "consecutive-threshold")]
