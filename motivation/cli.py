@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import functools
 import os
+import pickle
 import re
 import sys
 from pathlib import Path
@@ -23,7 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments[:1] == ["train"]:
         return _guarded(train, arguments[1:])
     options = _table_options(arguments) if arguments[:1] == ["table"] else _parser().parse_args(arguments)
-    return _guarded({"compare": compare, "diagnose": diagnose, "pair": pair, "table": table}[options.command], options)
+    return _guarded({"compare": compare, "diagnose": diagnose, "pair": pair, "table": table,
+                     "export": export}[options.command], options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -31,12 +33,20 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("train", help="train one run, or a sweep with -m; see `motivation train --help`",
                         add_help=False)
-    comparison = commands.add_parser("compare", help="a table and a figure from finished runs",
-                                     description="Compare finished runs: a table on standard output, then the path of "
-                                     "a figure (loss with the motivated intervals shaded; accuracy over FLOPs).")
-    comparison.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="run folder")
+    comparison = commands.add_parser(
+        "compare", help="tables and figures from finished runs",
+        description="Compare finished runs by what they reach and what they cost. Standard output: accuracies and "
+        "their tests; the base's gain against a base given the same training FLOPs; calibration; with --target, FLOPs "
+        "and seconds to that accuracy; then the paths of three figures: NAME_pareto (test accuracy against training "
+        "and inference FLOPs), NAME_calibration (confidence against accuracy) and NAME (loss with the motivated "
+        "intervals shaded; accuracy over training FLOPs).")
+    comparison.add_argument("runs", nargs="+", metavar="RUN", type=Path,
+                            help="run folder, folder of run folders (a sweep), or a glob of either")
+    comparison.add_argument("--target", type=_percentage, metavar="PERCENT",
+                            help="test accuracy to give the cost of, such as 90")
     comparison.add_argument("--figure", type=Path, default=Path("compare.png"), metavar="FILE",
-                            help="where to write the figure, .png, .svg or .pdf (default: %(default)s)")
+                            help="where to write the figures, .png, .svg or .pdf; NAME above is this without its "
+                            "ending (default: %(default)s)")
     diagnosis = commands.add_parser("diagnose", help="whether a run's expansions measured progress or noise",
                                     description="Compare the expansions of finished runs with those that noise would "
                                     "give: a table and one plain sentence a run, then the path of a figure.")
@@ -71,7 +81,24 @@ def _parser() -> argparse.ArgumentParser:
     tables.add_argument("--show", action="store_true", help="print the table from the runs there are, and stop")
     tables.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once (default: %(default)s)")
     tables.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="overrides of every run")
+    exporting = commands.add_parser(
+        "export", help="the networks of a finished run as safetensors",
+        description="Write the final networks of a finished run, each to a folder of its own with model.safetensors "
+        "and config.json (architecture, options, classes, normalisation), and print the folders. "
+        "motivation.export.load_network reads one, and timm.create_model('local-dir:FOLDER', pretrained=True) one of "
+        "timm's networks.")
+    exporting.add_argument("run", metavar="RUN", type=Path, help="run folder")
+    exporting.add_argument("--network", choices=("base", "motivated"), help="only this one (default: all it has)")
+    exporting.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: RUN/export)")
     return parser
+
+
+def _percentage(text: str) -> float:
+    """An accuracy in percent."""
+    value = float(text)
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"{text}: must be a percentage from 0 to 100")
+    return value
 
 
 def _guarded(command, *arguments) -> int:
@@ -105,15 +132,25 @@ def _one_line(error: BaseException) -> str:
 
 def compare(options: argparse.Namespace) -> int:
     """``motivation compare RUNS...``."""
+    from motivation.analysis.budgets import retained_gain, target_table
+    from motivation.analysis.calibration import calibration_table, draw_calibration
     from motivation.analysis.compare import comparison_table
     from motivation.analysis.figures import check_figure_path, draw_comparison, save_figure
+    from motivation.analysis.pareto import draw_pareto
     from motivation.analysis.runs import read_runs
 
     check_figure_path(options.figure)
     runs = read_runs(options.runs)
-    table, figure = comparison_table(runs), save_figure(draw_comparison(runs), options.figure)
-    print(table)
-    print(figure)
+    sections = [comparison_table(runs), retained_gain(runs), calibration_table(runs)]
+    if options.target is not None:
+        sections.insert(1, target_table(runs, options.target))
+    name = options.figure
+    figures = [(draw_pareto, name.with_stem(f"{name.stem}_pareto")),
+               (draw_calibration, name.with_stem(f"{name.stem}_calibration")), (draw_comparison, name)]
+    paths = [save_figure(draw(runs), path) for draw, path in figures]
+    print("\n\n".join(filter(None, sections)))
+    print()
+    print(*paths, sep="\n")
     return 0
 
 
@@ -196,6 +233,14 @@ def pair(options: argparse.Namespace) -> int:
     return 0
 
 
+def export(options: argparse.Namespace) -> int:
+    """``motivation export RUN``."""
+    from motivation.export import export_run
+
+    print(*export_run(options.run, options.out, options.network), sep="\n")
+    return 0
+
+
 def train(arguments: list[str]) -> int:
     """``motivation train [overrides]``: prints the run folder, one line a run."""
     from hydra._internal.utils import get_args_parser
@@ -223,7 +268,7 @@ def _train_or_show(options: argparse.Namespace, arguments: list[str]) -> int:
 
     if options.help or options.hydra_help or options.cfg or options.info or options.shell_completion:
         # What Hydra shows is composed first, so that a mistake in it is one line too.
-        _refuse_code(_compose(options, options.overrides))
+        _refuse_code(_compose(options, options.overrides), options.overrides)
         sys.argv = ["motivation train", *arguments]
         show = hydra.main(version_base="1.3", config_path=f"pkg://{CONFIG_MODULE}", config_name="config")
         show(lambda config: None)()
@@ -239,7 +284,7 @@ def _single(options: argparse.Namespace) -> Path:
     from hydra.core.hydra_config import HydraConfig
 
     config = _compose(options, options.overrides)
-    _refuse_code(config)
+    _refuse_code(config, options.overrides)
     if config.hydra.sweeper.get("params"):
         raise ValueError("this config sweeps "
                          f"{', '.join(config.hydra.sweeper.params)}: run it with motivation train -m")
@@ -300,7 +345,11 @@ HYDRA_KEYS = ("run", "sweep", "sweeper", "launcher", "job", "mode", "overrides",
               "help")
 
 
-def _refuse_code(config) -> None:
+# Settings of submitit that a batch script runs, or that name what runs it: the user's own words only.
+LAUNCHER_COMMANDS = ("setup", "python", "srun_args", "additional_parameters")
+
+
+def _refuse_code(config, overrides: list[str]) -> None:
     """Raise ValueError where Hydra's part of a config would run code: callbacks, log handlers, any ``_target_``.
 
     The sweeper and the launcher are classes of installed plugins, which Hydra itself found.
@@ -322,6 +371,11 @@ def _refuse_code(config) -> None:
         target = theirs[part].pop("_target_", None)
         if target not in plugins:
             raise ValueError(f"hydra.{part}._target_={target}: no installed {part}; choose one with hydra/{part}=NAME")
+    for key in LAUNCHER_COMMANDS:
+        if theirs["launcher"].get(key) and not any(override.lstrip("+~").startswith(f"hydra.launcher.{key}")
+                                                   for override in overrides):
+            raise ValueError(f"hydra.launcher.{key} is refused in a config, since it runs commands; give it on the "
+                             "command line")
     refuse_targets(theirs, "hydra")
     if hidden := [key for key in theirs["sweeper"].get("params") or {} if key.lstrip("+~").startswith("hydra")]:
         raise ValueError(f"hydra.sweeper.params.{hidden[0]} is refused: a sweep may not change Hydra's own part")
@@ -369,10 +423,15 @@ def _job(config) -> Path:
     named = any(override.startswith("hydra.sweep.dir") for override in hydra.overrides.hydra)
     try:
         return _train(config, path, path if named else path.parent.parent.parent)
-    except Exception:
+    except Exception as error:
         # Hydra made the folder before the job was refused: an empty one goes again.
         if path.is_dir() and not any(path.iterdir()):
             path.rmdir()
+        # The error may travel to another process; one that cannot would end the whole sweep there.
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:
+            raise ValueError(f"{type(error).__name__}: {_one_line(error)}") from None
         raise
 
 
@@ -401,7 +460,7 @@ def _sweep(options: argparse.Namespace) -> int:
                                       with_log_configuration=False)
     with open_dict(config):
         config.hydra.mode = RunMode.MULTIRUN
-    _refuse_code(config)
+    _refuse_code(config, options.overrides)
     folder = Path(config.hydra.sweep.dir)
     made = not folder.exists()
     if not made and config.resume != "auto" and any((folder / name).exists() for name in (
@@ -411,7 +470,7 @@ def _sweep(options: argparse.Namespace) -> int:
                          "it: resume=auto")
     context = HydraContext(config_loader=machinery.config_loader, callbacks=Callbacks(config))
     sweeper = Plugins.instance().instantiate_sweeper(config=config, hydra_context=context, task_function=_job)
-    jobs = _remember_jobs(sweeper)
+    jobs = _remember_jobs(sweeper, folder)
     try:
         sweeper.sweep(arguments=list(config.hydra.overrides.task))
     except Exception:
@@ -430,21 +489,35 @@ def _sweep(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _remember_jobs(sweeper) -> list:
+def _remember_jobs(sweeper, sweep: Path) -> list:
     """Collect what every launched job returned; the sweeper itself stops at the first failure."""
     from hydra.core.utils import JobStatus
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
 
     jobs: list = []
     launch = sweeper.launcher.launch
 
     def launch_and_remember(*arguments, **keywords):
-        results = launch(*arguments, **keywords)
+        try:
+            results = launch(*arguments, **keywords)
+        except (HydraException, OmegaConfBaseException, ValueError, OSError):
+            raise
+        except Exception as error:
+            # A worker process died, and what its jobs returned with it; their run folders are there.
+            raise ValueError(f"the launcher stopped: {type(error).__name__}: {_one_line(error)[:300]}; what was "
+                             f"trained is in {sweep}: the same command with hydra.sweep.dir={sweep} resume=auto goes "
+                             "on with it") from error
         jobs.extend(results)
         # A failed job would make the sweeper raise, and drop the jobs after it; it is named at the end instead.
         return [result for result in results if result.status == JobStatus.COMPLETED]
 
     sweeper.launcher.launch = launch_and_remember
     return jobs
+
+
+# The extra of setup.cfg that brings a launcher.
+LAUNCHER_EXTRAS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm"}
 
 
 def _explained(error: Exception, options: argparse.Namespace) -> str:
@@ -466,6 +539,8 @@ def _explained(error: Exception, options: argparse.Namespace) -> str:
     if missing := re.search(r"Could not find '([^']+)' Available options in '[^']+': (.*?)(?: Config search path|$)",
                             message):
         group, _, option = missing[1].rpartition("/")
+        if group == "hydra/launcher" and option in LAUNCHER_EXTRAS:
+            return f"{group}={option} is not installed; pip install motivation[{LAUNCHER_EXTRAS[option]}]"
         return f"{group}={option}: no such option; choose one of {', '.join(missing[2].split())}"
     return message
 

@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 
 STEP_COLUMNS = ("step", "epoch", "phase", "loss", "score", "lr", "flops")
-RUN_FILES = ("config.yaml", "steps.csv", "signals.csv", "epochs.jsonl", "summary.json")
+RUN_FILES = ("config.yaml", "data.json", "steps.csv", "signals.csv", "epochs.jsonl", "summary.json")
 
 
 class RunFolder:
@@ -62,6 +62,10 @@ class RunFolder:
     def config(self, config: Mapping) -> None:
         """Write config.yaml."""
         _replace(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+
+    def data(self, values: Mapping[str, Any]) -> None:
+        """Write data.json: what the networks were fed."""
+        _replace(self.path / "data.json", as_json(values, indent=2) + "\n")
 
     def step(self, step: int, epoch: int, phase: str, loss: float, score: float, lr: float, flops: int) -> None:
         """Append a row to steps.csv."""
@@ -291,8 +295,8 @@ class Wandb:
     Args:
         project: W&B project.
         entity: W&B team or user; null for the login's default.
-        group: groups runs; null for the model's name.
-        job_type: the method; null for the schedule's name, or ``classical``.
+        group: groups runs; null for the sweep folder's name under ``-m``, elsewhere the model's name.
+        job_type: the method; null for ``MONITOR-SCHEDULE``, or ``classical``.
         name: of the run; null for the run folder's name.
         tags: further tags beside model, data, monitor and schedule.
         mode: ``auto`` is online where there is a login and offline elsewhere; ``WANDB_MODE`` wins over it.
@@ -326,7 +330,7 @@ class Wandb:
         if "schedule" not in labels or config["model"]["name"] == "classical":
             method = "classical"
         else:
-            method = labels["schedule"]
+            method = f"{labels['monitor']}-{labels['schedule']}"
         mode = os.environ.get("WANDB_MODE") or self.mode
         if mode == "auto":
             mode = "online" if wandb.login(prompt=False) else "offline"
@@ -334,7 +338,7 @@ class Wandb:
         wandb.finish()
         online = mode == "online"
         self._run = wandb.init(
-            project=self.project, entity=self.entity, group=self.group or labels["model"],
+            project=self.project, entity=self.entity, group=self.group or _sweep_name(folder) or labels["model"],
             job_type=self.job_type or method, name=self.name or folder.name,
             tags=sorted({*labels.values(), *self.tags}), config=dict(config), dir=folder, mode=mode,
             id=_remembered_id(folder), resume="allow" if online else None,
@@ -361,6 +365,12 @@ class Wandb:
             self._run.summary.update(dict(summary))
         self._run.finish(exit_code=0 if summary is not None else 1)
         self._run = None
+
+
+def _sweep_name(folder: Path) -> str | None:
+    """Name of the sweep that a run folder is a job of; None for a run of its own."""
+    sweep = next((parent for parent in folder.resolve().parents if (parent / "multirun.yaml").is_file()), None)
+    return sweep.name if sweep else None
 
 
 def _remembered_id(folder: Path) -> str:

@@ -164,6 +164,16 @@ class Session:
         """Bytes of a checkpoint, with room for two optimizer states a weight."""
         return 3 * size_of(self.trainer.model.state_dict())
 
+    @property
+    def fed(self) -> dict[str, Any]:
+        """What the networks are fed: classes, ``(C, H, W)``, mean and standard deviation by channel of images from 0 to
+        1 (as timm states them), and the fingerprint of the data.
+        """
+        normalization = self.loader.normalization
+        return {"num_classes": self.dataset.num_classes, "image_shape": list(self.dataset.image_shape),
+                "mean": [value / 255 for value in normalization.mean],
+                "std": [value / 255 for value in normalization.std], "fingerprint": self.dataset.fingerprint}
+
     def state_dict(self) -> dict[str, Any]:
         """Everything the run carries from here on; learning rates and data order are derived from the position."""
         return {"config": self.config, "data": self.dataset.fingerprint, "position": asdict(self.position),
@@ -360,6 +370,7 @@ def _recorded(session: Session, folder: RunFolder, restore: bool) -> Path:
                 folder.abandon()
                 raise ValueError(f"{checkpoints.folder} takes no checkpoint; free some space or choose another disk "
                                  "with hydra.run.dir=PATH")
+        folder.data(session.fed)
         tracker.start(folder.path, session.config, folder.epochs())
         with StopRequest() as stop:
             summary = _train(session, folder, tracker, checkpoints, stop)

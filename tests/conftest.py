@@ -1,11 +1,14 @@
 """What the tests share: small networks and batches, small data files, a config, one finished run of each kind."""
 
 import copy
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from torch import nn
@@ -87,6 +90,22 @@ def finished_once(tmp_path_factory):
 def finished(finished_once):
     """`finished(*overrides)`: the run folder of a short digits run with these overrides; do not change it."""
     return finished_once
+
+
+@pytest.fixture
+def invented(finished, tmp_path):
+    """`invented(name, seed, accuracy, **config)`: a run like a finished one, with other figures."""
+    from motivation.analysis.runs import read_run
+
+    def invent(name, seed, accuracy, model=None, figures=(), **changes):
+        folder = shutil.copytree(finished("model=resnet20") if model == "classical" else finished(), tmp_path / name)
+        config = yaml.safe_load((folder / "config.yaml").read_text()) | {"seed": seed} | changes
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        summary = json.loads((folder / "summary.json").read_text()) | {"seed": seed, "base/top1": accuracy}
+        summary |= dict(figures)
+        (folder / "summary.json").write_text(json.dumps(summary))
+        return read_run(folder)
+    return invent
 
 
 def snapshot(module: nn.Module) -> dict:

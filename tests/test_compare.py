@@ -5,7 +5,6 @@ import shutil
 
 import numpy as np
 import pytest
-import yaml
 from scipy import stats
 
 from motivation.analysis.compare import comparison_table
@@ -13,19 +12,6 @@ from motivation.analysis.figures import draw_comparison, intervals, save_figure
 from motivation.analysis.runs import group_runs, read_run, read_runs
 from motivation.analysis.statistics import difference
 from motivation.cli import main
-
-
-@pytest.fixture
-def invented(finished, tmp_path):
-    """`invented(name, seed, accuracy, **config)`: a run folder like a finished one, with other figures."""
-    def invent(name, seed, accuracy, model=None, **changes):
-        folder = shutil.copytree(finished("model=resnet20") if model == "classical" else finished(), tmp_path / name)
-        config = yaml.safe_load((folder / "config.yaml").read_text()) | {"seed": seed} | changes
-        (folder / "config.yaml").write_text(yaml.safe_dump(config))
-        summary = json.loads((folder / "summary.json").read_text()) | {"seed": seed, "base/top1": accuracy}
-        (folder / "summary.json").write_text(json.dumps(summary))
-        return read_run(folder)
-    return invent
 
 
 def test_one_row_a_group_of_seeds(invented):

@@ -1,7 +1,9 @@
 """The run folder, and its mirror in W&B: the same history, one W&B run a training run."""
 
+import itertools
 import json
 import math
+import re
 import struct
 import time
 from pathlib import Path
@@ -9,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import wandb
+import yaml
 from conftest import QUICK, compose_config
 from test_resume import stopped
 from wandb.proto.wandb_internal_pb2 import Record
 
+from motivation.cli import main
 from motivation.tracking import STEP_COLUMNS, RunFolder, Wandb, as_json, check_run_folder
-from motivation.train import run
+from motivation.train import prepare, run
 
 HEADER, BLOCK = 7, 32768
 
@@ -79,12 +83,52 @@ def test_wandb_holds_the_same_history(tracked):
     expected = json.loads((tracked / "summary.json").read_text())
     assert {key: summary[key] for key in expected} == expected
     start = next(r.run for r in records if r.WhichOneof("record_type") == "run")
-    assert (start.project, start.run_group, start.job_type) == ("motivation", "resnet20-resnet32", "threshold")
+    assert (start.project, start.run_group, start.job_type) == ("motivation", "resnet20-resnet32",
+                                                                "consecutive-threshold")
     assert list(start.tags) == ["consecutive", "digits", "mine", "resnet20-resnet32", "threshold"]
     metrics = {r.metric.name or r.metric.glob_name: r.metric.step_metric for r in records
                if r.WhichOneof("record_type") == "metric"}
     assert metrics["base/top1"] == metrics["motivated/val_top1"] == "budget/flops"
     assert wandb.run is None
+
+
+def test_a_sweep_is_a_group_and_its_methods_are_job_types(tmp_path):
+    """Under -m runs are grouped by the sweep folder's name; a group that is named wins."""
+    overrides = [*QUICK, "recipe.steps=1", "recipe.epochs=null", "tracker=wandb"]
+    sweep = ["train", "-m", *overrides[1:], "model=resnet20,resnet20_32", f"hydra.sweep.dir={tmp_path / 'mine'}"]
+    assert main(sweep) == 0
+    named = run(compose_config(*overrides, "tracker.group=table1"), tmp_path / "mine/named")
+    starts = [next(record.run for record in wandb_records(wandb_file(folder))
+                   if record.WhichOneof("record_type") == "run")
+              for folder in (tmp_path / "mine/0", tmp_path / "mine/1", named)]
+    assert [(start.run_group, start.job_type) for start in starts] == [
+        ("mine", "classical"), ("mine", "consecutive-threshold"), ("table1", "consecutive-threshold")]
+
+
+def test_the_sweep_file_composes():
+    """docs/wandb_sweep.yaml: its metric is one that a run logs, and every combination is a config that is accepted."""
+    sweep = yaml.safe_load((Path(__file__).parents[1] / "docs/wandb_sweep.yaml").read_text())
+    assert sweep["metric"]["name"] in ("base/val_top1", "motivated/val_top1")
+    assert sweep["command"][:4] == ["${interpreter}", "-m", "motivation", "train"]
+    assert sweep["command"][-1] == "${args_no_hyphens}"
+    fixed = sweep["command"][4:-1]
+    names, values = zip(*((name, choice["values"]) for name, choice in sweep["parameters"].items()), strict=True)
+    grid = list(itertools.product(*values))
+    assert len(grid) > 8
+    for combination in grid:
+        config = compose_config(*fixed, *(f"{name}={value}" for name, value in zip(names, combination, strict=True)))
+        assert config["tracker"]["name"] == "wandb"
+        # A metric of the validation split needs one.
+        assert config["data"]["validation"] > 0
+        assert prepare(config).total_steps > 0
+
+
+def test_the_docs_page_names_keys_that_a_run_logs(finished):
+    """Every `key` of docs/wandb.md that looks like a metric is in summary.json."""
+    page = (Path(__file__).parents[1] / "docs/wandb.md").read_text()
+    named = set(re.findall(r"`((?:base|motivated|budget|steps|train)/\w+)`", page))
+    assert len(named) > 8
+    assert named <= set(json.loads((finished() / "summary.json").read_text()))
 
 
 def test_one_wandb_run_a_training_run_also_after_an_error(tmp_path):

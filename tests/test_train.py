@@ -39,7 +39,8 @@ def without_seconds(folder):
 def test_run_folder_is_the_contracts(finished):
     folder = finished()
     assert {path.name for path in folder.iterdir()} == {"config.yaml", "steps.csv", "epochs.jsonl", "summary.json",
-                                                        "predictions.npz", "checkpoints", "weights_map.json"}
+                                                        "predictions.npz", "checkpoints", "weights_map.json",
+                                                        "data.json"}
     assert yaml.safe_load((folder / "config.yaml").read_text()) == compose_config(*QUICK)
     steps = steps_of(folder)
     assert list(steps[0]) == ["step", "epoch", "phase", "loss", "score", "lr", "flops"]

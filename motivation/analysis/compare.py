@@ -21,7 +21,7 @@ def comparison_table(runs: list[Run]) -> str:
              f"{np.mean([run.summary['budget/flops'] for run in group]):.3g}",
              _percent([run.motivated_share for run in group]), _percent([run.summary["null_rate"] for run in group])]
             for label, group in groups.items()]
-    lines = _markdown([header, *rows])
+    lines = markdown_table([header, *rows])
     if notes := _differences(groups):
         lines += ["", "Difference to the network trained alone, same data and recipe:", *notes]
     elif any(len(group[0].networks) == 2 for group in groups.values()):
@@ -39,19 +39,30 @@ def _differences(groups: dict[str, list[Run]]) -> list[str]:
     notes = []
     for label, group in groups.items():
         for network in group[0].networks.values():
-            control = _control(groups, group, network)
+            control = classical_control(groups, group, network)
             if control is None:
                 continue
-            method, reference = accuracies(group, network), accuracies(control, network)
-            result = difference(method, reference)
-            test = result.test if result.p is None else f"p = {result.p:.3g}, {result.test}"
-            notes.append(f"- {network} of {label}: {result.mean:+.2f} points (n = {len(method)} against "
-                         f"{len(reference)}; {test})")
+            words = difference_in_words(accuracies(group, network), accuracies(control, network), "points", "+.2f")
+            notes.append(f"- {network} of {label}: {words}")
     return notes
 
 
-def _control(groups: dict[str, list[Run]], group: list[Run], network: str) -> list[Run] | None:
-    """The classical runs of a network with the same data and recipe as a pair's."""
+def difference_in_words(method: dict[int, float], control: dict[int, float], unit: str, form: str) -> str:
+    """A difference with its unit, both n, and its test.
+
+    Args:
+        method: seed -> measure; not empty.
+        control: seed -> measure of the control; not empty.
+        unit: of the measure.
+        form: format of the difference of means.
+    """
+    result = difference(method, control)
+    test = result.test if result.p is None else f"p = {result.p:.3g}, {result.test}"
+    return f"{result.mean:{form}} {unit} (n = {len(method)} against {len(control)}; {test})"
+
+
+def classical_control(groups: dict[str, list[Run]], group: list[Run], network: str) -> list[Run] | None:
+    """The classical runs of a network with the same data and recipe as a pair's; None for classical training."""
     config = group[0].config
     if config["model"]["name"] in ALONE:
         return None
@@ -77,11 +88,17 @@ def _percent(shares: list[float | None]) -> str:
     return f"{np.mean(known):.1%}" if known else NONE
 
 
-def _markdown(rows: list[list[str]]) -> list[str]:
+def markdown_table(rows: list[list[str]], text_columns: int = 1) -> list[str]:
+    """Lines of a Markdown table.
+
+    Args:
+        rows: cells, the header's first.
+        text_columns: so many first columns are flush left, the others flush right.
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["| " + " | ".join(cell.ljust(width) if index == 0 else cell.rjust(width)
+    lines = ["| " + " | ".join(cell.ljust(width) if index < text_columns else cell.rjust(width)
                                for index, (cell, width) in enumerate(zip(row, widths, strict=True))) + " |"
              for row in rows]
-    rule = "|" + "|".join("-" * (width + 2) if index == 0 else "-" * (width + 1) + ":"
+    rule = "|" + "|".join("-" * (width + 2) if index < text_columns else "-" * (width + 1) + ":"
                           for index, width in enumerate(widths)) + "|"
     return [lines[0], rule, *lines[1:]]

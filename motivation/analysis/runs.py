@@ -1,6 +1,7 @@
 """Finished runs, read from their folders alone."""
 
 import csv
+import glob
 import json
 import sys
 from dataclasses import dataclass
@@ -139,11 +140,14 @@ def _check(run: Run) -> None:
 def read_runs(paths: list[Path]) -> list[Run]:
     """Read run folders; a folder of run folders (a sweep) stands for all of them, in order of their names.
 
+    Args:
+        paths: run folders, folders of them, or globs (``runs/*/3``); what a glob finds beside run folders is passed by.
+
     Raises:
         ValueError: a folder that holds no finished run.
     """
     found: dict[Path, Path] = {}
-    for path in paths:
+    for path in [match for pattern in paths for match in _expanded(pattern)]:
         if not path.is_dir():
             raise ValueError(f"{path}: no such run folder")
         inside = sorted((child for child in path.iterdir() if (child / "config.yaml").is_file()), key=_number_or_name)
@@ -155,6 +159,22 @@ def read_runs(paths: list[Path]) -> list[Run]:
     if not found:
         raise ValueError(f"no finished run in {', '.join(map(str, paths))}")
     return _without_twins([read_run(path) for path in found.values()])
+
+
+def _expanded(path: Path) -> list[Path]:
+    """The finished runs and sweeps that a glob finds; anything but a glob as it is."""
+    if path.exists() or not glob.has_magic(str(path)):
+        return [path]
+    matches = sorted((Path(match) for match in glob.glob(str(path), recursive=True)), key=_number_or_name)
+    kept = []
+    for match in matches:
+        if (match / "config.yaml").is_file() and not (match / "summary.json").is_file():
+            print(f"motivation: {match} is left out: its run did not finish", file=sys.stderr)
+        elif (match / "config.yaml").is_file() or any(match.glob("*/config.yaml")):
+            kept.append(match)
+    if not kept:
+        raise ValueError(f"{path}: no run folder matches")
+    return kept
 
 
 def _number_or_name(path: Path) -> tuple:

@@ -1,0 +1,121 @@
+"""Sweeps on other launchers: joblib's processes, submitit's local executor, and what a SLURM cluster would be sent."""
+
+import argparse
+import json
+from types import SimpleNamespace
+
+import pytest
+import submitit
+from omegaconf import OmegaConf
+from test_cli import FAST, command, refused
+
+import motivation.cli
+from motivation.cli import main
+
+
+def composed(*overrides):
+    options = argparse.Namespace(config_dir=None, config_name=None)
+    config = motivation.cli._compose(options, list(overrides))
+    motivation.cli._refuse_code(config, list(overrides))
+    return OmegaConf.to_container(config.hydra.launcher, resolve=False)
+
+
+def summary(folder):
+    values = json.loads((folder / "summary.json").read_text())
+    del values["budget/seconds"]
+    return values
+
+
+def test_joblib_trains_a_grid(tmp_path):
+    """Monitor x schedule x seed in two processes."""
+    sweep = tmp_path / "sweep"
+    result = command("train", "-m", *FAST, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "model=resnet20_32",
+                     "monitor=consecutive,ema", "schedule=quota,never", "seed=0,1", f"hydra.sweep.dir={sweep}",
+                     "recipe.steps=2", "recipe.epochs=null", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == [str(sweep / str(job)) for job in range(8)]
+    assert [summary(sweep / str(job))["seed"] for job in range(8)] == [0, 1] * 4
+    # The very figures of a run in one process.
+    assert main(["train", *FAST, "recipe.steps=2", "recipe.epochs=null", "monitor=ema", "schedule=quota", "seed=1",
+                 f"hydra.run.dir={tmp_path / 'run'}"]) == 0
+    assert summary(sweep / "5") == summary(tmp_path / "run")
+
+
+@pytest.mark.parametrize("launcher", [("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),
+                                      ("hydra/launcher=submitit_local", "hydra.launcher.timeout_min=3")],
+                         ids=["joblib", "submitit_local"])
+def test_a_failed_job_does_not_end_the_sweep(tmp_path, launcher):
+    sweep = tmp_path / "sweep"
+    result = command("train", "-m", *FAST, *launcher, "schedule.k=0,2", "recipe.steps=2", "recipe.epochs=null",
+                     f"hydra.sweep.dir={sweep}", cwd=tmp_path)
+    assert result.returncode == 1
+    assert result.stdout.splitlines() == [str(sweep / "1")]
+    [error] = [line for line in result.stderr.splitlines() if line.startswith("motivation: error")]
+    assert "schedule.k=0 " in error
+    assert "must be at least 1" in error
+    assert (sweep / "1/summary.json").exists()
+    assert not (sweep / "0").exists()
+    # Launchers leave folders of their own in the sweep; compare passes them by.
+    result = command("compare", str(sweep), cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+
+
+def test_an_error_that_cannot_travel_is_put_in_words(tmp_path, capsys, monkeypatch):
+    """An exception that does not pickle would break the pool that brings it back."""
+    class Local(Exception):
+        pass
+
+    def fail(*_):
+        raise Local("what happened")
+
+    monkeypatch.setattr("motivation.cli._train", fail)
+    assert main(["train", "-m", *FAST, "seed=0,1", f"hydra.sweep.dir={tmp_path / 'sweep'}"]) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("motivation: error")]
+    assert [line.rpartition("seed=")[2] for line in lines] == ["0: Local: what happened", "1: Local: what happened"]
+
+
+def test_a_launcher_that_dies_says_how_to_go_on(tmp_path):
+    """A worker killed by the system takes the whole pool with it: what was trained is not lost."""
+    def die(*_):
+        raise RuntimeError("a worker process was killed")
+
+    sweeper = SimpleNamespace(launcher=SimpleNamespace(launch=die))
+    motivation.cli._remember_jobs(sweeper, tmp_path / "sweep")
+    with pytest.raises(ValueError, match="the launcher stopped: RuntimeError: a worker process was killed") as error:
+        sweeper.launcher.launch()
+    assert f"hydra.sweep.dir={tmp_path / 'sweep'} resume=auto" in str(error.value)
+
+
+def test_slurms_settings_are_submitits(tmp_path, monkeypatch):
+    """Every setting is one that submitit's SLURM executor takes, and reaches the batch script."""
+    launcher = composed("hydra/launcher=slurm", "hydra.launcher.partition=gpu")
+    assert launcher["_target_"].endswith("SlurmLauncher")
+    srun = tmp_path / "srun"
+    srun.write_text("#!/bin/sh\n")
+    srun.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    executor = submitit.AutoExecutor(folder=tmp_path / "log", cluster="slurm",
+                                     slurm_max_num_timeout=launcher.pop("max_num_timeout"))
+    general = {"timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name",
+               "stderr_to_stdout"}
+    executor.update_parameters(**{key if key in general else f"slurm_{key}": value for key, value in launcher.items()
+                                  if key not in ("_target_", "submitit_folder")})
+    text = executor._executor._make_submission_file_text("train", "id")
+    for line in ("--partition=gpu", "--gpus-per-node=1", "--time=240", "--cpus-per-task=8", "--mem=32GB"):
+        assert line in text
+
+
+def test_a_launchers_commands_come_from_the_command_line_only(tmp_path, capsys):
+    """`setup` is run by the batch script: a config that somebody else wrote may not bring one."""
+    assert composed("hydra/launcher=slurm", "hydra.launcher.setup=[module load cuda]")["setup"] == ["module load cuda"]
+    (tmp_path / "conf/experiment").mkdir(parents=True)
+    (tmp_path / "conf/experiment/mine.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /hydra/launcher: slurm\n"
+        "hydra:\n  launcher:\n    setup: [touch ran]\n")
+    line = refused(capsys, "train", "-m", *FAST, "--config-dir", str(tmp_path / "conf"), "experiment=mine", "seed=0,1")
+    assert "hydra.launcher.setup is refused in a config" in line
+
+
+def test_an_unknown_launcher_names_the_known(capsys):
+    line = refused(capsys, "train", "-m", *FAST, "hydra/launcher=nosuch", "seed=0,1")
+    assert "choose one of basic, joblib, slurm" in line
