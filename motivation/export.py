@@ -8,15 +8,15 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from torch import nn
 
 import motivation.models.choice
 from motivation.checkpoint import load_checkpoint
-from motivation.config import build
+from motivation.config import check
 from motivation.models import create_model
-from motivation.models.choice import ClassicalModel
+from motivation.models.choice import PairModel
 from motivation.pair import Phase
 from motivation.resume import read_config
 
@@ -43,13 +43,13 @@ def export_run(run: Path, out: Path | None = None, network: Phase | None = None)
         OSError: the export cannot be written.
     """
     config, data, summary = read_config(run), _read_json(run, "data.json"), _read_json(run, "summary.json")
-    choice = build(motivation.models.choice.BY_NAME, config.get("model"), "model")
-    names = {"base": choice.network} if isinstance(choice, ClassicalModel) else {"base": choice.base,
-                                                                                "motivated": choice.motivated}
+    # Checked and not built: a transferred network's own source need not be here.
+    maker, choice = check(motivation.models.choice.BY_NAME, config.get("model"), "model")
+    names = {phase: choice[phase] for phase in get_args(Phase)} if maker is PairModel else {"base": choice["network"]}
     if network is not None and network not in names:
-        raise ValueError(f"{run} is classical training of {choice.network} alone: it has no {network} network")
+        raise ValueError(f"{run} is classical training of {names['base']} alone: it has no {network} network")
     state = load_checkpoint(run / "checkpoints" / "final.pt")
-    options = {key: value for key, value in choice.options.items() if key not in WEIGHTS_OPTIONS}
+    options = {key: value for key, value in choice.get("options", {}).items() if key not in WEIGHTS_OPTIONS}
     written = []
     for phase, name in names.items() if network is None else [(network, names[network])]:
         prefix = "" if len(names) == 1 else f"{phase}."

@@ -73,6 +73,17 @@ def test_classical_training_has_one_network(finished, tmp_path, capsys):
     assert "resnet20 alone: it has no motivated network" in capsys.readouterr().err
 
 
+def test_a_transferred_network_needs_its_source_no_more(finished, tmp_path):
+    source = shutil.copytree(finished(), tmp_path / "source")
+    config = compose_config(*QUICK, "recipe.epochs=1")
+    config["model"] = {"name": "transfer", "network": "resnet20", "run": str(source), "of": "base"}
+    transferred = run(config, tmp_path / "run")
+    shutil.rmtree(source)
+    [folder] = export_run(transferred)
+    with np.load(transferred / "predictions.npz") as file:
+        np.testing.assert_allclose(probabilities(load_network(folder), folder), file["base"], atol=1e-5)
+
+
 class Code:
     def __reduce__(self):
         return print, ("ran",)
