@@ -42,6 +42,9 @@ def read_records(path: Path):
             continue
         _, length, kind = struct.unpack_from("<IHB", data, position)
         position += 7
+        if position + length > len(data):
+            # Its writer is in the middle of this one.
+            return
         partial += data[position:position + length]
         position += length
         if kind in (1, 4):
