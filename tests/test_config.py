@@ -73,6 +73,11 @@ def test_every_config_composes_and_is_accepted(group, option, tmp_path):
     config = compose_config(*options, f"{group}={option}")
     assert set(config) == {"seed", "evaluate_every", "checkpoint", *GROUPS}
     config["recipe"]["batch_size"] = 64
+    if option == "transfer":
+        # The finished run that it starts from is the user's to name.
+        with pytest.raises(ConfigError, match=r"model\.run=None: no finished run"):
+            prepare(config)
+        return
     if "run" in config["schedule"]:
         rows = [f"{step},{step // 17},base" for step in range(30 * 17)]
         (tmp_path / "steps.csv").write_text("\n".join(["step,epoch,phase", *rows]))
