@@ -59,9 +59,11 @@ def worker(folder, name, norm):
     from torch import distributed
 
     rank = int(os.environ["RANK"])
-    distributed.init_process_group("gloo")
+    # They meet in a file: a free port may be taken by another before it is bound.
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     half = slice(rank * BATCH // 2, (rank + 1) * BATCH // 2)
     torch.save(train(name, half, seed=10 * rank, norm=norm == "norm"), Path(folder) / f"{rank}.pt")
+    distributed.barrier()
     distributed.destroy_process_group()
 
 
@@ -72,8 +74,11 @@ def in_two_processes(folder, name, norm):
     import os
 
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script],
-                   check=True, timeout=120, env=environment, capture_output=True)
+    processes = [subprocess.Popen([sys.executable, script], env=environment | {"RANK": str(rank)}, text=True,
+                                  stderr=subprocess.PIPE) for rank in range(2)]
+    for process in processes:
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 0, said
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 
