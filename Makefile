@@ -33,8 +33,8 @@ lint: $(VENV)/installed-test
 	$(RUN) ruff check .
 
 bench: $(VENV)/installed
-	$(RUN) benchmarks.training
-	$(RUN) benchmarks.checkpoints
+	$(VENV)/bin/motivation bench training
+	$(VENV)/bin/motivation bench checkpoints
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage
