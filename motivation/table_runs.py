@@ -71,16 +71,16 @@ def show_plan(compose: Compose, name: str, scale: str, seeds: int | None, runs: 
     _say(f"{plan.name} at scale {scale}: {len(plan.cells)} runs, {len(plan.cells) - len(unfinished)} finished")
     for dataset, reason in plan.missing.items():
         _say(f"{dataset} cannot be read: {reason}")
-    if unfinished and not plan.missing:
+    if trainable := plan.trainable(runs):
         # An estimate alone: what a run cannot do is that run's failure, when it is trained.
         try:
-            flops = sum(cost_of(cell, room) for cell in unfinished)
-            line = f"{len(unfinished)} runs to train: about {flops:.3g} FLOPs"
+            flops = sum(cost_of(cell, room) for cell in trainable)
+            line = f"{len(trainable)} runs to train: about {flops:.3g} FLOPs"
             if timing:
-                rate = flops_per_second(unfinished[0])
+                rate = flops_per_second(trainable[0])
                 line += f", {clock(flops / rate)} (h:mm:ss) one after another at {rate:.3g} FLOPs/s"
         except TROUBLE as error:
-            line = f"{len(unfinished)} runs to train; what they cost cannot be estimated: {_one_line(error)}"
+            line = f"{len(trainable)} runs to train; what they cost cannot be estimated: {_one_line(error)}"
         _say(line)
     return plan
 
@@ -126,19 +126,18 @@ def finish_table(plan: Plan, runs: Path, jobs: int = 1) -> list[tuple[str, str]]
         jobs: runs at once, each in a process of its own; 1 trains in this one.
 
     Returns:
-        Name and error of every cell that failed.
+        Name and error of every cell that failed, and of every data set that cannot be read.
 
     Raises:
-        ValueError: a data set is missing.
+        ValueError: no data set that is still needed can be read.
         Interrupted: a signal came; the run it hit can be gone on with.
     """
-    if plan.missing:
-        dataset, reason = next(iter(plan.missing.items()))
-        raise ValueError(f"{dataset} cannot be read: {reason}")
     if jobs < 1:
         raise ValueError(f"--jobs {jobs}: must be at least 1")
-    unfinished = plan.unfinished(runs)
-    failed: list[tuple[str, str]] = []
+    unfinished = plan.trainable(runs)
+    failed = [(dataset, f"cannot be read: {reason}") for dataset, reason in plan.missing.items()]
+    if failed and not unfinished:
+        raise ValueError(" ".join(failed[0]))
     waves = [[cell for cell in unfinished if cell.source is None], [cell for cell in unfinished if cell.source]]
     done = 0
     for wave in waves:

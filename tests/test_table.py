@@ -34,7 +34,7 @@ from motivation.ledger import forward_flops
 from motivation.models import create_model
 from motivation.recipes import Recipe
 from motivation.table import SCALES, Cell, list_tables, plan_table, read_table
-from motivation.table_runs import DataRoom, train_cell
+from motivation.table_runs import DataRoom, finish_table, train_cell
 
 QUICK = ("tracker=none", "engine.threads=1", "recipe.epochs=1", "recipe.batch_size=256")
 
@@ -256,6 +256,20 @@ def test_a_cell_without_memory_fails_alone(tmp_path, capsys, monkeypatch):
     assert len(finished) == 1
     assert finished[0].startswith("resnet8_classical")
     assert "unfinished" in said.out
+
+
+def test_a_missing_data_set_leaves_the_others(tmp_path):
+    """Its rows stay unfinished, and so do those that start from a network trained on it."""
+    three = read_table("3")
+    three["scales"]["smoke"] = three["scales"]["smoke"] | {"data": {
+        "imagenet": ["data=cifar10", "data.root=nowhere"], "cifar10": ["data=digits"]}}
+    three["rows"].append({"row": "alone", "classical": "resnet50", "recipe": "transfer", "cifar10": {}})
+    with _composing() as compose:
+        plan = plan_table(three, "smoke", 1, compose, DataRoom().fingerprint, QUICK)
+        [(dataset, reason)] = finish_table(plan, tmp_path)
+    assert dataset == "imagenet"
+    assert "cannot be read: CIFAR-10" in reason
+    assert [row.label for row in plan.measured(tmp_path) if row.measured.accuracy] == ["alone"]
 
 
 @pytest.mark.parametrize(("arguments", "said"), [
