@@ -1,11 +1,18 @@
-"""Data sets in memory, and the loader that keeps them on the device."""
+"""Data sets in memory, whose loader keeps them on the device, and in files, whose loader has worker processes."""
 
 from motivation.data.arrays import Arrays
 from motivation.data.cifar import Cifar
 from motivation.data.dataset import Dataset, Split
 from motivation.data.digits import Digits
+from motivation.data.file_loader import FileLoader
+from motivation.data.files import Files
+from motivation.data.image_folder import ImageFolder, ImageNet
 from motivation.data.loader import Loader, Normalization, evaluation_batches
+from motivation.data.oxford import Flowers, Pets
+from motivation.data.webdataset import WebDataset
 
-BY_NAME = {"digits": Digits, "arrays": Arrays, "cifar": Cifar}
+BY_NAME = {"digits": Digits, "arrays": Arrays, "cifar": Cifar, "image_folder": ImageFolder, "imagenet": ImageNet,
+           "webdataset": WebDataset, "flowers": Flowers, "pets": Pets}
 
-__all__ = ["BY_NAME", "Arrays", "Cifar", "Dataset", "Digits", "Loader", "Normalization", "Split", "evaluation_batches"]
+__all__ = ["BY_NAME", "Arrays", "Cifar", "Dataset", "Digits", "FileLoader", "Files", "Flowers", "ImageFolder",
+           "ImageNet", "Loader", "Normalization", "Pets", "Split", "WebDataset", "evaluation_batches"]
