@@ -52,6 +52,8 @@ def build(registry: Mapping[str, Callable], spec: Any, where: str, **facts: Any)
 def named(error: Exception, where: str, maker: Callable) -> str:
     """An error of what a config names, with its key: ``model.base: ...``, or ``model: ...`` where it names none."""
     message = str(error) or type(error).__name__
+    if message.startswith(f"{where}."):
+        return message
     return f"{where}.{message}" if _names_key(message, maker) else f"{where}: {message}"
 
 

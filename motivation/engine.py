@@ -118,7 +118,7 @@ class Engine:
             network: the network that trains; its gradients must be clear.
             loss: ``(logits, targets) -> scalar``, a mean over images.
             images: ``(N, C, H, W)``.
-            targets: ``(N,)`` class indices.
+            targets: ``(N,)`` class indices, or what else the loss takes, such as ``(N, classes)`` shares.
 
         Returns:
             The batch loss, a scalar on the device.

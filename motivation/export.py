@@ -56,9 +56,12 @@ def export_run(run: Path, out: Path | None = None, network: Phase | None = None)
         weights = {key.removeprefix(prefix): value for key, value in state.items() if str(key).startswith(prefix)}
         try:
             model_args = {**options, "in_chans": int(data["image_shape"][0])}
+            shape = list(data["image_shape"])
             described = {
                 "architecture": name, "num_classes": int(data["num_classes"]), "model_args": model_args,
-                "pretrained_cfg": {"num_classes": int(data["num_classes"]), "input_size": list(data["image_shape"]),
+                "pretrained_cfg": {"num_classes": int(data["num_classes"]), "input_size": shape,
+                                   "test_input_size": list(data.get("test_image_shape", shape)),
+                                   "crop_pct": data.get("test_crop", 1.0), "interpolation": "bilinear",
                                    "mean": list(data["mean"]), "std": list(data["std"])},
                 "motivation": {"network": phase, "top1": summary[f"{phase}/top1"],
                                "training_flops": summary["budget/flops"], "seed": summary["seed"]}}

@@ -25,7 +25,7 @@ def check_memory(trainer: Trainer, images: Tensor, targets: Tensor) -> None:
     Args:
         trainer: before its first step.
         images: a batch as training will see it, ``(N, C, H, W)``.
-        targets: ``(N,)``.
+        targets: ``(N,)``, or ``(N, classes)``.
 
     Raises:
         OutOfMemory: a network does not fit, with parts of one image where the number of parts may grow.

@@ -147,7 +147,7 @@ class Probes:
             network: that network.
             shown: ``(2,)`` what `Engine.step` returned.
             images: the batch.
-            targets: its labels.
+            targets: its labels, or shares of them.
             engine: its precision and parts of a batch hold for probes too.
         """
         parts = [shown]

@@ -4,18 +4,22 @@ import difflib
 import inspect
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from motivation.data.augmentation import Augmentation
 from motivation.optimizer_state import StatePolicy, check_policy, fused_if_offered
 
 # What a schedule cannot do without; timm's own defaults count steps here.
 NEEDED = {"step": "decay_epochs", "multistep": "decay_milestones"}
+# Share of a mixed image from which a class counts as present; the value of the timm runs behind ResNet strikes back.
+PRESENT = 0.2
 SCHEDULES = ("cosine", "constant", "step", "multistep", "tanh", "poly")
 
 
@@ -39,9 +43,26 @@ def optimizer_class(name: str) -> Callable[..., Optimizer]:
     return timm.optim.get_optimizer_class(name)
 
 
+def binary_cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Every class on its own, present or not (Wightman et al. 2021, section 3); the mean over images and classes.
+
+    Args:
+        logits: ``(N, classes)``.
+        targets: class indices ``(N,)``, or shares ``(N, classes)``: a class is present from a share of 0.2.
+        label_smoothing: share of the presence that is spread over all classes.
+    """
+    classes = logits.shape[1]
+    if targets.ndim == 1:
+        present = targets[:, None] == torch.arange(classes, device=targets.device)
+    else:
+        present = targets > PRESENT
+    smooth = present.to(logits.dtype) * (1 - label_smoothing) + label_smoothing / classes
+    return F.binary_cross_entropy_with_logits(logits, smooth)
+
+
 @dataclass(frozen=True)
-class Recipe:
-    """How a run is trained; the same for both networks of a pair.
+class Recipe(Augmentation):
+    """How a run is trained; the same for both networks of a pair. Beside these, all that `Augmentation` takes.
 
     Args:
         batch_size: images a step.
@@ -49,11 +70,15 @@ class Recipe:
         steps: optimizer steps; give this or ``epochs``.
         optimizer: ``name`` and the optimizer's own arguments, such as lr, momentum, weight_decay; a null one is left
             to the optimizer's default.
+        decay_norms: weight decay for norms, biases and what a network names (timm's ``no_weight_decay``) too.
         schedule: ``name`` of a timm learning-rate schedule, updated every step; ``warmup_epochs`` of linear warm-up,
-            and for step schedules ``decay_epochs`` and ``decay_rate``, for multistep ``decay_milestones`` (epochs).
-        label_smoothing: of the cross-entropy, in [0, 1).
-        crop_padding: black pixels around an image before a random crop to its size; 0 for no crop.
-        flip: mirror half of the images.
+            and for step schedules ``decay_epochs``, ``decay_rate`` and ``warmup_prefix`` (count them from the end of
+            warm-up), for multistep ``decay_milestones`` (epochs).
+        loss: ``cross_entropy``, or ``bce``: binary cross-entropy over classes, a class counting as present from a fifth
+            of the image (ResNet strikes back).
+        label_smoothing: of the loss, in [0, 1).
+        dropout: before the classifier, given to the networks as timm's ``drop_rate``; null for theirs.
+        drop_path: stochastic depth, given as ``drop_path_rate``; null for theirs.
         rollbacks: how many times a run whose loss or gradients turn NaN goes back to its last checkpoint and on with a
             smaller learning rate; 0 stops it.
         rollback_lr: factor on the learning rate from each rollback on.
@@ -70,10 +95,12 @@ class Recipe:
     epochs: int | None = None
     steps: int | None = None
     optimizer: dict[str, Any] = field(default_factory=lambda: {"name": "sgd", "lr": 0.1})
+    decay_norms: bool = True
     schedule: dict[str, Any] = field(default_factory=lambda: {"name": "cosine"})
+    loss: Literal["cross_entropy", "bce"] = "cross_entropy"
     label_smoothing: float = 0.0
-    crop_padding: int = 0
-    flip: bool = False
+    dropout: float | None = None
+    drop_path: float | None = None
     rollbacks: int = 0
     rollback_lr: float = 0.5
     state: StatePolicy = "carry"
@@ -81,6 +108,7 @@ class Recipe:
     differential_weight_decay: float | None = None
 
     def __post_init__(self):
+        super().__post_init__()
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(f"epochs={self.epochs} and steps={self.steps}: give exactly one of them, the other null")
         for name in ("batch_size", "epochs", "steps"):
@@ -89,8 +117,13 @@ class Recipe:
                 raise ValueError(f"{name}={value}: must be at least 1")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing={self.label_smoothing}: must be from 0 to below 1")
-        if self.crop_padding < 0:
-            raise ValueError(f"crop_padding={self.crop_padding}: must be 0 or more pixels")
+        if self.loss not in ("cross_entropy", "bce"):
+            raise ValueError(f"loss={self.loss!r}: choose cross_entropy or bce")
+        for name in ("dropout", "drop_path"):
+            if getattr(self, name) is not None and not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must be from 0 to below 1, or null")
+        if self.mixes and self.batch_size % 2:
+            raise ValueError(f"batch_size={self.batch_size}: must be even with Mixup or CutMix, which mix pairs")
         if self.rollbacks < 0:
             raise ValueError(f"rollbacks={self.rollbacks}: must be 0 or more")
         if not 0 < self.rollback_lr < 1:
@@ -139,8 +172,12 @@ class Recipe:
             elif name == "decay_milestones":
                 if not isinstance(value, list | tuple) or not all(isinstance(epoch, int) for epoch in value):
                     raise ValueError(f"schedule.decay_milestones={value!r}: must be a list of epochs")
+            elif name == "warmup_prefix":
+                if not isinstance(value, bool) or (value and self.schedule.get("name") != "step"):
+                    raise ValueError(f"schedule.warmup_prefix={value!r}: must be true or false, and true for a step "
+                                     "schedule alone")
             elif name not in numbers:
-                raise ValueError(f"schedule.{name}: unknown; a schedule takes name, decay_milestones, "
+                raise ValueError(f"schedule.{name}: unknown; a schedule takes name, decay_milestones, warmup_prefix, "
                                  f"{', '.join(sorted(numbers))}")
             elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
                 raise ValueError(f"schedule.{name}={value!r}: must be a number of 0 or more")
@@ -166,8 +203,32 @@ class Recipe:
         fused = {} if arguments.get("foreach") or arguments.get("differentiable") else fused_if_offered(build)
         return partial(build, **{**fused, **arguments})
 
-    def loss(self) -> nn.Module:
-        """Cross-entropy of logits ``(N, classes)`` and class indices ``(N,)``."""
+    @property
+    def augmentation(self) -> Augmentation:
+        """Its sizes and augmentation alone, for the data."""
+        return Augmentation(**{one.name: getattr(self, one.name) for one in fields(Augmentation)})
+
+    @property
+    def network_options(self) -> dict[str, float]:
+        """Its dropout and stochastic depth, as arguments of timm's networks."""
+        options = {"drop_rate": self.dropout, "drop_path_rate": self.drop_path}
+        return {name: value for name, value in options.items() if value is not None}
+
+    def groups(self, network: nn.Module) -> Iterable:
+        """Parameters of a network, or groups of them where norms and biases go without weight decay."""
+        if self.decay_norms:
+            return network.parameters()
+        from timm.optim import param_groups_weight_decay
+
+        spared = getattr(network, "no_weight_decay", set)()
+        without, decayed = param_groups_weight_decay(network, no_weight_decay_list=spared)
+        # How much is the optimizer's to say.
+        return [without, {"params": decayed["params"]}]
+
+    def loss_function(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """Loss of logits ``(N, classes)`` and targets, class indices ``(N,)`` or shares ``(N, classes)``; a scalar."""
+        if self.loss == "bce":
+            return partial(binary_cross_entropy, label_smoothing=self.label_smoothing)
         return nn.CrossEntropyLoss(label_smoothing=self.label_smoothing)
 
     def learning_rates(self, optimizers: list[Optimizer], steps_per_epoch: int) -> list:

@@ -14,6 +14,7 @@ from motivation.analysis.paper_table import to_csv, to_latex, to_markdown, with_
 from motivation.config import build
 from motivation.ledger import TRAINING_FORWARDS, forward_flops
 from motivation.progress import clock
+from motivation.recipes import Recipe
 from motivation.table import Cell, Compose, Plan, list_tables, plan_table, read_table
 from motivation.train import prepare, run
 
@@ -84,16 +85,16 @@ def cost_of(cell: Cell, room: DataRoom) -> float:
     config = cell.config
     dataset = room.dataset(config["data"])
     choice = build(motivation.models.choice.BY_NAME, config["model"], "model")
-    model = choice.build(dataset.num_classes, dataset.image_shape[0], 0)
-    recipe = config["recipe"]
-    per_epoch = len(dataset.train) // recipe["batch_size"]
-    steps = recipe["steps"] or recipe["epochs"] * per_epoch
+    recipe = build({"recipe": Recipe}, {"name": "recipe", **config["recipe"]}, "recipe")
+    shape = recipe.train_shape(dataset.image_shape)
+    model = choice.build(dataset.num_classes, shape[0], 0)
+    steps = recipe.total_steps(len(dataset.train) // recipe.batch_size)
     if hasattr(model, "pair") or hasattr(model, "motivated"):
-        base, motivated = (forward_flops(network, dataset.image_shape) for network in (model.base, model.motivated))
+        base, motivated = (forward_flops(network, shape) for network in (model.base, model.motivated))
         forward = base + (motivated - base) / 6
     else:
-        forward = forward_flops(model, dataset.image_shape)
-    return TRAINING_FORWARDS * forward * steps * recipe["batch_size"]
+        forward = forward_flops(model, shape)
+    return TRAINING_FORWARDS * forward * steps * recipe.batch_size
 
 
 def flops_per_second(cell: Cell) -> float:

@@ -150,7 +150,7 @@ class Session:
             if split is None or (phase == "motivated" and pair is None):
                 return None
             batches = evaluation_batches(split, self.loader.normalization, engine.torch_device,
-                                         channels_last=engine.channels_last)
+                                         channels_last=engine.channels_last, augmentation=self.loader.augmentation)
             return engine.predict(self.trainer.network(phase), stop.watched(batches))
 
         try:
@@ -166,11 +166,14 @@ class Session:
 
     @property
     def fed(self) -> dict[str, Any]:
-        """What the networks are fed: classes, ``(C, H, W)``, mean and standard deviation by channel of images from 0 to
-        1 (as timm states them), and the fingerprint of the data.
+        """What the networks are fed: classes, ``(C, H, W)`` in training and in evaluation, the share of a side that
+        evaluation sees, mean and standard deviation by channel of images from 0 to 1 (as timm states them), and the
+        fingerprint of the data.
         """
-        normalization = self.loader.normalization
-        return {"num_classes": self.dataset.num_classes, "image_shape": list(self.dataset.image_shape),
+        normalization, augmentation = self.loader.normalization, self.loader.augmentation
+        return {"num_classes": self.dataset.num_classes, "image_shape": list(self.loader.image_shape),
+                "test_image_shape": list(augmentation.test_shape(self.dataset.image_shape)),
+                "test_crop": augmentation.test_crop,
                 "mean": [value / 255 for value in normalization.mean],
                 "std": [value / 255 for value in normalization.std], "fingerprint": self.dataset.fingerprint}
 
@@ -234,7 +237,7 @@ def prepare(config: Mapping[str, Any]) -> Session:
         dataset = data.load()
     engine.configure()
     loader = Loader(dataset.train, recipe.batch_size, Normalization.of(dataset.train), seed=seed,
-                    device=engine.torch_device, crop_padding=recipe.crop_padding, flip=recipe.flip,
+                    device=engine.torch_device, augmentation=recipe.augmentation, num_classes=dataset.num_classes,
                     channels_last=engine.channels_last)
     trainer, flops = _trainer(config, choice, recipe, engine, dataset, loader)
     # Dropout draws from torch's global generator: started here, so that pair and classical training draw alike.
@@ -247,11 +250,12 @@ def prepare(config: Mapping[str, Any]) -> Session:
 def _trainer(config: Mapping[str, Any], choice: PairModel | ClassicalModel, recipe: Recipe, engine: Engine,
              dataset: Dataset, loader: Loader) -> tuple[Trainer, dict[str, int]]:
     """The trainer, and both networks' forward FLOPs."""
-    shape = dataset.image_shape
+    shape = loader.image_shape
     with _naming("model", type(choice)):
-        model = engine.place(choice.build(dataset.num_classes, shape[0], loader.seed))
+        model = engine.place(_network(choice, recipe, dataset.num_classes, shape[0], loader.seed))
     if isinstance(choice, ClassicalModel):
-        trainer = Trainer(model, recipe.optimizer_factory(), recipe.loss(), engine=engine)
+        trainer = Trainer(model, recipe.optimizer_factory(), recipe.loss_function(), groups=recipe.groups,
+                          engine=engine)
         return trainer, {"base": forward_flops(model, shape)}
     flops = {"base": forward_flops(model.base, shape), "motivated": forward_flops(model.motivated, shape)}
     facts = dict(zip(FACTS, (loader.seed, recipe.total_steps(len(loader)), len(loader), *flops.values()), strict=True))
@@ -263,9 +267,21 @@ def _trainer(config: Mapping[str, Any], choice: PairModel | ClassicalModel, reci
     except ValueError as error:
         raise ConfigError(f"schedule.{error}") from error
     heldout = _heldout_batch(dataset, loader, spec["name"]) if "heldout" in monitor.needs else None
-    return Trainer(model, recipe.optimizer_factory(), recipe.loss(), monitor, schedule, heldout=heldout, engine=engine,
-                   lag=lag, state=recipe.state, differential_lr=recipe.differential_lr,
+    return Trainer(model, recipe.optimizer_factory(), recipe.loss_function(), monitor, schedule, groups=recipe.groups,
+                   heldout=heldout, engine=engine, lag=lag, state=recipe.state, differential_lr=recipe.differential_lr,
                    differential_weight_decay=recipe.differential_weight_decay), flops
+
+
+def _network(choice: PairModel | ClassicalModel, recipe: Recipe, num_classes: int, in_chans: int, seed: int) -> Any:
+    """Build what conf/model chose, with the recipe's dropout; what the choice itself says comes first."""
+    try:
+        return replace(choice, options=recipe.network_options | choice.options).build(num_classes, in_chans, seed)
+    except TypeError as error:
+        for key, option in (("dropout", "drop_rate"), ("drop_path", "drop_path_rate")):
+            if option in recipe.network_options and f"'{option}'" in str(error):
+                raise ConfigError(f"recipe.{key}={getattr(recipe, key)}: the model takes none ({error}); leave it out "
+                                  f"with recipe.{key}=null") from error
+        raise
 
 
 def split_lag(spec: Any) -> tuple[Any, int]:
@@ -286,7 +302,8 @@ def _heldout_batch(dataset: Dataset, loader: Loader, monitor: str) -> tuple[Tens
     order = torch.randperm(len(dataset.heldout), generator=derived_generator(loader.seed, HELDOUT))
     part = dataset.heldout.take(order[:loader.batch_size].sort().values.numpy())
     device = loader.images.device
-    [images] = evaluation_batches(part, loader.normalization, device, len(part), loader.channels_last)
+    [images] = evaluation_batches(part, loader.normalization, device, len(part), loader.channels_last,
+                                  loader.augmentation)
     return images, torch.from_numpy(part.labels).to(device)
 
 

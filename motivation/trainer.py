@@ -146,7 +146,7 @@ class Trainer:
 
         Args:
             images: ``(N, C, H, W)`` on the model's device.
-            targets: ``(N,)`` class indices.
+            targets: ``(N,)`` class indices, or what else the loss takes, such as ``(N, classes)`` shares.
 
         Raises:
             NonFiniteLoss: the loss or a gradient is NaN or infinite.

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
-from motivation.data import Arrays, Cifar, Digits, Loader, Normalization, Split, evaluation_batches
+from motivation.data import Arrays, Augmentation, Cifar, Digits, Loader, Normalization, Split, evaluation_batches
 from motivation.data.loader import augment
 from motivation.randomness import AUGMENTATION, derived_generator
 
@@ -176,7 +176,7 @@ def test_an_epoch_shows_every_image_once_in_its_own_order():
 
 def test_a_resumed_epoch_needs_no_replay():
     """Batches depend on (seed, epoch, step) alone: starting inside an epoch gives the very same ones."""
-    batches = loader(crop_padding=2, flip=True)
+    batches = loader(augmentation=Augmentation(crop_padding=2, flip=True))
     whole = list(batches.epoch(3))
     torch.manual_seed(9)
     for (images, labels), (again, same) in zip(whole[4:], batches.epoch(3, start=4), strict=True):

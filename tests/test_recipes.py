@@ -65,7 +65,7 @@ def test_length_in_epochs_or_steps():
 
 def test_label_smoothing_reaches_the_loss():
     logits, targets = torch.tensor([[4.0, 0.0]]), torch.tensor([0])
-    assert recipe(label_smoothing=0.2).loss()(logits, targets) == nn.functional.cross_entropy(
+    assert recipe(label_smoothing=0.2).loss_function()(logits, targets) == nn.functional.cross_entropy(
         logits, targets, label_smoothing=0.2)
 
 

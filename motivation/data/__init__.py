@@ -1,6 +1,7 @@
 """Data sets in memory, whose loader keeps them on the device, and in files, whose loader has worker processes."""
 
 from motivation.data.arrays import Arrays
+from motivation.data.augmentation import Augmentation
 from motivation.data.cifar import Cifar
 from motivation.data.dataset import Dataset, Split
 from motivation.data.digits import Digits
@@ -14,5 +15,5 @@ from motivation.data.webdataset import WebDataset
 BY_NAME = {"digits": Digits, "arrays": Arrays, "cifar": Cifar, "image_folder": ImageFolder, "imagenet": ImageNet,
            "webdataset": WebDataset, "flowers": Flowers, "pets": Pets}
 
-__all__ = ["BY_NAME", "Arrays", "Cifar", "Dataset", "Digits", "FileLoader", "Files", "Flowers", "ImageFolder",
-           "ImageNet", "Loader", "Normalization", "Pets", "Split", "WebDataset", "evaluation_batches"]
+__all__ = ["BY_NAME", "Arrays", "Augmentation", "Cifar", "Dataset", "Digits", "FileLoader", "Files", "Flowers",
+           "ImageFolder", "ImageNet", "Loader", "Normalization", "Pets", "Split", "WebDataset", "evaluation_batches"]

@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from motivation.data.auto_augment import Policy
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -63,6 +65,11 @@ class Augmentation:
                 self._refuse(name, "must be an alpha of 0 (none) or more")
         if self.repeats < 1:
             self._refuse("repeats", "must be at least 1")
+        if self.auto_augment is not None:
+            try:
+                Policy(self.auto_augment)
+            except ValueError as error:
+                raise ValueError(f"recipe.auto_augment={error}") from error
 
     def _refuse(self, name: str, why: str) -> None:
         raise ValueError(f"recipe.{name}={getattr(self, name)}: {why}")
@@ -72,7 +79,15 @@ class Augmentation:
         """Whether targets are soft: ``(N, classes)`` shares in place of ``(N,)`` class indices."""
         return (self.mixup > 0 or self.cutmix > 0) and self.mixup_prob > 0
 
-    @property
-    def evaluation_size(self) -> int | None:
-        """Pixels a side in evaluation; None for the stored size."""
-        return self.image_size if self.test_size is None else self.test_size
+    def train_shape(self, stored: tuple[int, int, int]) -> tuple[int, int, int]:
+        """``(C, H, W)`` of the images trained on, from that of the stored ones."""
+        return stored if self.image_size is None else (stored[0], self.image_size, self.image_size)
+
+    def test_shape(self, stored: tuple[int, int, int]) -> tuple[int, int, int]:
+        """``(C, H, W)`` of the images evaluated on, from that of the stored ones."""
+        size = self.image_size if self.test_size is None else self.test_size
+        if size is None:
+            if self.test_crop == 1:
+                return stored
+            size = min(stored[1:])
+        return stored[0], size, size

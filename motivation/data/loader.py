@@ -1,4 +1,4 @@
-"""The training set lives on the device as uint8; crop, flip and normalisation run there, a batch at a time.
+"""The training set lives on the device as uint8; augmentation and normalisation run there, a batch at a time.
 
 Epoch order and augmentation are derived from (seed, epoch, step), so that a resumed run needs no replay.
 """
@@ -11,8 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from motivation.data.augmentation import Augmentation
+from motivation.data.auto_augment import Policy, apply
 from motivation.data.dataset import Split
+from motivation.data.erasing import erase
+from motivation.data.mixing import Mixing
+from motivation.data.resample import centre_box, random_boxes, resample
 from motivation.randomness import AUGMENTATION, ORDER, derived_generator
+
+NO_AUGMENTATION = Augmentation()
+# Width over height of random resized crops, as everywhere since Szegedy et al. 2015.
+CROP_RATIO = (3 / 4, 4 / 3)
 
 
 @dataclass(frozen=True)
@@ -48,34 +57,45 @@ class Loader:
     Args:
         split: the training images.
         batch_size: images a batch; a last partial batch is dropped.
-        normalization: applied after augmentation; padding is black, as torchvision's random crop pads.
+        normalization: applied to augmented images, before erasing and mixing.
         seed: of order and augmentation.
         device: where the images live.
-        crop_padding: pixels of padding before a random crop to the original size; 0 for no crop.
-        flip: mirror half of the images left to right.
+        augmentation: what becomes of them. Padding is black, as torchvision's random crop pads; what a policy moves in
+            from outside has the training set's mean.
+        num_classes: width of mixed targets; None for what the labels say.
         channels_last: layout of the batches.
 
     Raises:
-        ValueError: fewer images than a batch.
+        ValueError: fewer images than a batch, or an augmentation that such images or batches cannot have.
     """
 
     def __init__(self, split: Split, batch_size: int, normalization: Normalization, *, seed: int = 0,
-                 device: torch.device | str = "cpu", crop_padding: int = 0, flip: bool = False,
-                 channels_last: bool = True):
+                 device: torch.device | str = "cpu", augmentation: Augmentation = NO_AUGMENTATION,
+                 num_classes: int | None = None, channels_last: bool = True):
         if len(split) < batch_size:
             raise ValueError(f"recipe.batch_size={batch_size} but there are only {len(split)} training images; "
                              f"choose a batch size of at most {len(split)}")
-        if crop_padding > max(split.images.shape[1:3]):
-            raise ValueError(f"recipe.crop_padding={crop_padding}: must be at most the images' size, "
-                             f"{max(split.images.shape[1:3])}")
+        height, width, channels = split.images.shape[1:]
+        if augmentation.crop_padding > max(height, width):
+            raise ValueError(f"recipe.crop_padding={augmentation.crop_padding}: must be at most the images' size, "
+                             f"{max(height, width)}")
+        if augmentation.auto_augment and channels not in (1, 3):
+            raise ValueError(f"recipe.auto_augment={augmentation.auto_augment}: the images have {channels} channels; a "
+                             "policy takes grey or RGB ones")
+        if augmentation.mixes and batch_size % 2:
+            raise ValueError(f"recipe.batch_size={batch_size}: must be even with Mixup or CutMix, which mix pairs")
         self.images = torch.from_numpy(split.images).to(device)
         self.labels = torch.from_numpy(split.labels).to(device)
         self.batch_size = batch_size
         self.normalization = normalization
         self.seed = seed
-        self.crop_padding = crop_padding
-        self.flip = flip
+        self.augmentation = augmentation
         self.channels_last = channels_last
+        self.image_shape = augmentation.train_shape((channels, height, width))
+        self._policy = Policy(augmentation.auto_augment) if augmentation.auto_augment else None
+        self._mixing = None
+        if augmentation.mixes:
+            self._mixing = Mixing(augmentation, num_classes or int(split.labels.max()) + 1, seed)
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -89,17 +109,41 @@ class Loader:
             start: first batch, to go on inside an epoch.
 
         Yields:
-            Images float32 ``(N, C, H, W)`` and labels ``(N,)``.
+            Images float32 ``(N, C, H, W)`` and labels ``(N,)``; with Mixup or CutMix, targets ``(N, classes)``.
         """
-        order = torch.randperm(len(self.labels), generator=derived_generator(self.seed, ORDER, epoch))
-        order = order.to(self.images.device)
+        order = self._order(epoch)
         for step in range(start, len(self)):
             indices = order[step * self.batch_size:(step + 1) * self.batch_size]
-            images = self.images[indices]
-            if self.crop_padding or self.flip:
-                images = augment(images, derived_generator(self.seed, AUGMENTATION, epoch, step),
-                                 self.crop_padding, self.flip)
-            yield _laid_out(self.normalization.apply(images), self.channels_last), self.labels[indices]
+            labels = self.labels[indices]
+            generator = derived_generator(self.seed, AUGMENTATION, epoch, step)
+            images = self.normalization.apply(self._augmented(self.images[indices], generator))
+            if self.augmentation.random_erasing:
+                images = erase(images, self.augmentation.random_erasing, generator)
+            if self._mixing:
+                images, labels = self._mixing(images, labels, epoch, step)
+            yield _laid_out(images, self.channels_last), labels
+
+    def _order(self, epoch: int) -> Tensor:
+        """Indices of an epoch; with repeats, fewer images and each of them several times in a row, as timm has it."""
+        order = torch.randperm(len(self.labels), generator=derived_generator(self.seed, ORDER, epoch))
+        if self.augmentation.repeats > 1:
+            order = order.repeat_interleave(self.augmentation.repeats)[:len(order)]
+        return order.to(self.images.device)
+
+    def _augmented(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """uint8 ``(N, H, W, C)`` -> uint8, of the size that is trained on."""
+        wanted, (_, *size) = self.augmentation, self.image_shape
+        count, height, width, _ = images.shape
+        if wanted.crop_padding or wanted.flip:
+            images = augment(images, generator, wanted.crop_padding, wanted.flip)
+        if wanted.scale:
+            boxes, _ = random_boxes(count, height, width, wanted.scale, CROP_RATIO, generator)
+            images = resample(images, boxes, size)
+        elif wanted.image_size:
+            images = resample(images, centre_box(height, width), size)
+        if self._policy:
+            images = apply(images, self._policy.draw(count, generator), torch.tensor(self.normalization.mean).round())
+        return images
 
 
 def augment(images: Tensor, generator: torch.Generator, padding: int, flip: bool) -> Tensor:
@@ -129,13 +173,21 @@ def augment(images: Tensor, generator: torch.Generator, padding: int, flip: bool
 
 
 def evaluation_batches(split: Split, normalization: Normalization, device: torch.device | str, batch_size: int = 512,
-                       channels_last: bool = True) -> Iterator[Tensor]:
-    """Normalised images in the split's order, the last partial batch included: float32 ``(N, C, H, W)``."""
+                       channels_last: bool = True, augmentation: Augmentation = NO_AUGMENTATION) -> Iterator[Tensor]:
+    """Normalised images in the split's order, the last partial batch included: float32 ``(N, C, H, W)``.
+
+    Of ``augmentation`` they have the size and centre crop of evaluation, and nothing that is drawn.
+    """
+    height, width, channels = split.images.shape[1:]
+    stored = (channels, height, width)
+    shape = augmentation.test_shape(stored)
     for start in range(0, len(split), batch_size):
         images = torch.from_numpy(split.images[start:start + batch_size]).to(device)
+        if shape != stored or augmentation.test_crop < 1:
+            images = resample(images, centre_box(height, width, augmentation.test_crop), shape[1:])
         yield _laid_out(normalization.apply(images), channels_last)
 
 
 def _laid_out(images: Tensor, channels_last: bool) -> Tensor:
-    """(N, H, W, C) storage already is channels-last; the other layout is a copy."""
-    return images if channels_last else images.contiguous()
+    """Normalised images already are channels-last, and stay as they are; the other layout is a copy."""
+    return images.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
