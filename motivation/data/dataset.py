@@ -20,8 +20,12 @@ class Part(Protocol):
     def __len__(self) -> int:
         """Number of images."""
 
-    def take(self: "AnyPart", indices: np.ndarray) -> "AnyPart":
+    def take(self: "AnyPart", indices: np.ndarray | slice) -> "AnyPart":
         """The images at these indices."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)`` of one image; H and W are 0 where every image has its own."""
 
     @property
     def fingerprinted(self) -> tuple[np.ndarray, ...]:
@@ -46,9 +50,15 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, indices: np.ndarray) -> "Split":
+    def take(self, indices: np.ndarray | slice) -> "Split":
         """The images at these indices."""
         return Split(self.images[indices], self.labels[indices])
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)`` of one image."""
+        height, width, channels = self.images.shape[1:]
+        return channels, height, width
 
     @property
     def fingerprinted(self) -> tuple[np.ndarray, ...]:
@@ -92,9 +102,8 @@ class Dataset:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """``(C, H, W)`` of one image."""
-        height, width, channels = self.train.images.shape[1:]
-        return channels, height, width
+        """``(C, H, W)`` of one stored image; H and W are 0 where every image has its own."""
+        return self.train.image_shape
 
 
 def split_train(train: AnyPart, test: AnyPart, validation: float, heldout: float, seed: int, fold: int | None = None,

@@ -5,9 +5,13 @@ run was started. timm's create_loader has neither: it seeds a worker once and sh
 transforms are used as they are, in a plain DataLoader whose sampler starts anywhere.
 """
 
+import atexit
+import gc
 import random
 import signal
-from collections.abc import Callable, Iterable, Iterator
+import weakref
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,111 +21,130 @@ from torch import Tensor
 
 from motivation.data.augmentation import Augmentation
 from motivation.data.files import CorruptImage, Files
-from motivation.data.loader import Normalization, _laid_out
+from motivation.data.loader import EVALUATION_BATCH, EpochLoader, Normalization, _laid_out, epoch_order
 from motivation.interruption import SIGNALS
-from motivation.randomness import AUGMENTATION, ORDER, derived_generator, random_state, restore_random_state
+from motivation.randomness import AUGMENTATION, IMAGE, derived_generator, random_state, restore_random_state
 
-EVALUATION_BATCH = 128
-# One epoch, place of the first image in it, and indices of the images: what a worker makes a batch of.
-Order = tuple[int, int, np.ndarray]
+# One epoch, places in it, and which images stand there: what a worker makes a batch of.
+Order = tuple[int, np.ndarray, np.ndarray]
 
 
-class FileLoader:
+class FileLoader(EpochLoader):
     """Training and evaluation batches of images in files.
 
-    Worker processes run on from epoch to epoch, so that none starts with a pause. They stop with the loader.
+    Worker processes run on from epoch to epoch, so that none starts with a pause; `close` ends them.
 
     Args:
         files: the training images.
-        batch_size: images a batch; a last partial batch is dropped.
-        augmentation: sizes and augmentation.
-        seed: of order and augmentation.
-        device: where the batches are wanted.
-        channels_last: layout of the batches.
+        batch_size: images a batch; see `EpochLoader` for this and the rest.
+        normalization: applied to augmented images.
+        share: which images of every batch are given; order and augmentation are those of the whole batch. Erasing and
+            mixing are drawn for the share.
+        options: of `EpochLoader`.
 
     Raises:
         ValueError: fewer images than a batch, or no ``image_size``.
     """
 
-    def __init__(self, files: Files, batch_size: int, augmentation: Augmentation, *, seed: int = 0,
-                 device: torch.device | str = "cpu", channels_last: bool = True):
-        if len(files) < batch_size:
-            raise ValueError(f"recipe.batch_size={batch_size} but there are only {len(files)} training images; "
-                             f"choose a batch size of at most {len(files)}")
-        if augmentation.image_size is None:
+    def __init__(self, files: Files, batch_size: int, normalization: Normalization, *, share: slice = slice(None),
+                 **options: Any):
+        super().__init__(files, batch_size, normalization, **options)
+        if self.augmentation.image_size is None:
             raise ValueError("recipe.image_size=null: images in files have no one size; give one in pixels, such as "
                              "recipe.image_size=224")
         self.files = files
-        self.batch_size = batch_size
-        self.augmentation = augmentation
-        self.normalization = Normalization(*(tuple(255 * value for value in values)
-                                             for values in (files.reading.mean, files.reading.std)))
-        self.seed = seed
-        self.device = torch.device(device)
-        self.channels_last = channels_last
-        self._stream: Iterator | None = None
+        self.share = share
+        self._stream: Generator | None = None
         self._place = (0, 0)
 
-    def __len__(self) -> int:
-        """Batches an epoch."""
-        return len(self.files) // self.batch_size
-
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of one epoch, in its own order.
-
-        Args:
-            epoch: number of the epoch, from 0.
-            start: first batch, to go on inside an epoch.
-
-        Yields:
-            Images float32 ``(N, C, H, W)`` and labels ``(N,)``.
+        """See `EpochLoader.epoch`.
 
         Raises:
             CorruptImage: an image cannot be read.
         """
         for step in range(start, len(self)):
             if self._stream is None or self._place != (epoch, step):
-                orders = _orders(len(self.files), self.batch_size, self.seed, epoch, step)
-                transform = training_transform(self.augmentation, self.files.reading.mean)
-                self._stream = _decoded(self.files, orders, transform, self.augmentation.image_size, self.seed,
-                                        self.device)
-            images, labels = next(self._stream)
+                self.close()
+                orders = _orders(self.count, self.batch_size, self.seed, self.augmentation.repeats, self.share, epoch,
+                                 step)
+                transform = training_transform(self.augmentation, self.normalization.mean)
+                self._stream = _decoded(self.files, orders, transform, self.image_shape[1], self.seed, self.device)
+            try:
+                images, labels = next(self._stream)
+            except BaseException:
+                self.close()
+                raise
             self._place = (epoch, step + 1) if step + 1 < len(self) else (epoch + 1, 0)
-            yield _laid_out(self.normalization.apply(images), self.channels_last), labels
+            generator = derived_generator(self.seed, AUGMENTATION, epoch, step)
+            yield self._finished(images, labels, generator, epoch, step)
 
-    def evaluation_batches(self, part: Files) -> Iterator[Tensor]:
-        """Normalised images in the part's order, the last partial batch included: float32 ``(N, C, H, W)``."""
-        size = self.augmentation.evaluation_size
-        orders = [(0, first, np.arange(first, min(first + EVALUATION_BATCH, len(part))))
-                  for first in range(0, len(part), EVALUATION_BATCH)]
+    def evaluation_batches(self, part: Files, batch_size: int = EVALUATION_BATCH) -> Iterator[Tensor]:
+        """See `EpochLoader.evaluation_batches`."""
+        size = self.augmentation.test_shape(part.image_shape)[1]
+        places = np.arange(len(part))
+        orders = [(0, places[first:first + batch_size], places[first:first + batch_size])
+                  for first in range(0, len(part), batch_size)]
         transform = evaluation_transform(size, self.augmentation.test_crop)
         for images, _ in _decoded(part, orders, transform, size, None, self.device):
             yield _laid_out(self.normalization.apply(images), self.channels_last)
 
+    def close(self) -> None:
+        """End the worker processes; the next batch starts them again."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
 
-def _orders(count: int, batch_size: int, seed: int, epoch: int, step: int) -> Iterator[Order]:
+
+def _orders(count: int, batch_size: int, seed: int, repeats: int, share: slice, epoch: int,
+            step: int) -> Iterator[Order]:
     """What the batches are made of, from a place on and without an end."""
     while True:
-        order = torch.randperm(count, generator=derived_generator(seed, ORDER, epoch)).numpy()
+        order = epoch_order(count, seed, epoch, repeats).numpy()
         for first in range(step * batch_size, count - batch_size + 1, batch_size):
-            yield epoch, first, order[first:first + batch_size]
+            places = np.arange(first, first + batch_size)[share]
+            yield epoch, places, order[places]
         epoch, step = epoch + 1, 0
 
 
+# Generators that have worker processes. Python waits for those when it ends, and does not know how to end them.
+_running: weakref.WeakSet[Generator] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_workers() -> None:
+    for batches in list(_running):
+        batches.close()
+
+
 def _decoded(files: Files, orders: Iterable[Order], transform: Callable[[Image.Image], Image.Image], size: int,
-             seed: int | None, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+             seed: int | None, device: torch.device) -> Generator[tuple[Tensor, Tensor], None, None]:
     """Batches on the device: images uint8 ``(N, H, W, C)`` and labels ``(N,)``."""
     cuda = device.type == "cuda"
     loader = torch.utils.data.DataLoader(
         _Batches(files, transform, size, seed), batch_size=None, sampler=orders, num_workers=files.reading.workers,
-        pin_memory=cuda, worker_init_fn=_ignore_signals,
+        pin_memory=cuda, worker_init_fn=_start_worker,
         # One of its own: DataLoader would draw its workers' seeds from the generator that dropout draws from.
         generator=torch.Generator())
-    for batch in loader:
-        if isinstance(batch, CorruptImage):
-            raise batch
-        images, labels = batch
-        yield images.to(device, non_blocking=cuda), labels.to(device, non_blocking=cuda)
+
+    def batches() -> Generator[tuple[Tensor, Tensor], None, None]:
+        decoded = iter(loader)
+        try:
+            while (batch := next(decoded, None)) is not None:
+                if isinstance(batch, CorruptImage):
+                    raise batch
+                images, labels = batch
+                yield images.to(device, non_blocking=cuda), labels.to(device, non_blocking=cuda)
+        except RuntimeError as error:
+            raise ValueError(f"a process that reads images was ended from outside ({' '.join(str(error).split())}); "
+                             "is memory short? Go on with resume=RUN and fewer data.workers") from error
+        finally:
+            # Ends the workers now; an error's traceback may keep this frame for long.
+            del decoded
+
+    made = batches()
+    _running.add(made)
+    return made
 
 
 class _Batches(torch.utils.data.Dataset):
@@ -134,15 +157,15 @@ class _Batches(torch.utils.data.Dataset):
         self.files, self.transform, self.size, self.seed = files, transform, size, seed
 
     def __getitem__(self, order: Order) -> tuple[Tensor, Tensor] | CorruptImage:
-        epoch, first, indices = order
+        epoch, places, indices = order
         images = torch.empty(len(indices), self.size, self.size, 3, dtype=torch.uint8)
         # Without workers these are the generators of training itself.
         state = random_state()
         try:
-            for place, index in enumerate(indices):
+            for pixels, place, index in zip(images.numpy(), places.tolist(), indices, strict=True):
                 if self.seed is not None:
-                    _start_generators(self.seed, epoch, first + place)
-                images.numpy()[place] = self.transform(self.files.image(index))
+                    _start_generators(self.seed, epoch, place)
+                pixels[:] = self.transform(self.files.image(index))
         except CorruptImage as error:
             return error
         finally:
@@ -152,16 +175,19 @@ class _Batches(torch.utils.data.Dataset):
 
 def _start_generators(seed: int, epoch: int, place: int) -> None:
     """Start all generators that timm's and torchvision's transforms draw from, for one image."""
-    numbers = np.random.SeedSequence(entropy=seed, spawn_key=(AUGMENTATION, epoch, place)).generate_state(3).tolist()
+    numbers = np.random.SeedSequence(entropy=seed, spawn_key=(IMAGE, epoch, place)).generate_state(3).tolist()
     random.seed(numbers[0])
     np.random.seed(numbers[1])  # noqa: NPY002
     torch.default_generator.manual_seed(numbers[2])
 
 
-def _ignore_signals(worker: int) -> None:
-    """Signals ask the training process to stop; a worker ends with it. Killed first, it would take the run along."""
+def _start_worker(worker: int) -> None:
+    """Set a worker process apart from the one that it is a copy of."""
+    # Signals to a whole job ask the training process to stop; a worker that died of one would take the run along.
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    # What the copy holds and does not need is not its to clean up: that would end another loader's workers.
+    gc.freeze()
 
 
 def training_transform(augmentation: Augmentation, mean: tuple[float, ...]) -> Callable[[Image.Image], Image.Image]:
@@ -169,7 +195,7 @@ def training_transform(augmentation: Augmentation, mean: tuple[float, ...]) -> C
 
     Args:
         augmentation: without ``scale``, the crop is the centre square; ``crop_padding`` moves it.
-        mean: by channel, from 0 to 1; what timm's policies fill corners with.
+        mean: by channel, in units of 0 to 255; what timm's policies fill corners with.
     """
     from timm.data import create_transform
     from torchvision import transforms
@@ -177,8 +203,8 @@ def training_transform(augmentation: Augmentation, mean: tuple[float, ...]) -> C
     size, policy = augmentation.image_size, augmentation.auto_augment
     crop, augment, _ = create_transform(
         size, is_training=True, scale=augmentation.scale, hflip=0.5 * augmentation.flip, color_jitter=None,
-        auto_augment=None if policy == "cifar10" else policy, interpolation="bicubic", mean=mean, use_prefetcher=True,
-        separate=True)
+        auto_augment=None if policy == "cifar10" else policy, interpolation="bicubic",
+        mean=tuple(value / 255 for value in mean), use_prefetcher=True, separate=True)
     stages = [*crop.transforms, *augment.transforms]
     if augmentation.scale is None:
         stages[0] = evaluation_transform(size)

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from motivation.data.dataset import Dataset, check_shares, split_train
+from motivation.data.loader import Normalization
 
+# Of ImageNet's red, green and blue from 0 to 1: timm's default, which its weights were trained with.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # More processes than this decode faster than one GPU trains on most recipes; more are a config value away.
 MOST_WORKERS_UNASKED = 8
 
@@ -22,13 +24,11 @@ class Reading:
 
     Args:
         workers: processes that read and decode; 0 for none beside the training process.
-        mean: by channel, of images from 0 to 1, as timm states it.
-        std: by channel.
+        normalization: of their batches.
     """
 
     workers: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    normalization: Normalization
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,12 @@ class Files:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, indices: np.ndarray) -> "Files":
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """``(3, 0, 0)``: every image has a size of its own."""
+        return 3, 0, 0
+
+    def take(self, indices: np.ndarray | slice) -> "Files":
         """The images at these indices."""
         return replace(self, **{name: getattr(self, name)[indices]
                                 for name in ("names", "containers", "offsets", "sizes", "labels")})
@@ -103,21 +108,18 @@ class Files:
             with Image.open(io.BytesIO(content)) as image:
                 return image.convert("RGB")
         except Exception as error:  # A damaged file makes decoders raise anything.
-            raise CorruptImage(self.path(index), error) from error
+            raise CorruptImage.at(self.path(index), error) from error
 
 
 class CorruptImage(ValueError):
-    """An image that cannot be read; the message names it and says how to go on.
+    """An image that cannot be read; the message names it and says how to go on."""
 
-    Args:
-        path: of the image.
-        error: why.
-    """
-
-    def __init__(self, path: str, error: Exception):
+    @classmethod
+    def at(cls, path: str, error: Exception) -> "CorruptImage":
+        """The image at a path, and why."""
         reason = " ".join(str(error).split()) or type(error).__name__
-        super().__init__(f"{path} cannot be read as an image: {reason}; put back the file as it was and go on with "
-                         "resume=RUN from the last checkpoint, or take it out and train anew")
+        return cls(f"{path} cannot be read as an image: {reason}; put back the file as it was and go on with "
+                   "resume=RUN from the last checkpoint, or take it out and train anew")
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ class FileSource:
         fold: which of 1 / validation equal parts is the validation part, for cross-validation; null for a random one.
         split_seed: seed of those splits, apart from the run's seed so that all runs share them.
         workers: processes that read and decode; null for one a CPU core, at most 8. Changes no result.
-        mean: subtracted from the red, green and blue of images from 0 to 1; default ImageNet's, as timm has it.
+        mean: subtracted from the red, green and blue of images from 0 to 1; default ImageNet's.
         std: they are divided by it.
 
     Raises:
@@ -142,8 +144,8 @@ class FileSource:
     fold: int | None = None
     split_seed: int = 0
     workers: int | None = None
-    mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
-    std: tuple[float, ...] = IMAGENET_DEFAULT_STD
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
 
     def __post_init__(self):
         check_shares(self.validation, self.heldout, self.fold)
@@ -161,7 +163,8 @@ class FileSource:
         """How the files become batches."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         workers = min(cores, MOST_WORKERS_UNASKED) if self.workers is None else self.workers
-        return Reading(workers, self.mean, self.std)
+        return Reading(workers, Normalization(*(tuple(255 * value for value in values)
+                                                for values in (self.mean, self.std))))
 
     def find(self) -> tuple[Files, Files, tuple[str, ...]]:
         """Training and test images, and the names of the classes. No pixel is read."""

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from timm.data.readers.img_extensions import get_img_extensions
 
 from motivation.data.files import Files, FileSource, listed
 
@@ -73,6 +72,8 @@ class WebDataset(FileSource):
 
 def _index(path: Path, shard: str) -> list[tuple[bytes, bytes, int, int, int]]:
     """Container, name, offset, size and label of every image in a shard."""
+    from timm.data.readers.img_extensions import get_img_extensions
+
     extensions = get_img_extensions(as_set=True)
     images: dict[str, tarfile.TarInfo] = {}
     labels: dict[str, int] = {}
