@@ -21,6 +21,8 @@ from motivation.analysis.paper_table import Measured, TableRow
 from motivation.analysis.runs import Run, read_run
 
 FORMAT_VERSION = 1
+# In place of the fingerprint of a data set that cannot be read.
+UNREAD = "unread"
 SCALES = ("smoke", "reduced", "paper")
 # How a run is executed and mirrored, not what it is.
 NOT_IDENTITY = ("engine", "tracker", "checkpoint")
@@ -141,6 +143,11 @@ class Plan:
         """Cells that have no summary yet."""
         return [cell for cell in self.cells if not (runs / cell.name / "summary.json").is_file()]
 
+    def trainable(self, runs: Path) -> list[Cell]:
+        """Unfinished cells whose data, and whose source's, can be read."""
+        return [cell for cell in self.unfinished(runs)
+                if UNREAD not in (cell.data, cell.source.data if cell.source else None)]
+
     def measured(self, runs: Path) -> list[TableRow]:
         """The rows with what their finished runs say."""
         read: dict[str, Run] = {}
@@ -214,7 +221,7 @@ def plan_table(table: Mapping[str, Any], scale: str, seeds: int | None, compose:
                 known = fingerprint(config["data"])
             except ValueError as error:
                 missing[dataset] = str(error)
-                known = "unread"
+                known = UNREAD
             if row.get("control") == "matched_random":
                 # The very cells that are this source's control in any table.
                 config = of_label[row["source"], dataset][0].config

@@ -8,6 +8,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import torch
+
 import motivation.data
 import motivation.models.choice
 from motivation.analysis.paper_table import to_csv, to_latex, to_markdown, with_tests
@@ -19,6 +21,8 @@ from motivation.table import Cell, Compose, Plan, list_tables, plan_table, read_
 from motivation.train import prepare, run
 
 TIMED_STEPS = 3
+# What ends one run and not the others: a mistake in its config or data, a disk, or memory that is not there.
+TROUBLE = (ValueError, OSError, MemoryError, torch.OutOfMemoryError)
 
 
 class DataRoom:
@@ -67,12 +71,16 @@ def show_plan(compose: Compose, name: str, scale: str, seeds: int | None, runs: 
     _say(f"{plan.name} at scale {scale}: {len(plan.cells)} runs, {len(plan.cells) - len(unfinished)} finished")
     for dataset, reason in plan.missing.items():
         _say(f"{dataset} cannot be read: {reason}")
-    if unfinished and not plan.missing:
-        costs = [cost_of(cell, room) for cell in unfinished]
-        line = f"{len(unfinished)} runs to train: about {sum(costs):.3g} FLOPs"
-        if timing:
-            rate = flops_per_second(unfinished[0])
-            line += f", {clock(sum(costs) / rate)} (h:mm:ss) one after another at {rate:.3g} FLOPs/s"
+    if trainable := plan.trainable(runs):
+        # An estimate alone: what a run cannot do is that run's failure, when it is trained.
+        try:
+            flops = sum(cost_of(cell, room) for cell in trainable)
+            line = f"{len(trainable)} runs to train: about {flops:.3g} FLOPs"
+            if timing:
+                rate = flops_per_second(trainable[0])
+                line += f", {clock(flops / rate)} (h:mm:ss) one after another at {rate:.3g} FLOPs/s"
+        except TROUBLE as error:
+            line = f"{len(trainable)} runs to train; what they cost cannot be estimated: {_one_line(error)}"
         _say(line)
     return plan
 
@@ -118,23 +126,22 @@ def finish_table(plan: Plan, runs: Path, jobs: int = 1) -> list[tuple[str, str]]
         jobs: runs at once, each in a process of its own; 1 trains in this one.
 
     Returns:
-        Name and error of every cell that failed.
+        Name and error of every cell that failed, and of every data set that cannot be read.
 
     Raises:
-        ValueError: a data set is missing.
+        ValueError: no data set that is still needed can be read.
         Interrupted: a signal came; the run it hit can be gone on with.
     """
-    if plan.missing:
-        dataset, reason = next(iter(plan.missing.items()))
-        raise ValueError(f"{dataset} cannot be read: {reason}")
     if jobs < 1:
         raise ValueError(f"--jobs {jobs}: must be at least 1")
-    unfinished = plan.unfinished(runs)
-    failed: list[tuple[str, str]] = []
+    unfinished = plan.trainable(runs)
+    failed = [(dataset, f"cannot be read: {reason}") for dataset, reason in plan.missing.items()]
+    if failed and not unfinished:
+        raise ValueError(" ".join(failed[0]))
     waves = [[cell for cell in unfinished if cell.source is None], [cell for cell in unfinished if cell.source]]
     done = 0
     for wave in waves:
-        for cell, error in _train_all(wave, runs, jobs):
+        for cell, error in _train_all(plan, wave, runs, jobs):
             done += 1
             _say(f"run {done} of {len(unfinished)}: {cell.name}: {error or 'finished'}")
             if error:
@@ -142,24 +149,37 @@ def finish_table(plan: Plan, runs: Path, jobs: int = 1) -> list[tuple[str, str]]
     return failed
 
 
-def _train_all(cells: Sequence[Cell], runs: Path, jobs: int):
+def _train_all(plan: Plan, cells: Sequence[Cell], runs: Path, jobs: int):
     if jobs == 1:
         for cell in cells:
-            yield cell, train_cell(cell, runs)
+            yield cell, train_cell(cell, runs, plan.name)
         return
     # Not forked: torch's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        yield from zip(cells, pool.map(train_cell, cells, [runs] * len(cells)), strict=True)
+        yield from zip(cells, pool.map(train_cell, cells, [runs] * len(cells), [plan.name] * len(cells)),
+                       strict=True)
 
 
-def train_cell(cell: Cell, runs: Path) -> str | None:
-    """Train a cell, or go on with it where it was broken off; returns its error, if any."""
+def train_cell(cell: Cell, runs: Path, table: str) -> str | None:
+    """Train a cell, or go on with it where it was broken off.
+
+    Args:
+        cell: what to train.
+        runs: folder of all cells.
+        table: name of the table, the run's group in its tracker where the config names none.
+
+    Returns:
+        Its error, if any.
+    """
     path = runs / cell.name
     try:
-        run(cell.runnable(runs), path, resume=(path / "config.yaml").is_file())
-    except (ValueError, OSError) as error:
-        return " ".join(str(error).split())
+        config = cell.runnable(runs)
+        if config["tracker"].get("group", table) is None:
+            config["tracker"]["group"] = table
+        run(config, path, resume=(path / "config.yaml").is_file())
+    except TROUBLE as error:
+        return _one_line(error)
     return None
 
 
@@ -188,6 +208,10 @@ def list_states(compose: Compose, scale: str, seeds: int | None, runs: Path, ove
         missing = f"; {', '.join(plan.missing)} cannot be read" if plan.missing else ""
         lines.append(f"{name:8} {plan.title}: {finished} of {len(plan.cells)} runs finished at scale {scale}{missing}")
     return "\n".join(lines)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _say(line: str) -> None:

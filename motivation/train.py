@@ -308,6 +308,8 @@ def _naming(group: str, maker: type) -> Iterator[None]:
     """Put the group of the config that an error is about before it; what a network's constructor refuses is one."""
     try:
         yield
+    except ConfigError:
+        raise
     except (ValueError, TypeError, AssertionError, RuntimeError) as error:
         raise ConfigError(named(error, group, maker)) from error
 

@@ -14,6 +14,11 @@ from motivation.checkpoint import Checkpoints, load_checkpoint
 from motivation.interruption import Interrupted
 from motivation.train import run
 
+# All that a recipe can draw, at once.
+AUGMENTED = ("recipe.image_size=10", "recipe.scale=[0.5,1.0]", "recipe.crop_padding=0", "recipe.flip=true",
+             "recipe.auto_augment=rand-m9-mstd0.5-inc1", "recipe.random_erasing=0.5", "recipe.mixup=0.8",
+             "recipe.cutmix=1.0", "recipe.repeats=3", "recipe.loss=bce")
+
 
 def left(folder) -> dict:
     """Everything a run folder says, but for seconds."""
@@ -80,6 +85,8 @@ def test_stop_inside_an_interval_is_exact(tmp_path, monkeypatch, finished):
     ("engine.accumulation=2",),
     ("schedule=always",),
     ("model.init=native", "schedule=threshold", "schedule.k=1"),
+    (*AUGMENTED, "schedule=threshold", "schedule.k=1"),
+    (*AUGMENTED, "monitor=prediction_gain", "schedule=quota", "engine.accumulation=2"),
 ], ids=" ".join)
 def test_every_optimizer_and_engine_is_exact(tmp_path, monkeypatch, overrides):
     config = compose_config(*QUICK, "recipe.epochs=1", *overrides)

@@ -1,15 +1,22 @@
 """Tables of the paper: the facts they carry, their plan, identity, controls, tests, rendering and the command."""
 
 import csv
+import functools
 import io
 import json
 import shutil
 import time
+from pathlib import Path
 
+import motivation.conf
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
+import motivation.engine
+import motivation.models.choice
+import motivation.table_runs
 from motivation.analysis.paper_table import (
     Measured,
     TableRow,
@@ -21,9 +28,13 @@ from motivation.analysis.paper_table import (
 )
 from motivation.analysis.statistics import holm
 from motivation.cli import _composing, main
+from motivation.config import build
 from motivation.data import Digits
-from motivation.table import Cell, list_tables, plan_table, read_table
-from motivation.table_runs import DataRoom
+from motivation.ledger import forward_flops
+from motivation.models import create_model
+from motivation.recipes import Recipe
+from motivation.table import SCALES, Cell, list_tables, plan_table, read_table
+from motivation.table_runs import DataRoom, finish_table, train_cell
 
 QUICK = ("tracker=none", "engine.threads=1", "recipe.epochs=1", "recipe.batch_size=256")
 
@@ -47,6 +58,67 @@ def test_every_table_plans_at_smoke_scale(compose):
         assert len({cell.name for cell in plan.cells}) == len(plan.cells)
         order = [cell.identity for cell in plan.cells]
         assert all(order.index(cell.source.identity) < order.index(cell.identity) for cell in plan.cells if cell.source)
+
+
+@pytest.mark.parametrize(("overrides", "group"), [((), "table7"), (("tracker.group=mine",), "mine"),
+                                                  (("tracker=none",), None)])
+def test_a_tables_runs_are_one_group(compose, tmp_path, monkeypatch, overrides, group):
+    """As docs/wandb.md has it; and the group is no part of what a cell is."""
+    trained = []
+    monkeypatch.setattr(motivation.table_runs, "run", lambda config, path, resume: trained.append(config))
+    plan = planned(compose, "7", seeds=1, overrides=(*QUICK[1:], *overrides))
+    cell = next(cell for cell in plan.cells if cell.source is None)
+    identity = cell.identity
+    assert train_cell(cell, tmp_path, plan.name) is None
+    assert trained[0]["tracker"].get("group") == group
+    assert cell.identity == identity == planned(compose, "7", seeds=1).cells[plan.cells.index(cell)].identity
+
+
+# Data sets whose loader is built elsewhere; a plan needs no more of them than that the config composes.
+ELSEWHERE = {f"data={name}": "data=arrays" for name in ("imagenet", "flowers", "pets")
+             if not (Path(motivation.conf.__path__[0]) / "data" / f"{name}.yaml").is_file()}
+
+
+@functools.cache
+def forward_of(name: str, options: str, shape: tuple[int, int, int]) -> int:
+    """FLOPs of a network that is never made."""
+    with torch.device("meta"):
+        return forward_flops(create_model(name, 10, shape[0], **json.loads(options)), shape)
+
+
+def recipe_of(config) -> Recipe:
+    return build({"recipe": Recipe}, {"name": "recipe", **config["recipe"]}, "recipe")
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", list_tables())
+def test_every_row_composes_at_every_scale(compose, name, scale):
+    """Its recipe holds, its schedule fits into its length, and its networks take the recipe's options and size."""
+    plan = plan_table(read_table(name), scale, 1, lambda overrides: compose(
+        tuple(ELSEWHERE.get(override, override) for override in overrides)), lambda spec: "stub")
+    for cell in plan.cells:
+        recipe = recipe_of(cell.config)
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+        assert recipe.learning_rates([optimizer], steps_per_epoch=20)
+        choice = build(motivation.models.choice.BY_NAME, cell.config["model"], "model")
+        shape = recipe.train_shape((1, 8, 8) if scale == "smoke" else (3, 32, 32))
+        for role in ("network", "base", "motivated"):
+            if role in cell.config["model"]:
+                options = recipe.network_options | choice.options | getattr(choice, f"{role}_options", {})
+                assert forward_of(getattr(choice, role), json.dumps(options), shape) > 0
+    # The lengths of table 3 at full scale are the paper's.
+    if (name, scale) == ("table3", "paper"):
+        lengths = {(row.label, row.dataset): row.cells[0].config["recipe"]["epochs"] for row in plan.rows}
+        assert [lengths["Res-50-Mot", dataset] for dataset in ("cifar10", "cifar100", "flowers", "pets")] == [
+            300, 300, 2000, 1000]
+
+
+def test_efficientnets_cost_what_they_do_at_224_pixels(compose):
+    """paper.md, point 5: the printed F are of the native resolutions, the training's are these GMAC."""
+    recipe = recipe_of(compose(("recipe=efficientnet_cifar",)))
+    costs = [forward_of(f"efficientnet_b{n}", json.dumps(recipe.network_options), recipe.train_shape((3, 32, 32))) / 2e9
+             for n in range(6)]
+    assert costs == pytest.approx([0.385, 0.568, 0.658, 0.961, 1.502, 2.355], rel=0.01)
 
 
 def test_printed_figures_recompute():
@@ -163,6 +235,41 @@ def test_k_is_tuned_by_cross_validation(tmp_path, capsys):
 def test_transfer_starts_from_the_run_and_a_new_classifier(tmp_path, capsys):
     assert table(tmp_path, "3", "--seeds", "1", *QUICK) == 0
     assert "unfinished" not in capsys.readouterr().out
+
+
+def test_a_cell_without_memory_fails_alone(tmp_path, capsys, monkeypatch):
+    """One line says which network did not fit; the runs that need less are trained, the rest shows as unfinished."""
+    gradients = motivation.engine.Engine.gradients
+
+    def bounded(self, network, *arguments):
+        if sum(parameter.numel() for parameter in network.parameters()) > 100_000:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.\nMore lines of torch's.")
+        return gradients(self, network, *arguments)
+
+    monkeypatch.setattr(motivation.engine.Engine, "gradients", bounded)
+    # ResNet-8 has 78,000 parameters, ResNet-14 175,000.
+    assert table(tmp_path, "7", "--seeds", "1", *QUICK) == 1
+    said = capsys.readouterr()
+    failures = [line for line in said.err.splitlines() if "out of memory: the motivated network" in line]
+    assert any("lower recipe.batch_size or set engine.accumulation=2" in line for line in failures)
+    finished = [path.parent.name for path in (tmp_path / "cells").glob("*/summary.json")]
+    assert len(finished) == 1
+    assert finished[0].startswith("resnet8_classical")
+    assert "unfinished" in said.out
+
+
+def test_a_missing_data_set_leaves_the_others(tmp_path):
+    """Its rows stay unfinished, and so do those that start from a network trained on it."""
+    three = read_table("3")
+    three["scales"]["smoke"] = three["scales"]["smoke"] | {"data": {
+        "imagenet": ["data=cifar10", "data.root=nowhere"], "cifar10": ["data=digits"]}}
+    three["rows"].append({"row": "alone", "classical": "resnet50", "recipe": "transfer", "cifar10": {}})
+    with _composing() as compose:
+        plan = plan_table(three, "smoke", 1, compose, DataRoom().fingerprint, QUICK)
+        [(dataset, reason)] = finish_table(plan, tmp_path)
+    assert dataset == "imagenet"
+    assert "cannot be read: CIFAR-10" in reason
+    assert [row.label for row in plan.measured(tmp_path) if row.measured.accuracy] == ["alone"]
 
 
 @pytest.mark.parametrize(("arguments", "said"), [
