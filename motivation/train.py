@@ -6,7 +6,7 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -165,14 +165,16 @@ class Session:
 
     @property
     def fed(self) -> dict[str, Any]:
-        """What the networks are fed: classes, ``(C, H, W)`` in training and in evaluation, the share of a side that
-        evaluation sees, mean and standard deviation by channel of images from 0 to 1 (as timm states them), and the
-        fingerprint of the data.
+        """What the networks are fed: classes and their names, ``(C, H, W)`` in training and in evaluation, the share of
+        a side that evaluation sees and how it is resized, mean and standard deviation by channel of images from 0 to 1
+        (as timm states them), and the fingerprint of the data.
         """
         normalization, augmentation = self.loader.normalization, self.loader.augmentation
-        return {"num_classes": self.dataset.num_classes, "image_shape": list(self.loader.image_shape),
+        return {"num_classes": self.dataset.num_classes,
+                "classes": None if self.dataset.classes is None else list(self.dataset.classes),
+                "image_shape": list(self.loader.image_shape),
                 "test_image_shape": list(augmentation.test_shape(self.dataset.image_shape)),
-                "test_crop": augmentation.test_crop,
+                "test_crop": augmentation.test_crop, "interpolation": self.loader.interpolation,
                 "mean": [value / 255 for value in normalization.mean],
                 "std": [value / 255 for value in normalization.std], "fingerprint": self.dataset.fingerprint}
 
@@ -346,9 +348,10 @@ def run(config: Mapping[str, Any], path: Path | str, resume: bool = False) -> Pa
         return _resume(config, path)
     check_run_folder(path)
     session = prepare(config)
-    check_memory(session.trainer, *next(session.loader.epoch(0)))
-    check_disk(path, session.checkpoint_bytes, session.checkpointing.keep + 2)
-    return _recorded(session, RunFolder(path, config), restore=False)
+    with closing(session.loader):
+        check_memory(session.trainer, *next(session.loader.epoch(0)))
+        check_disk(path, session.checkpoint_bytes, session.checkpointing.keep + 2)
+        return _recorded(session, RunFolder(path, config), restore=False)
 
 
 def _resume(config: Mapping[str, Any], path: Path) -> Path:
@@ -361,11 +364,12 @@ def _resume(config: Mapping[str, Any], path: Path) -> Path:
             folder.close()
             return path
         session = prepare(config)
-        check_memory(session.trainer, *next(session.loader.epoch(0)))
+        with closing(session.loader):
+            check_memory(session.trainer, *next(session.loader.epoch(0)))
+            return _recorded(session, folder, restore=True)
     except BaseException:
         folder.close()
         raise
-    return _recorded(session, folder, restore=True)
 
 
 def _recorded(session: Session, folder: RunFolder, restore: bool) -> Path:

@@ -25,6 +25,8 @@ from motivation.data.loader import EVALUATION_BATCH, EpochLoader, Normalization,
 from motivation.interruption import SIGNALS
 from motivation.randomness import AUGMENTATION, IMAGE, derived_generator, random_state, restore_random_state
 
+# Of timm's recipes.
+INTERPOLATION = "bicubic"
 # One epoch, places in it, and which images stand there: what a worker makes a batch of.
 Order = tuple[int, np.ndarray, np.ndarray]
 
@@ -45,6 +47,8 @@ class FileLoader(EpochLoader):
     Raises:
         ValueError: fewer images than a batch, or no ``image_size``.
     """
+
+    interpolation = INTERPOLATION
 
     def __init__(self, files: Files, batch_size: int, normalization: Normalization, *, share: slice = slice(None),
                  **options: Any):
@@ -203,7 +207,7 @@ def training_transform(augmentation: Augmentation, mean: tuple[float, ...]) -> C
     size, policy = augmentation.image_size, augmentation.auto_augment
     crop, augment, _ = create_transform(
         size, is_training=True, scale=augmentation.scale, hflip=0.5 * augmentation.flip, color_jitter=None,
-        auto_augment=None if policy == "cifar10" else policy, interpolation="bicubic",
+        auto_augment=None if policy == "cifar10" else policy, interpolation=INTERPOLATION,
         mean=tuple(value / 255 for value in mean), use_prefetcher=True, separate=True)
     stages = [*crop.transforms, *augment.transforms]
     if augmentation.scale is None:
@@ -225,5 +229,5 @@ def evaluation_transform(size: int, share: float = 1.0) -> Callable[[Image.Image
     from timm.data import create_transform
     from torchvision import transforms
 
-    whole = create_transform(size, is_training=False, crop_pct=share, interpolation="bicubic", use_prefetcher=True)
+    whole = create_transform(size, is_training=False, crop_pct=share, interpolation=INTERPOLATION, use_prefetcher=True)
     return transforms.Compose(whole.transforms[:-1])

@@ -67,9 +67,14 @@ class EpochLoader:
         num_classes: width of mixed targets; None for what the labels say.
         channels_last: layout of the batches.
 
+    Attributes:
+        interpolation: how images are brought to their size.
+
     Raises:
         ValueError: fewer images than a batch, or an augmentation that such batches cannot have.
     """
+
+    interpolation = "bilinear"
 
     def __init__(self, part: Part, batch_size: int, normalization: Normalization, *, seed: int = 0,
                  device: torch.device | str = "cpu", augmentation: Augmentation = NO_AUGMENTATION,
