@@ -35,6 +35,7 @@ lint: $(VENV)/installed-test
 bench: $(VENV)/installed
 	$(RUN) benchmarks.training
 	$(RUN) benchmarks.checkpoints
+	$(RUN) benchmarks.folders
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage
