@@ -36,6 +36,7 @@ bench: $(VENV)/installed
 	$(RUN) benchmarks.training
 	$(RUN) benchmarks.checkpoints
 	$(RUN) benchmarks.folders
+	$(RUN) benchmarks.augmentation
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage

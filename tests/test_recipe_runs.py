@@ -2,15 +2,22 @@
 
 import csv
 import json
+import re
+from pathlib import Path
 
+import motivation.conf
 import numpy as np
 import pytest
 import timm
+import yaml
 from conftest import QUICK, compose_config
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from motivation.checkpoint import load_checkpoint
 from motivation.export import export_run
 from motivation.ledger import forward_flops
+from motivation.recipes import Recipe
 from motivation.train import prepare, run
 
 SMALL_VIT = ("model=timm", "model.base=vit_tiny_patch16_224", "model.motivated=vit_small_patch16_224",
@@ -132,3 +139,43 @@ def test_dropout_reaches_the_networks():
 def test_an_odd_batch_cannot_be_mixed():
     with pytest.raises(ValueError, match=r"^recipe\.batch_size=63: must be even with Mixup or CutMix"):
         prepare(compose_config(*QUICK, "recipe.batch_size=63", "recipe.mixup=0.2"))
+
+
+DOCS = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text()
+
+
+def test_the_docs_table_is_what_the_files_hold():
+    """Every cell of docs/recipes.md is its file's value; every value that is not a default has a cell."""
+    lines = [line.strip("|").split("|") for line in DOCS.splitlines() if line.startswith("|")]
+    header = next(index for index, cells in enumerate(lines) if cells[0].strip() == "key")
+    names = [cell.strip(" `") for cell in lines[header][1:]]
+    assert {*names} == {path.stem for path in (Path(motivation.conf.__path__[0]) / "recipe").glob("*.yaml")}
+    defaults = yaml.safe_load((Path(motivation.conf.__path__[0]) / "recipe_defaults.yaml").read_text())
+    table = {cells[0].strip(" `"): [cell.strip(" *°") for cell in cells[1:]] for cells in lines[header + 2:]
+             if cells[0].strip(" `").split(".")[0] in compose_config()["recipe"] and len(cells) == len(lines[header])}
+    for column, name in enumerate(names):
+        flat = {}
+        for key, value in compose_config(f"recipe={name}")["recipe"].items():
+            inner = {f"{key}.{name}": item for name, item in value.items()} if isinstance(value, dict) else {key: value}
+            flat |= inner
+        told = {key: yaml.safe_load(cells[column]) for key, cells in table.items() if cells[column]}
+        # YAML 1.1 takes 1e-06 for text.
+        told = {key: float(value) if re.fullmatch(r"[\d.]+e-\d+", str(value)) else value for key, value in told.items()}
+        assert told == {key: value for key, value in flat.items()
+                        if value is not None and value != defaults.get(key, "no default")}
+
+
+@pytest.mark.parametrize("command", [line.split()[2:] for line in re.search(r"```\n(.*?)```", DOCS, re.DOTALL)[1]
+                                     .replace("\\\n", "").splitlines()], ids=" ".join)
+def test_the_docs_commands_compose(command):
+    assert compose_config(*command)["recipe"]["epochs"] >= 300
+
+
+def test_the_docs_own_recipe_trains(tmp_path):
+    """A file that leaves most keys out is whole."""
+    text = re.search(r"```yaml\n(.*?)```", DOCS, re.DOTALL)[1]
+    (tmp_path / "recipe").mkdir()
+    (tmp_path / "recipe" / "short.yaml").write_text(text)
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        config = compose("recipe/short", ["hydra.searchpath=[pkg://motivation.conf]"])
+    assert Recipe(**OmegaConf.to_container(config.recipe)).mixup == 0.2
