@@ -33,10 +33,10 @@ lint: $(VENV)/installed-test
 	$(RUN) ruff check .
 
 bench: $(VENV)/installed
-	$(RUN) benchmarks.training
-	$(RUN) benchmarks.checkpoints
-	$(RUN) benchmarks.folders
-	$(RUN) benchmarks.augmentation
+	$(VENV)/bin/motivation bench training
+	$(VENV)/bin/motivation bench checkpoints
+	$(VENV)/bin/motivation bench folders
+	$(VENV)/bin/motivation bench augmentation
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage

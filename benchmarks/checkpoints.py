@@ -1,4 +1,4 @@
-"""How long training waits for its checkpoints: ``python -m benchmarks.checkpoints``.
+"""How long training waits for its checkpoints: ``motivation bench checkpoints``.
 
 The steps of `motivation train` with AdamW (three tensors a weight), with a checkpoint every 25 steps; the time inside
 `Checkpoints.save` and in cutting the state, over all time. Files are written by a thread meanwhile.
@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from time import perf_counter
 
-from benchmarks.training import config, write_images
+from .training import config, write_images
 
 BOUND = 0.01
 

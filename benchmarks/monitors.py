@@ -1,4 +1,4 @@
-"""Monitors on noise, on planted progress, and on the clock: ``python -m benchmarks.monitors``.
+"""Monitors on noise, on planted progress, and on the clock: ``motivation bench monitors``.
 
 Prints a Markdown table, a row a monitor at its own level: the share of steps at or above the level when nothing is
 learned (independent noise, autocorrelated noise, noise whose spread swells and ebbs), the steps until a planted

@@ -1,4 +1,4 @@
-"""How many of timm's neighbouring architectures pair automatically: ``python -m benchmarks.pairing``.
+"""How many of timm's neighbouring architectures pair automatically: ``motivation bench pairing``.
 
 Neighbours are an architecture and the next size up of the same family: one class, one input size, and names that differ
 only in size words and counts (``vit_tiny_patch16_224`` and ``vit_small_patch16_224``, ``resnet50`` and ``resnet101``).
@@ -144,6 +144,8 @@ def main() -> int:
         rows[neighbours.kind][neighbours.result] += 1
         if neighbours.why:
             print(f"{neighbours.result}: {neighbours.base} -> {neighbours.motivated}: {neighbours.why}", flush=True)
+    if not seconds:
+        parser.error(f"no two neighbours among timm's architectures named {options.pattern!r}")
     kinds = ("depth", "width", "scaled", "design", "smaller", "tied", "fixed", "skip", "divided", "other")
     total = sum(rows.values(), collections.Counter())
     print(f"{'class':28} " + " ".join(f"{kind:>8}" for kind in kinds))

@@ -1,4 +1,4 @@
-"""What switching capacity costs: ``python -m benchmarks.switch``.
+"""What switching capacity costs: ``motivation bench switch``.
 
 Sliced: a switch of ViT-Tiny/Small (every weight and AdamW's two moments) against one training step of the base, batch
 64 at 224 px. Depth alone: the bytes that a switch copies. Building: the CPU seconds that making the pair takes beyond

@@ -1,4 +1,4 @@
-"""Speed and memory of training against a bare PyTorch loop: ``python -m benchmarks.training``.
+"""Speed and memory of training against a bare PyTorch loop: ``motivation bench training``.
 
 Speed: the loop of `motivation train` (loader, trainer, run folder, progress) and a hand-written loop take turns, a
 block of steps each, in one process; the ratio of their steps/s is taken block by block. Same network, layout, optimizer
@@ -115,8 +115,8 @@ def measure_speed(blocks: int, steps: int) -> float:
 
 def peak_memory(kind: str) -> int:
     """Peak resident bytes of a process that trains 12 steps of a pair (half of them motivated), or one network."""
-    result = subprocess.run([sys.executable, "-m", "benchmarks.training", "--memory-of", kind], capture_output=True,
-                            text=True, check=True)
+    result = subprocess.run([sys.executable, "-m", f"{__package__}.training", "--memory-of", kind],
+                            capture_output=True, text=True, check=True)
     return int(result.stdout)
 
 

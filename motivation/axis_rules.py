@@ -353,6 +353,8 @@ POINTWISE = frozenset((
     "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "masked_fill", "hardswish", "hardsigmoid",
     "hardtanh", "prelu", "_prelu_kernel", "leaky_relu", "elu", "gelu", "silu", "mish", "softplus", "celu",
     "log_sigmoid_forward", "relu6", "threshold"))
+BATCH_NORMS = frozenset((
+    "native_batch_norm", "_native_batch_norm_legit_no_training", "_native_batch_norm_legit", "cudnn_batch_norm"))
 VIEWS: dict[str, Callable] = {
     "view": _view, "_unsafe_view": _view, "_reshape_alias": _view, "reshape": _view, "permute": _permute,
     "transpose": _transpose, "t": _t, "expand": _expand, "unsqueeze": _unsqueeze, "squeeze": _squeeze,
@@ -364,8 +366,7 @@ RULES: dict[str, Callable] = {
     "cat": _cat, "stack": _stack, "mm": _mm, "bmm": _mm, "addmm": _addmm, "baddbmm": _addmm,
     "convolution": _convolution, "native_layer_norm": _layer_norm, "embedding": _embedding, "im2col": _im2col,
     "col2im": _col2im, "linalg_vector_norm": _norm, "norm": _norm,
-    **dict.fromkeys(("native_batch_norm", "_native_batch_norm_legit_no_training", "_native_batch_norm_legit",
-                     "cudnn_batch_norm"), _batch_norm),
+    **dict.fromkeys(BATCH_NORMS, _batch_norm),
     **dict.fromkeys(("_scaled_dot_product_fused_attention_overrideable", "_scaled_dot_product_flash_attention",
                      "_scaled_dot_product_efficient_attention", "_scaled_dot_product_flash_attention_for_cpu"),
                     _attention),

@@ -23,9 +23,11 @@ def main(arguments: list[str] | None = None) -> int:
     # Hydra parses what follows `train`, so argparse sees only that the subcommand exists.
     if arguments[:1] == ["train"]:
         return _guarded(train, arguments[1:])
+    if arguments[:1] == ["bench"] and len(arguments) > 1 and not arguments[1].startswith("-"):
+        return _guarded(bench, *arguments[1:])
     options = _table_options(arguments) if arguments[:1] == ["table"] else _parser().parse_args(arguments)
     return _guarded({"compare": compare, "diagnose": diagnose, "pair": pair, "table": table,
-                     "export": export}[options.command], options)
+                     "export": export, "bench": lambda _: bench()}[options.command], options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -90,6 +92,10 @@ def _parser() -> argparse.ArgumentParser:
     exporting.add_argument("run", metavar="RUN", type=Path, help="run folder")
     exporting.add_argument("--network", choices=("base", "motivated"), help="only this one (default: all it has)")
     exporting.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: RUN/export)")
+    commands.add_parser("bench", help="speed, memory and false-alarm rates, each against its bound",
+                        usage="motivation bench [NAME [OPTION ...]]",
+                        description="Run a benchmark; without a name list them. `motivation bench NAME --help` shows "
+                        "its options.")
     return parser
 
 
@@ -238,6 +244,28 @@ def export(options: argparse.Namespace) -> int:
     from motivation.export import export_run
 
     print(*export_run(options.run, options.out, options.network), sep="\n")
+    return 0
+
+
+def bench(name: str | None = None, *arguments: str) -> int:
+    """``motivation bench [NAME ...]``: without a name, what there is."""
+    import ast
+    import runpy
+    from importlib import resources
+
+    files = {file.name.removesuffix(".py"): file for file in resources.files("motivation.benchmarks").iterdir()
+             if file.name.endswith(".py") and file.name != "__init__.py"}
+    if name is None:
+        for known in sorted(files):
+            print(f"{known:12} {ast.get_docstring(ast.parse(files[known].read_text())).splitlines()[0]}")
+        return 0
+    if name not in files:
+        raise ValueError(f"no benchmark {name!r}; there are {', '.join(sorted(files))}")
+    sys.argv = [f"motivation bench {name}", *arguments]
+    try:
+        runpy.run_module(f"motivation.benchmarks.{name}", run_name="__main__")
+    except SystemExit as end:
+        return end.code or 0
     return 0
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from motivation.axes import Layout, equate, fix, fresh, layout
-from motivation.axis_rules import POINTWISE, RULES, VIEWS, axes_of, broadcast
+from motivation.axis_rules import BATCH_NORMS, POINTWISE, RULES, VIEWS, axes_of, broadcast
 
 
 @dataclass
@@ -140,10 +140,14 @@ class _Recorder(TorchDispatchMode):
         self.ends: list[str] = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
         name = func._overloadpacket.__name__
         if name.endswith("_") and not name.endswith("__"):
             name = name[:-1]
+        if name in BATCH_NORMS:
+            # torch works out a meta tensor's normalisation step by step, half of a trace's time; its shape is known.
+            out = torch.empty_like(args[0]), args[0].new_empty(0), args[0].new_empty(0)
+        else:
+            out = func(*args, **(kwargs or {}))
         inputs = [value for value in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
         if name in VIEWS:
             VIEWS[name](out, *args, **(kwargs or {}))
