@@ -35,6 +35,7 @@ lint: $(VENV)/installed-test
 bench: $(VENV)/installed
 	$(VENV)/bin/motivation bench training
 	$(VENV)/bin/motivation bench checkpoints
+	$(VENV)/bin/motivation bench folders
 	$(VENV)/bin/motivation bench augmentation
 
 clean:

@@ -61,7 +61,9 @@ def export_run(run: Path, out: Path | None = None, network: Phase | None = None)
                 "architecture": name, "num_classes": int(data["num_classes"]), "model_args": model_args,
                 "pretrained_cfg": {"num_classes": int(data["num_classes"]), "input_size": shape,
                                    "test_input_size": list(data.get("test_image_shape", shape)),
-                                   "crop_pct": data.get("test_crop", 1.0), "interpolation": "bilinear",
+                                   "crop_pct": data.get("test_crop", 1.0),
+                                   "interpolation": data.get("interpolation", "bilinear"),
+                                   "label_names": data.get("classes"),
                                    "mean": list(data["mean"]), "std": list(data["std"])},
                 "motivation": {"network": phase, "top1": summary[f"{phase}/top1"],
                                "training_flops": summary["budget/flops"], "seed": summary["seed"]}}

@@ -7,7 +7,9 @@ from typing import Any
 import yaml
 
 # What changes how or how long a run is executed, not what is trained.
-MAY_CHANGE = ("engine", "tracker", "checkpoint")
+MAY_CHANGE = ("engine", "tracker", "checkpoint", "data.workers", "data.download")
+# The same data set in another place: whether it is the same, its fingerprint says.
+MAY_MOVE = ("data.root", "data.path")
 MAY_GROW = ("recipe.epochs", "recipe.steps")
 
 
@@ -37,15 +39,20 @@ def check_changes(saved: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         config: the config to go on with.
     """
     refused = [f"{key}: {before!r} -> {after!r}" for key, before, after in differences(saved, config)
-               if key.split(".")[0] not in MAY_CHANGE and not (key in MAY_GROW and _grows(before, after))]
+               if not _within(key, (*MAY_CHANGE, *MAY_MOVE)) and not (key in MAY_GROW and _grows(before, after))]
     if refused:
-        raise ValueError(f"a resumed run keeps its config, but {'; '.join(refused)}; only {', '.join(MAY_CHANGE)} may "
-                         f"change and {' or '.join(MAY_GROW)} grow; anything else is a new run")
+        raise ValueError(f"a resumed run keeps its config, but {'; '.join(refused)}; only "
+                         f"{', '.join((*MAY_CHANGE, *MAY_MOVE))} may change and {' or '.join(MAY_GROW)} grow; anything "
+                         "else is a new run")
 
 
 def same_run(saved: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
     """Whether two configs are of one run: equal, but for what may change."""
-    return not [key for key, *_ in differences(saved, config) if key.split(".")[0] not in MAY_CHANGE]
+    return all(_within(key, MAY_CHANGE) for key, *_ in differences(saved, config))
+
+
+def _within(key: str, groups: tuple[str, ...]) -> bool:
+    return any(key == group or key.startswith(f"{group}.") for group in groups)
 
 
 def differences(saved: Any, config: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -26,6 +26,8 @@ UNREAD = "unread"
 SCALES = ("smoke", "reduced", "paper")
 # How a run is executed and mirrored, not what it is.
 NOT_IDENTITY = ("engine", "tracker", "checkpoint")
+# Where a data set is and how it is read; which one it is, its fingerprint says.
+NOT_DATA = ("root", "path", "download", "workers")
 NETWORKS = ("classical", "base", "motivated")
 SOURCED = {"matched_random": "matched random moments", "equal_flops": "base of equal FLOPs"}
 Compose = Callable[[tuple[str, ...]], dict[str, Any]]
@@ -53,7 +55,8 @@ class Cell:
         """SHA-256 of all that sets the result."""
         what = {"format": FORMAT_VERSION, "data": self.data, "control": self.control,
                 "source": self.source.identity if self.source else None,
-                "config": {key: value for key, value in self.config.items() if key not in NOT_IDENTITY}}
+                "config": {key: value for key, value in self.config.items() if key not in NOT_IDENTITY} | {
+                    "data": {key: value for key, value in self.config["data"].items() if key not in NOT_DATA}}}
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
     @property

@@ -6,7 +6,7 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -23,7 +23,8 @@ import motivation.tracking
 from motivation.analysis.null_rate import null_rate
 from motivation.checkpoint import Checkpoints, load_checkpoint, save_checkpoint, size_of
 from motivation.config import ConfigError, build, check, check_keys, convert, named, refuse_targets
-from motivation.data import Dataset, Loader, Normalization, Split, evaluation_batches
+from motivation.data import Dataset, EpochLoader, open_loader
+from motivation.data.dataset import Part
 from motivation.engine import Engine
 from motivation.interruption import Interrupted, StopRequest
 from motivation.ledger import forward_flops
@@ -108,7 +109,7 @@ class Session:
 
     config: dict[str, Any]
     dataset: Dataset
-    loader: Loader
+    loader: EpochLoader
     trainer: Trainer
     learning_rates: list
     total_steps: int
@@ -132,7 +133,7 @@ class Session:
                         group["lr"] *= self.position.lr_scale
             yield self.trainer.step(*next(batches))
 
-    def evaluate(self, stop: StopRequest, *splits: Split | None) -> list[dict[str, np.ndarray | None]]:
+    def evaluate(self, stop: StopRequest, *splits: Part | None) -> list[dict[str, np.ndarray | None]]:
         """Class probabilities ``(N, classes)`` of both networks on each split; None without images or network.
 
         Raises:
@@ -146,12 +147,10 @@ class Session:
             images = (images for images, _ in itertools.islice(self.loader.epoch(0), self.recalibration_batches))
             pair.recalibrate("base" if self.trainer.phase == "motivated" else "motivated", images)
 
-        def predict(phase: Phase, split: Split | None) -> np.ndarray | None:
+        def predict(phase: Phase, split: Part | None) -> np.ndarray | None:
             if split is None or (phase == "motivated" and pair is None):
                 return None
-            batches = evaluation_batches(split, self.loader.normalization, engine.torch_device,
-                                         channels_last=engine.channels_last, augmentation=self.loader.augmentation)
-            return engine.predict(self.trainer.network(phase), stop.watched(batches))
+            return engine.predict(self.trainer.network(phase), stop.watched(self.loader.evaluation_batches(split)))
 
         try:
             return [{phase: predict(phase, split) for phase in get_args(Phase)} for split in splits]
@@ -166,14 +165,16 @@ class Session:
 
     @property
     def fed(self) -> dict[str, Any]:
-        """What the networks are fed: classes, ``(C, H, W)`` in training and in evaluation, the share of a side that
-        evaluation sees, mean and standard deviation by channel of images from 0 to 1 (as timm states them), and the
-        fingerprint of the data.
+        """What the networks are fed: classes and their names, ``(C, H, W)`` in training and in evaluation, the share of
+        a side that evaluation sees and how it is resized, mean and standard deviation by channel of images from 0 to 1
+        (as timm states them), and the fingerprint of the data.
         """
         normalization, augmentation = self.loader.normalization, self.loader.augmentation
-        return {"num_classes": self.dataset.num_classes, "image_shape": list(self.loader.image_shape),
+        return {"num_classes": self.dataset.num_classes,
+                "classes": None if self.dataset.classes is None else list(self.dataset.classes),
+                "image_shape": list(self.loader.image_shape),
                 "test_image_shape": list(augmentation.test_shape(self.dataset.image_shape)),
-                "test_crop": augmentation.test_crop,
+                "test_crop": augmentation.test_crop, "interpolation": self.loader.interpolation,
                 "mean": [value / 255 for value in normalization.mean],
                 "std": [value / 255 for value in normalization.std], "fingerprint": self.dataset.fingerprint}
 
@@ -236,9 +237,8 @@ def prepare(config: Mapping[str, Any]) -> Session:
     with _naming("data", type(data)):
         dataset = data.load()
     engine.configure()
-    loader = Loader(dataset.train, recipe.batch_size, Normalization.of(dataset.train), seed=seed,
-                    device=engine.torch_device, augmentation=recipe.augmentation, num_classes=dataset.num_classes,
-                    channels_last=engine.channels_last)
+    loader = open_loader(dataset, recipe.batch_size, seed=seed, device=engine.torch_device,
+                         augmentation=recipe.augmentation, channels_last=engine.channels_last)
     trainer, flops = _trainer(config, choice, recipe, engine, dataset, loader)
     # Dropout draws from torch's global generator: started here, so that pair and classical training draw alike.
     torch.manual_seed(derived_seed(seed, DROPOUT))
@@ -248,7 +248,7 @@ def prepare(config: Mapping[str, Any]) -> Session:
 
 
 def _trainer(config: Mapping[str, Any], choice: PairModel | ClassicalModel, recipe: Recipe, engine: Engine,
-             dataset: Dataset, loader: Loader) -> tuple[Trainer, dict[str, int]]:
+             dataset: Dataset, loader: EpochLoader) -> tuple[Trainer, dict[str, int]]:
     """The trainer, and both networks' forward FLOPs."""
     shape = loader.image_shape
     with _naming("model", type(choice)):
@@ -294,17 +294,15 @@ def split_lag(spec: Any) -> tuple[Any, int]:
     return {key: value for key, value in spec.items() if key != "lag"}, lag
 
 
-def _heldout_batch(dataset: Dataset, loader: Loader, monitor: str) -> tuple[Tensor, Tensor]:
+def _heldout_batch(dataset: Dataset, loader: EpochLoader, monitor: str) -> tuple[Tensor, Tensor]:
     """One fixed batch of held-out training images, as large as a training batch where there are as many."""
     if dataset.heldout is None:
         raise ConfigError(f"monitor.name={monitor}: needs held-out images and there are none; keep some of the "
                           "training set with data.heldout, such as data.heldout=0.1")
     order = torch.randperm(len(dataset.heldout), generator=derived_generator(loader.seed, HELDOUT))
     part = dataset.heldout.take(order[:loader.batch_size].sort().values.numpy())
-    device = loader.images.device
-    [images] = evaluation_batches(part, loader.normalization, device, len(part), loader.channels_last,
-                                  loader.augmentation)
-    return images, torch.from_numpy(part.labels).to(device)
+    [images] = loader.evaluation_batches(part, len(part))
+    return images, torch.from_numpy(part.labels).to(loader.device)
 
 
 @contextmanager
@@ -350,9 +348,10 @@ def run(config: Mapping[str, Any], path: Path | str, resume: bool = False) -> Pa
         return _resume(config, path)
     check_run_folder(path)
     session = prepare(config)
-    check_memory(session.trainer, *next(session.loader.epoch(0)))
-    check_disk(path, session.checkpoint_bytes, session.checkpointing.keep + 2)
-    return _recorded(session, RunFolder(path, config), restore=False)
+    with closing(session.loader):
+        check_memory(session.trainer, *next(session.loader.epoch(0)))
+        check_disk(path, session.checkpoint_bytes, session.checkpointing.keep + 2)
+        return _recorded(session, RunFolder(path, config), restore=False)
 
 
 def _resume(config: Mapping[str, Any], path: Path) -> Path:
@@ -365,11 +364,12 @@ def _resume(config: Mapping[str, Any], path: Path) -> Path:
             folder.close()
             return path
         session = prepare(config)
-        check_memory(session.trainer, *next(session.loader.epoch(0)))
+        with closing(session.loader):
+            check_memory(session.trainer, *next(session.loader.epoch(0)))
+            return _recorded(session, folder, restore=True)
     except BaseException:
         folder.close()
         raise
-    return _recorded(session, folder, restore=True)
 
 
 def _recorded(session: Session, folder: RunFolder, restore: bool) -> Path:
@@ -540,7 +540,7 @@ def _say(line: str) -> None:
     print(f"motivation: {line}", file=sys.stderr, flush=True)
 
 
-def _accuracies(split: Split | None, key: str, predicted: Mapping[str, np.ndarray | None] | None = None) -> dict:
+def _accuracies(split: Part | None, key: str, predicted: Mapping[str, np.ndarray | None] | None = None) -> dict:
     """Top-1 accuracy of both networks in percent; null where there is nothing to measure."""
     predicted = predicted or {}
     return {f"{phase}/{key}": None if split is None or predicted.get(phase) is None else

@@ -11,6 +11,7 @@ import torch
 import yaml
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
+from PIL import Image
 from torch import nn
 
 from motivation.models import CifarResNet
@@ -58,6 +59,20 @@ def write_arrays(path: Path, *, count: int = 60, classes: int = 3, size: int = 8
     arrays |= changes
     np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
     return path
+
+
+def write_folder(root: Path, parts=("train", "val"), classes=("ant", "bee", "cat"), count: int = 6,
+                 size=(40, 32), seed: int = 0) -> Path:
+    """Small JPEGs in folders, PART/CLASS/N.jpg, whose classes differ in colour; each image is its own."""
+    rng = np.random.default_rng(seed)
+    colours = rng.integers(0, 200, (len(classes), 3))
+    for part in parts:
+        for colour, name in zip(colours, classes, strict=True):
+            (root / part / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = colour + rng.integers(0, 56, (size[1], size[0], 3))
+                Image.fromarray(pixels.astype(np.uint8)).save(root / part / name / f"{number}.jpg")
+    return root
 
 
 def compose_config(*overrides: str) -> dict:

@@ -53,7 +53,7 @@ def test_bench_lists_and_runs_the_benchmarks(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", sys.argv)
     assert main(["bench", "switch", "--help"]) == 0
     assert "--repeats" in capsys.readouterr().out
-    assert "there are checkpoints, monitors" in refused(capsys, "bench", "nothing")
+    assert "there are augmentation, checkpoints, folders, monitors" in refused(capsys, "bench", "nothing")
 
 
 def test_import_is_light():

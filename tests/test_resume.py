@@ -159,7 +159,8 @@ def test_more_epochs_go_on_from_the_last_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize(("override", "message"), [
-    ("recipe.optimizer.lr=0.2", r"recipe.optimizer.lr: 0.1 -> 0.2; only engine, tracker, checkpoint may change"),
+    ("recipe.optimizer.lr=0.2", r"recipe.optimizer.lr: 0.1 -> 0.2; only engine, tracker, checkpoint, "
+     r"data.workers, data.download, data.root, data.path may change"),
     ("recipe.epochs=1", "recipe.epochs: 2 -> 1"),
     ("seed=1", "seed: 0 -> 1"),
     ("model=resnet20", "model.name: 'pair' -> 'classical'"),

@@ -12,6 +12,7 @@ import motivation.conf
 import numpy as np
 import pytest
 import torch
+from conftest import compose_config
 from scipy import stats
 
 import motivation.engine
@@ -306,3 +307,17 @@ def test_five_hundred_runs_are_planned_and_rendered_in_seconds(compose, tmp_path
     text = to_markdown(again.title, again.note, with_tests(again.measured(tmp_path)))
     assert time.process_time() - begin < 5
     assert text.count("60/60") == len(again.rows)
+
+
+def test_a_cell_is_its_data_not_the_place_of_it():
+    """Moved data, or another number of workers, must not train a table again; other data must."""
+    config = compose_config("data=image_folder", "data.root=A")
+    moved = compose_config("data=image_folder", "data.root=B", "data.workers=3")
+    assert Cell(config, "known").identity == Cell(moved, "known").identity != Cell(config, "other").identity
+    split = compose_config("data=image_folder", "data.root=A", "data.validation=0.1")
+    assert Cell(split, "known").identity != Cell(config, "known").identity
+
+
+def test_one_root_serves_every_data_set_of_table_3():
+    for option in read_table("3")["scales"]["paper"]["data"].values():
+        assert compose_config(*option, "data.root=PARENT")["data"]["root"] == "PARENT"

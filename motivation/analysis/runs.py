@@ -14,6 +14,7 @@ import yaml
 
 # Where and how a run was executed, not what was run: these do not set two runs apart.
 EXECUTION_KEYS = ("seed", "evaluate_every", "tracker", "checkpoint")
+READING_KEYS = ("download", "workers")
 # What of the engine changes the arithmetic, and with it what was run; the default where a config has no such key.
 ARITHMETIC = {"precision": "float32", "accumulation": 1}
 # Models of one network, that no monitor and no schedule touches.
@@ -88,6 +89,7 @@ def _what(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a config that sets runs apart; classical training has no monitor and schedule."""
     unused = ("monitor", "schedule") if config["model"]["name"] in ALONE else ()
     what = {key: value for key, value in config.items() if key not in (*EXECUTION_KEYS, "engine", *unused)}
+    what["data"] = {key: value for key, value in config["data"].items() if key not in READING_KEYS}
     engine = config.get("engine") or {}
     return what | {"engine": {key: engine.get(key, default) for key, default in ARITHMETIC.items()}}
 

@@ -1,13 +1,37 @@
-"""Data sets in memory, and the loader that keeps them on the device."""
+"""Data sets in memory, whose loader keeps them on the device, and in files, whose loader has worker processes."""
 
 from motivation.data.arrays import Arrays
 from motivation.data.augmentation import Augmentation
 from motivation.data.cifar import Cifar
 from motivation.data.dataset import Dataset, Split
 from motivation.data.digits import Digits
-from motivation.data.loader import Loader, Normalization, evaluation_batches
+from motivation.data.file_loader import FileLoader
+from motivation.data.files import Files
+from motivation.data.image_folder import ImageFolder, ImageNet
+from motivation.data.loader import EpochLoader, Loader, Normalization, evaluation_batches
+from motivation.data.oxford import Flowers, Pets
+from motivation.data.webdataset import WebDataset
 
-BY_NAME = {"digits": Digits, "arrays": Arrays, "cifar": Cifar}
+BY_NAME = {"digits": Digits, "arrays": Arrays, "cifar": Cifar, "image_folder": ImageFolder, "imagenet": ImageNet,
+           "webdataset": WebDataset, "flowers": Flowers, "pets": Pets}
 
-__all__ = ["BY_NAME", "Arrays", "Augmentation", "Cifar", "Dataset", "Digits", "Loader", "Normalization", "Split",
-           "evaluation_batches"]
+__all__ = ["BY_NAME", "Arrays", "Augmentation", "Cifar", "Dataset", "Digits", "EpochLoader", "FileLoader", "Files",
+           "Flowers", "ImageFolder", "ImageNet", "Loader", "Normalization", "Pets", "Split", "WebDataset",
+           "evaluation_batches", "open_loader"]
+
+
+def open_loader(dataset: Dataset, batch_size: int, **options) -> EpochLoader:
+    """The loader of a data set's training images, in memory or in files.
+
+    Args:
+        dataset: the data set.
+        batch_size: images a batch.
+        options: of `EpochLoader`.
+
+    Raises:
+        ValueError: fewer images than a batch, or an augmentation that such images or batches cannot have.
+    """
+    train = dataset.train
+    if isinstance(train, Files):
+        return FileLoader(train, batch_size, train.reading.normalization, num_classes=dataset.num_classes, **options)
+    return Loader(train, batch_size, Normalization.of(train), num_classes=dataset.num_classes, **options)

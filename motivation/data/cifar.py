@@ -1,11 +1,11 @@
 """CIFAR-10 and CIFAR-100 from torchvision's downloadable classes."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from motivation.data.dataset import Dataset, Split, check_shares, split_train
+from motivation.data.download import open_or_download
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,8 @@ class Cifar:
         import torchvision.datasets
 
         source = getattr(torchvision.datasets, f"CIFAR{self.classes}")
-        try:
-            train, test = (source(self.root, train=part, download=self.download) for part in (True, False))
-        except (RuntimeError, OSError) as error:
-            reason = "the download failed" if self.download else "it is missing or damaged, and data.download is off"
-            raise ValueError(f"CIFAR-{self.classes} in {Path(self.root).resolve()}: {reason} ({_first_line(error)}); "
-                             "fetch it with data.download=true (163 MiB) or point data.root at a copy") from error
+        train, test = open_or_download(
+            lambda: [source(self.root, train=part, download=self.download) for part in (True, False)],
+            f"CIFAR-{self.classes}", self.root, "163 MiB", self.download)
         return split_train(*(Split(np.asarray(part.data), np.asarray(part.targets, np.int64))
                              for part in (train, test)), self.validation, self.heldout, self.split_seed, self.fold)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0].partition(". You can use")[0]

@@ -1,10 +1,38 @@
-"""A data set in memory: uint8 images and labels, split into train, validation, held-out and test."""
+"""A data set: images and labels, in memory or in files, split into train, validation, held-out and test."""
 
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol, TypeVar
 
 import numpy as np
+
+
+class Part(Protocol):
+    """One part of a data set: images in memory (`Split`) or in files (`Files`).
+
+    Attributes:
+        labels: int64 ``(N,)``, class indices from 0.
+    """
+
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        """Number of images."""
+
+    def take(self: "AnyPart", indices: np.ndarray | slice) -> "AnyPart":
+        """The images at these indices."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)`` of one image; H and W are 0 where every image has its own."""
+
+    @property
+    def fingerprinted(self) -> tuple[np.ndarray, ...]:
+        """What is hashed to know it again."""
+
+
+AnyPart = TypeVar("AnyPart", bound=Part)
 
 
 @dataclass(frozen=True)
@@ -22,9 +50,20 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, indices: np.ndarray) -> "Split":
+    def take(self, indices: np.ndarray | slice) -> "Split":
         """The images at these indices."""
         return Split(self.images[indices], self.labels[indices])
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)`` of one image."""
+        height, width, channels = self.images.shape[1:]
+        return channels, height, width
+
+    @property
+    def fingerprinted(self) -> tuple[np.ndarray, ...]:
+        """Every pixel and label."""
+        return self.images, self.labels
 
 
 @dataclass(frozen=True)
@@ -37,34 +76,38 @@ class Dataset:
         num_classes: number of classes.
         validation: images for model selection, split off the training set; None without one.
         heldout: training images kept for monitors; None without any.
+        classes: their names, in the order of the labels; None where they have none.
     """
 
-    train: Split
-    test: Split
+    train: Part
+    test: Part
     num_classes: int
-    validation: Split | None = None
-    heldout: Split | None = None
+    validation: Part | None = None
+    heldout: Part | None = None
+    classes: tuple[str, ...] | None = None
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the images and labels of every part: two runs with one fingerprint saw the same data."""
+        """SHA-256 over every part: two runs with one fingerprint saw the same data.
+
+        Of images in memory the pixels and labels count; of images in files the names, sizes and labels.
+        """
         digest = hashlib.sha256()
         for name in ("train", "validation", "heldout", "test"):
             split = getattr(self, name)
-            for array in () if split is None else (split.images, split.labels):
+            for array in () if split is None else split.fingerprinted:
                 digest.update(f"{name} {array.dtype} {array.shape}".encode())
                 digest.update(np.ascontiguousarray(array))
         return digest.hexdigest()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """``(C, H, W)`` of one image."""
-        height, width, channels = self.train.images.shape[1:]
-        return channels, height, width
+        """``(C, H, W)`` of one stored image; H and W are 0 where every image has its own."""
+        return self.train.image_shape
 
 
-def split_train(train: Split, test: Split, validation: float, heldout: float, seed: int,
-                fold: int | None = None) -> Dataset:
+def split_train(train: AnyPart, test: AnyPart, validation: float, heldout: float, seed: int, fold: int | None = None,
+                classes: tuple[str, ...] | None = None) -> Dataset:
     """Split validation and held-out images off the training set, stratified by class.
 
     Args:
@@ -74,6 +117,7 @@ def split_train(train: Split, test: Split, validation: float, heldout: float, se
         heldout: share of the training set kept for monitors, 0 for none.
         seed: of the split, the same for every run of an experiment.
         fold: which of 1 / validation equal parts is the validation part; None for a random one.
+        classes: their names, in the order of the labels.
 
     Raises:
         ValueError: the shares leave nothing to train on, or a class has too few images for the split.
@@ -81,6 +125,7 @@ def split_train(train: Split, test: Split, validation: float, heldout: float, se
     from sklearn.model_selection import StratifiedKFold, train_test_split
 
     check_shares(validation, heldout, fold)
+    counts = np.bincount(train.labels)
     remaining = np.arange(len(train))
     parts: dict[str, np.ndarray] = {}
     for name, share in (("validation", validation), ("heldout", heldout)):
@@ -89,18 +134,20 @@ def split_train(train: Split, test: Split, validation: float, heldout: float, se
         try:
             if name == "validation" and fold is not None:
                 folds = StratifiedKFold(round(1 / validation), shuffle=True, random_state=seed)
+                if counts.min() < folds.n_splits:
+                    raise ValueError("a class has fewer images than there are folds")
                 remaining, part = list(folds.split(remaining, train.labels))[fold]
                 parts[name] = part
                 continue
             remaining, part = train_test_split(remaining, test_size=round(share * len(train)),
                                                stratify=train.labels[remaining], random_state=seed)
         except ValueError as error:
+            rarest = int(counts.argmin())
             raise ValueError(f"{name}={share}: a stratified split needs at least one image of every class on both "
-                             f"sides, the training set has {len(train)} images of {len(np.unique(train.labels))} "
-                             "classes") from error
+                             f"sides, the training set has {len(train)} images of {len(counts)} classes and "
+                             f"{counts[rarest]} of class {classes[rarest] if classes else rarest}") from error
         parts[name] = np.sort(part)
-    num_classes = int(train.labels.max()) + 1
-    return Dataset(train.take(np.sort(remaining)) if parts else train, test, num_classes,
+    return Dataset(train.take(np.sort(remaining)) if parts else train, test, len(counts), classes=classes,
                    **{name: train.take(part) for name, part in parts.items()})
 
 

@@ -5,6 +5,7 @@ Epoch order and augmentation are derived from (seed, epoch, step), so that a res
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,12 +14,13 @@ from torch import Tensor
 
 from motivation.data.augmentation import Augmentation
 from motivation.data.auto_augment import Policy, apply
-from motivation.data.dataset import Split
+from motivation.data.dataset import Part, Split
 from motivation.data.erasing import erase
 from motivation.data.mixing import Mixing
 from motivation.data.resample import centre_box, random_boxes, resample
 from motivation.randomness import AUGMENTATION, ORDER, derived_generator
 
+EVALUATION_BATCH = 512
 NO_AUGMENTATION = Augmentation()
 # Width over height of random resized crops, as everywhere since Szegedy et al. 2015.
 CROP_RATIO = (3 / 4, 4 / 3)
@@ -51,55 +53,52 @@ class Normalization:
         return images.float().sub_(mean).mul_(scale).permute(0, 3, 1, 2)
 
 
-class Loader:
-    """Training batches, augmented on the device.
+class EpochLoader:
+    """What the loaders of images in memory and in files share: an epoch's order, and what becomes of decoded images.
 
     Args:
-        split: the training images.
+        part: the training images.
         batch_size: images a batch; a last partial batch is dropped.
         normalization: applied to augmented images, before erasing and mixing.
         seed: of order and augmentation.
-        device: where the images live.
+        device: where the batches are wanted.
         augmentation: what becomes of them. Padding is black, as torchvision's random crop pads; what a policy moves in
-            from outside has the training set's mean.
+            from outside has the mean of the normalisation.
         num_classes: width of mixed targets; None for what the labels say.
         channels_last: layout of the batches.
 
+    Attributes:
+        interpolation: how images are brought to their size.
+
     Raises:
-        ValueError: fewer images than a batch, or an augmentation that such images or batches cannot have.
+        ValueError: fewer images than a batch, or an augmentation that such batches cannot have.
     """
 
-    def __init__(self, split: Split, batch_size: int, normalization: Normalization, *, seed: int = 0,
+    interpolation = "bilinear"
+
+    def __init__(self, part: Part, batch_size: int, normalization: Normalization, *, seed: int = 0,
                  device: torch.device | str = "cpu", augmentation: Augmentation = NO_AUGMENTATION,
                  num_classes: int | None = None, channels_last: bool = True):
-        if len(split) < batch_size:
-            raise ValueError(f"recipe.batch_size={batch_size} but there are only {len(split)} training images; "
-                             f"choose a batch size of at most {len(split)}")
-        height, width, channels = split.images.shape[1:]
-        if augmentation.crop_padding > max(height, width):
-            raise ValueError(f"recipe.crop_padding={augmentation.crop_padding}: must be at most the images' size, "
-                             f"{max(height, width)}")
-        if augmentation.auto_augment and channels not in (1, 3):
-            raise ValueError(f"recipe.auto_augment={augmentation.auto_augment}: the images have {channels} channels; a "
-                             "policy takes grey or RGB ones")
+        if len(part) < batch_size:
+            raise ValueError(f"recipe.batch_size={batch_size} but there are only {len(part)} training images; "
+                             f"choose a batch size of at most {len(part)}")
         if augmentation.mixes and batch_size % 2:
             raise ValueError(f"recipe.batch_size={batch_size}: must be even with Mixup or CutMix, which mix pairs")
-        self.images = torch.from_numpy(split.images).to(device)
-        self.labels = torch.from_numpy(split.labels).to(device)
+        self.count = len(part)
         self.batch_size = batch_size
         self.normalization = normalization
         self.seed = seed
+        self.device = torch.device(device)
         self.augmentation = augmentation
         self.channels_last = channels_last
-        self.image_shape = augmentation.train_shape((channels, height, width))
-        self._policy = Policy(augmentation.auto_augment) if augmentation.auto_augment else None
+        self.image_shape = augmentation.train_shape(part.image_shape)
         self._mixing = None
         if augmentation.mixes:
-            self._mixing = Mixing(augmentation, num_classes or int(split.labels.max()) + 1, seed)
+            self._mixing = Mixing(augmentation, num_classes or int(part.labels.max()) + 1, seed)
 
     def __len__(self) -> int:
         """Batches an epoch."""
-        return len(self.labels) // self.batch_size
+        return self.count // self.batch_size
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of one epoch, in its own order.
@@ -111,24 +110,75 @@ class Loader:
         Yields:
             Images float32 ``(N, C, H, W)`` and labels ``(N,)``; with Mixup or CutMix, targets ``(N, classes)``.
         """
-        order = self._order(epoch)
+        raise NotImplementedError
+
+    def evaluation_batches(self, part: Part, batch_size: int = EVALUATION_BATCH) -> Iterator[Tensor]:
+        """Normalised images in the part's order, the last partial batch included: float32 ``(N, C, H, W)``.
+
+        Of the augmentation they have the size and centre crop of evaluation, and nothing that is drawn.
+        """
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """End what works in the background, if anything does."""
+
+    def _finished(self, images: Tensor, labels: Tensor, generator: torch.Generator, epoch: int,
+                  step: int) -> tuple[Tensor, Tensor]:
+        """A batch as it is trained on, from augmented images uint8 ``(N, H, W, C)``."""
+        images = self.normalization.apply(images)
+        if self.augmentation.random_erasing:
+            images = erase(images, self.augmentation.random_erasing, generator)
+        if self._mixing:
+            images, labels = self._mixing(images, labels, epoch, step)
+        return _laid_out(images, self.channels_last), labels
+
+
+def epoch_order(count: int, seed: int, epoch: int, repeats: int = 1) -> Tensor:
+    """Indices of an epoch; with repeats, fewer images and each of them several times in a row, as timm has it."""
+    order = torch.randperm(count, generator=derived_generator(seed, ORDER, epoch))
+    return order.repeat_interleave(repeats)[:count] if repeats > 1 else order
+
+
+class Loader(EpochLoader):
+    """Training batches of images that live on the device, augmented there.
+
+    Args:
+        split: the training images.
+        batch_size: images a batch; see `EpochLoader` for this and the rest.
+        normalization: applied to augmented images.
+        options: of `EpochLoader`.
+
+    Raises:
+        ValueError: fewer images than a batch, or an augmentation that such images or batches cannot have.
+    """
+
+    def __init__(self, split: Split, batch_size: int, normalization: Normalization, **options: Any):
+        super().__init__(split, batch_size, normalization, **options)
+        augmentation = self.augmentation
+        height, width, channels = split.images.shape[1:]
+        if augmentation.crop_padding > max(height, width):
+            raise ValueError(f"recipe.crop_padding={augmentation.crop_padding}: must be at most the images' size, "
+                             f"{max(height, width)}")
+        if augmentation.auto_augment and channels not in (1, 3):
+            raise ValueError(f"recipe.auto_augment={augmentation.auto_augment}: the images have {channels} channels; a "
+                             "policy takes grey or RGB ones")
+        self.images = torch.from_numpy(split.images).to(self.device)
+        self.labels = torch.from_numpy(split.labels).to(self.device)
+        self._policy = Policy(augmentation.auto_augment) if augmentation.auto_augment else None
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `EpochLoader.epoch`."""
+        order = epoch_order(self.count, self.seed, epoch, self.augmentation.repeats).to(self.device)
         for step in range(start, len(self)):
             indices = order[step * self.batch_size:(step + 1) * self.batch_size]
-            labels = self.labels[indices]
             generator = derived_generator(self.seed, AUGMENTATION, epoch, step)
-            images = self.normalization.apply(self._augmented(self.images[indices], generator))
-            if self.augmentation.random_erasing:
-                images = erase(images, self.augmentation.random_erasing, generator)
-            if self._mixing:
-                images, labels = self._mixing(images, labels, epoch, step)
-            yield _laid_out(images, self.channels_last), labels
+            images = self._augmented(self.images[indices], generator)
+            yield self._finished(images, self.labels[indices], generator, epoch, step)
 
-    def _order(self, epoch: int) -> Tensor:
-        """Indices of an epoch; with repeats, fewer images and each of them several times in a row, as timm has it."""
-        order = torch.randperm(len(self.labels), generator=derived_generator(self.seed, ORDER, epoch))
-        if self.augmentation.repeats > 1:
-            order = order.repeat_interleave(self.augmentation.repeats)[:len(order)]
-        return order.to(self.images.device)
+    def evaluation_batches(self, part: Split, batch_size: int = EVALUATION_BATCH) -> Iterator[Tensor]:
+        """See `EpochLoader.evaluation_batches`."""
+        return evaluation_batches(part, self.normalization, self.device, batch_size, self.channels_last,
+                                  self.augmentation)
 
     def _augmented(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """uint8 ``(N, H, W, C)`` -> uint8, of the size that is trained on."""
@@ -172,8 +222,9 @@ def augment(images: Tensor, generator: torch.Generator, padding: int, flip: bool
     return padded.view(-1, channels).index_select(0, pixels.to(device)).view(count, height, width, channels)
 
 
-def evaluation_batches(split: Split, normalization: Normalization, device: torch.device | str, batch_size: int = 512,
-                       channels_last: bool = True, augmentation: Augmentation = NO_AUGMENTATION) -> Iterator[Tensor]:
+def evaluation_batches(split: Split, normalization: Normalization, device: torch.device | str,
+                       batch_size: int = EVALUATION_BATCH, channels_last: bool = True,
+                       augmentation: Augmentation = NO_AUGMENTATION) -> Iterator[Tensor]:
     """Normalised images in the split's order, the last partial batch included: float32 ``(N, C, H, W)``.
 
     Of ``augmentation`` they have the size and centre crop of evaluation, and nothing that is drawn.
