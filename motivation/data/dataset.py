@@ -22,7 +22,7 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, indices: np.ndarray) -> "Split":
+    def take(self, indices: np.ndarray | slice) -> "Split":
         """The images at these indices."""
         return Split(self.images[indices], self.labels[indices])
 

@@ -14,6 +14,8 @@ from torch import Tensor
 from motivation.data.dataset import Split
 from motivation.randomness import AUGMENTATION, ORDER, derived_generator
 
+EVALUATION_BATCH = 512
+
 
 @dataclass(frozen=True)
 class Normalization:
@@ -54,6 +56,7 @@ class Loader:
         crop_padding: pixels of padding before a random crop to the original size; 0 for no crop.
         flip: mirror half of the images left to right.
         channels_last: layout of the batches.
+        share: which images of every batch are given; order and augmentation are those of the whole batch.
 
     Raises:
         ValueError: fewer images than a batch.
@@ -61,7 +64,7 @@ class Loader:
 
     def __init__(self, split: Split, batch_size: int, normalization: Normalization, *, seed: int = 0,
                  device: torch.device | str = "cpu", crop_padding: int = 0, flip: bool = False,
-                 channels_last: bool = True):
+                 channels_last: bool = True, share: slice = slice(None)):
         if len(split) < batch_size:
             raise ValueError(f"recipe.batch_size={batch_size} but there are only {len(split)} training images; "
                              f"choose a batch size of at most {len(split)}")
@@ -76,6 +79,7 @@ class Loader:
         self.crop_padding = crop_padding
         self.flip = flip
         self.channels_last = channels_last
+        self.share = share
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -99,7 +103,8 @@ class Loader:
             if self.crop_padding or self.flip:
                 images = augment(images, derived_generator(self.seed, AUGMENTATION, epoch, step),
                                  self.crop_padding, self.flip)
-            yield _laid_out(self.normalization.apply(images), self.channels_last), self.labels[indices]
+            images = self.normalization.apply(images[self.share])
+            yield _laid_out(images, self.channels_last), self.labels[indices[self.share]]
 
 
 def augment(images: Tensor, generator: torch.Generator, padding: int, flip: bool) -> Tensor:
@@ -128,8 +133,8 @@ def augment(images: Tensor, generator: torch.Generator, padding: int, flip: bool
     return padded.view(-1, channels).index_select(0, pixels.to(device)).view(count, height, width, channels)
 
 
-def evaluation_batches(split: Split, normalization: Normalization, device: torch.device | str, batch_size: int = 512,
-                       channels_last: bool = True) -> Iterator[Tensor]:
+def evaluation_batches(split: Split, normalization: Normalization, device: torch.device | str,
+                       batch_size: int = EVALUATION_BATCH, channels_last: bool = True) -> Iterator[Tensor]:
     """Normalised images in the split's order, the last partial batch included: float32 ``(N, C, H, W)``."""
     for start in range(0, len(split), batch_size):
         images = torch.from_numpy(split.images[start:start + batch_size]).to(device)

@@ -1,0 +1,139 @@
+"""`torchrun -m motivation train`: one run in two processes is the run of one, ends as one, and goes on as one.
+
+Most processes are forked from a warm server with torchrun's own environment (`processes.launch`), which takes
+milliseconds; torchrun itself starts where the claim is about it.
+"""
+
+import json
+import os
+import re
+import signal
+import time
+
+import pytest
+from conftest import QUICK, compose_config
+from processes import finish, launch
+from test_resume import left
+
+from motivation.checkpoint import Checkpoints
+from motivation.train import run
+
+SMALL = "img_size: 8, patch_size: 4, depth: 2"
+VIT = ("model=vit_tiny_small", f"+model.base_options={{{SMALL}, embed_dim: 24, num_heads: 3}}",
+       f"+model.motivated_options={{{SMALL}, embed_dim: 48, num_heads: 6}}", "~model.options")
+DROPOUT = ("+model.options={drop_rate: 0.2}",)
+
+
+def said(folder, count=2):
+    return [(folder / f"{rank}.txt").read_text() for rank in range(count)]
+
+
+def ended(processes):
+    return [finish(process, 100) for process in processes]
+
+
+def errors(folder):
+    return re.findall(r"^motivation: error: .*", "".join(said(folder)), re.MULTILINE)
+
+
+def command(folder, *overrides):
+    return ["train", "resume=auto", f"hydra.run.dir={folder}", *QUICK, *overrides]
+
+
+def rows(folder):
+    return [line.split(",") for line in (folder / "steps.csv").read_text().splitlines()[1:]]
+
+
+def lines_of(path):
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+@pytest.mark.parametrize("monitor", [
+    (), ("monitor=paired_heldout", "monitor.every=5", "schedule.k=0", "data.heldout=0.1"),
+])
+def test_two_processes_are_one(tmp_path, monitor):
+    """50 steps of a pair without BatchNorm: the same phases and costs, losses within 1e-5, one folder, named once."""
+    options = (*VIT, *monitor, "recipe.epochs=null", "recipe.steps=50", "recipe.optimizer.lr=0.02",
+               "recipe.crop_padding=1", "recipe.flip=true")
+    alone = run(compose_config(*QUICK, *options), tmp_path / "alone")
+    assert ended(launch(command(tmp_path / "two", *options), tmp_path)) == [0, 0]
+    two, one = rows(tmp_path / "two"), rows(alone)
+    assert len(one) == 50
+    assert max(abs(float(a[3]) - float(b[3])) for a, b in zip(two, one, strict=True)) < 1e-5
+    same = [0, 1, 2, 5, 6]
+    assert [[row[i] for i in same] for row in two] == [[row[i] for i in same] for row in one]
+    assert {row[2] for row in one} == {"base", "motivated"}
+    first, second = said(tmp_path)
+    assert first.splitlines()[-1] == str(tmp_path / "two")
+    assert (first + second).count(f"{tmp_path / 'two'}\n") == 1
+    assert second == ""
+    files = [sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if "step-" not in path.name)
+             for folder in (alone, tmp_path / "two")]
+    assert files[0] == files[1]
+    read = [[json.loads(line) for line in [*(folder / "epochs.jsonl").read_text().splitlines(),
+                                            (folder / "summary.json").read_text()]]
+            for folder in (alone, tmp_path / "two")]
+    for before, after in zip(*read, strict=True):
+        assert before.keys() == after.keys()
+        exact = [key for key in before if key.startswith(("budget", "steps", "intervals", "epoch", "null"))]
+        assert {key: before[key] for key in exact if key != "budget/seconds"} == {
+            key: after[key] for key in exact if key != "budget/seconds"}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """`uninterrupted(*overrides)`: what a run in two processes that nothing stops leaves."""
+    made = {}
+
+    def train(*overrides):
+        if overrides not in made:
+            folder = tmp_path_factory.mktemp("uninterrupted")
+            assert ended(launch(command(folder / "run", *overrides), folder)) == [0, 0], said(folder)
+            made[overrides] = left(folder / "run")
+        return made[overrides]
+
+    return train
+
+
+def stopped(folder, number=signal.SIGUSR1, rank=1, *overrides):
+    """A run in two processes, one of which is sent a signal in its second epoch."""
+    processes = launch(command(folder / "run", *overrides), folder)
+    while all(process.is_alive() for process in processes) and lines_of(folder / "run/steps.csv") < 11:
+        time.sleep(0.005)
+    os.kill(processes[rank].pid, number)
+    return ended(processes)
+
+
+def test_a_signal_to_one_stops_all_and_resume_is_exact(tmp_path, uninterrupted):
+    """With BatchNorm, whose statistics each process takes from its own share."""
+    assert stopped(tmp_path) == [128 + signal.SIGUSR1] * 2
+    [error] = errors(tmp_path)
+    step = int(re.search(r"stopped by SIGUSR1 at step (\d+) of 16; go on with: .* resume=", error)[1])
+    assert len(rows(tmp_path / "run")) == step < 16
+    assert Checkpoints(tmp_path / "run/checkpoints").found()[0].step == step
+    with pytest.raises(ValueError, match=r"processes: 2 -> 1, .* go on with torchrun and 2 processes"):
+        run(compose_config(*QUICK), tmp_path / "run", resume=True)
+    assert ended(launch(["train", f"resume={tmp_path / 'run'}"], tmp_path)) == [0, 0]
+    assert left(tmp_path / "run") == uninterrupted()
+
+
+FAULTS = {
+    "a bad config": (["recipe.optimizer.lr=-1"], {}, r"recipe.optimizer.lr=-1: must be a number above 0", False),
+    "an unknown key": (["recipe.epoch=1"], {}, r"recipe.epoch: unknown key", False),
+    "a batch that does not divide": (["recipe.batch_size=63"], {}, r"recipe.batch_size=63: .* divisible by 2", False),
+    "a sweep": (["-m"], {}, r"-m trains many runs, torchrun one", False),
+    "data that is missing": (["data=arrays", "data.path=gone.npz"], {}, r"data.path=gone.npz: no such file", False),
+    "memory of one process, before step 0": ([], {1: {"out_of_memory": True}}, r"out of memory", False),
+    "memory of one process, in training": ([], {1: {"out_of_memory": True, "at_step": 3}}, r"out of memory", True),
+    "a full disk": ([], {0: {"at_step": 3, "file_limit": 250}}, r"File too large|no space left", True),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_of_one_ends_all_in_one_line(tmp_path, fault):
+    overrides, faults, message, made = FAULTS[fault]
+    assert ended(launch(command(tmp_path / "run", *overrides), tmp_path, faults)) == [1, 1]
+    [error] = errors(tmp_path)
+    assert re.search(message, error), error
+    assert "Traceback" not in "".join(said(tmp_path))
+    assert (tmp_path / "run").exists() == made
