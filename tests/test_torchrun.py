@@ -4,11 +4,16 @@ Most processes are forked from a warm server with torchrun's own environment (`p
 milliseconds; torchrun itself starts where the claim is about it.
 """
 
+import contextlib
 import json
 import os
+import random
 import re
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from conftest import QUICK, compose_config
@@ -21,7 +26,7 @@ from motivation.train import run
 SMALL = "img_size: 8, patch_size: 4, depth: 2"
 VIT = ("model=vit_tiny_small", f"+model.base_options={{{SMALL}, embed_dim: 24, num_heads: 3}}",
        f"+model.motivated_options={{{SMALL}, embed_dim: 48, num_heads: 6}}", "~model.options")
-DROPOUT = ("+model.options={drop_rate: 0.2}",)
+DROPOUT = tuple(part.replace("depth: 2", "depth: 2, drop_rate: 0.2") for part in VIT)
 
 
 def said(folder, count=2):
@@ -32,8 +37,8 @@ def ended(processes):
     return [finish(process, 100) for process in processes]
 
 
-def errors(folder):
-    return re.findall(r"^motivation: error: .*", "".join(said(folder)), re.MULTILINE)
+def errors(folder, count=2):
+    return re.findall(r"^motivation: error: .*", "".join(said(folder, count)), re.MULTILINE)
 
 
 def command(folder, *overrides):
@@ -137,3 +142,49 @@ def test_a_fault_of_one_ends_all_in_one_line(tmp_path, fault):
     assert re.search(message, error), error
     assert "Traceback" not in "".join(said(tmp_path))
     assert (tmp_path / "run").exists() == made
+
+
+def torchrun(folder, *options, overrides=()):
+    """torchrun itself; the output of all goes to ``0.txt``."""
+    with open(folder / "0.txt", "a") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *options, "-m", "motivation",
+             *command(folder / "run", *overrides)], stdout=output, stderr=output,
+            env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def workers(launcher):
+    """Process numbers of torchrun's processes, by rank."""
+    found = {}
+    for child in Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split():
+        with contextlib.suppress(OSError):
+            variables = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
+            found |= {int(value[5:]): int(child) for value in variables if value.startswith(b"RANK=")}
+    return found
+
+
+def at_step(launcher, folder, step):
+    while launcher.poll() is None and lines_of(folder / "run/steps.csv") <= step:
+        time.sleep(0.002)
+    assert launcher.poll() is None, (folder / "0.txt").read_text()
+
+
+def test_torchrun_hands_on_a_signal_and_restarts_what_died(tmp_path, uninterrupted):
+    """Stopped by SIGTERM to torchrun, gone on with, a process killed at a random step: the run that nothing stopped.
+
+    With dropout, for which every process has random numbers of its own.
+    """
+    overrides = (*DROPOUT, "recipe.epochs=12", "checkpoint.every_steps=3")
+    launcher = torchrun(tmp_path, overrides=overrides)
+    at_step(launcher, tmp_path, 20)
+    launcher.terminate()
+    assert launcher.wait(60) != 0
+    [error] = errors(tmp_path, 1)
+    assert "stopped by SIGTERM at step" in error
+    launcher = torchrun(tmp_path, "--max-restarts", "1", overrides=overrides)
+    at_step(launcher, tmp_path, random.Random(0).randint(40, 60))
+    os.kill(workers(launcher)[1], signal.SIGKILL)
+    assert launcher.wait(120) == 0, said(tmp_path, 1)
+    [_, error] = errors(tmp_path, 1)
+    assert "another process of this run has ended" in error
+    assert left(tmp_path / "run") == uninterrupted(*overrides)
