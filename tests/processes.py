@@ -16,7 +16,7 @@ CONTEXT.set_forkserver_preload(["processes", "motivation.cli", "motivation.train
 
 
 def start(arguments: list[str], output: Path, at_step: int | None = None, file_limit: int | None = None,
-          before_summary: bool = False, out_of_memory: bool = False,
+          before_summary: bool = False, out_of_memory: bool = False, fits: int | None = None,
           environment: Mapping[str, str] | None = None) -> BaseProcess:
     """Start the command.
 
@@ -27,10 +27,11 @@ def start(arguments: list[str], output: Path, at_step: int | None = None, file_l
         file_limit: no file may grow beyond so many bytes, as on a full disk.
         before_summary: see ``at_step``.
         out_of_memory: the networks do not fit from ``at_step`` on; without it, before the first step already.
+        fits: the networks fit with no more than so many images at once.
         environment: variables beside this process's own.
     """
     process = CONTEXT.Process(target=_main, args=(arguments, output, at_step, file_limit, before_summary,
-                                                  out_of_memory, {**os.environ, **(environment or {})}))
+                                                  out_of_memory, fits, {**os.environ, **(environment or {})}))
     process.start()
     return process
 
@@ -70,7 +71,7 @@ def launch(arguments: list[str], folder: Path, faults: Mapping[int, Mapping] = M
 
 
 def _main(arguments: list[str], output: Path, at_step: int | None, file_limit: int | None,
-          before_summary: bool, out_of_memory: bool, environment: dict[str, str]) -> None:
+          before_summary: bool, out_of_memory: bool, fits: int | None, environment: dict[str, str]) -> None:
     os.environ.clear()
     os.environ.update(environment)
     import torch
@@ -99,6 +100,13 @@ def _main(arguments: list[str], output: Path, at_step: int | None, file_limit: i
         motivation.train.Trainer.step = stepped
     elif out_of_memory:
         motivation.train.Trainer.network = no_memory
+    if fits is not None:
+        forward = torch.nn.functional.cross_entropy
+
+        def fitting(logits, *arguments, **keywords):
+            return forward(logits, *arguments, **keywords) if len(logits) <= fits else no_memory()
+
+        torch.nn.functional.cross_entropy = fitting
     if before_summary:
         summary = motivation.train.RunFolder.summary
 

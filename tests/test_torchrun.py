@@ -20,7 +20,9 @@ from conftest import QUICK, compose_config
 from processes import finish, launch
 from test_resume import left
 
-from motivation.checkpoint import Checkpoints
+from motivation.checkpoint import Checkpoints, load_checkpoint
+from motivation.cli import main
+from motivation.tracking import RunFolder
 from motivation.train import run
 
 SMALL = "img_size: 8, patch_size: 4, depth: 2"
@@ -130,6 +132,7 @@ FAULTS = {
     "data that is missing": (["data=arrays", "data.path=gone.npz"], {}, r"data.path=gone.npz: no such file", False),
     "memory of one process, before step 0": ([], {1: {"out_of_memory": True}}, r"out of memory", False),
     "memory of one process, in training": ([], {1: {"out_of_memory": True, "at_step": 3}}, r"out of memory", True),
+    "divergence": (["recipe.optimizer.lr=1e30", "recipe.rollbacks=1"], {}, r"the last good checkpoint is", True),
     "a full disk": ([], {0: {"at_step": 3, "file_limit": 250}}, r"File too large|no space left", True),
 }
 
@@ -142,6 +145,30 @@ def test_a_fault_of_one_ends_all_in_one_line(tmp_path, fault):
     assert re.search(message, error), error
     assert "Traceback" not in "".join(said(tmp_path))
     assert (tmp_path / "run").exists() == made
+
+
+def test_a_folder_in_use_ends_all_in_one_line(tmp_path):
+    other = RunFolder(tmp_path / "run", compose_config(*QUICK))
+    assert ended(launch(command(tmp_path / "run"), tmp_path)) == [1, 1]
+    other.close()
+    [error] = errors(tmp_path)
+    assert "is being written by another process" in error
+
+
+def test_batches_in_parts_are_as_many_everywhere(tmp_path):
+    """`engine.accumulation=auto`: what one process needs, all do."""
+    overrides = ["engine.accumulation=auto", "recipe.epochs=1"]
+    assert ended(launch(command(tmp_path / "run", *overrides), tmp_path, {1: {"fits": 32}})) == [0, 0]
+    [saved, *_] = Checkpoints(tmp_path / "run/checkpoints").found()
+    assert load_checkpoint(saved.path)["accumulation"] == 2
+
+
+@pytest.mark.parametrize(("rank", "lines"), [(0, 1), (1, 0)])
+def test_torchrun_starts_train_only(monkeypatch, capsys, rank, lines):
+    for name, value in {"RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "localhost"}.items():
+        monkeypatch.setenv(name, str(value))
+    assert main(["compare", "runs"]) == 1
+    assert capsys.readouterr().err.count("torchrun starts `motivation train` only") == lines
 
 
 def torchrun(folder, *options, overrides=()):
