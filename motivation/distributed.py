@@ -40,9 +40,9 @@ def joined() -> Iterator[None]:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
     with _talking():
         store, rank, count = next(distributed.rendezvous("env://", timeout=TIMEOUT))
-        # One store may serve a restarted group too.
+        # torchrun keeps its store when it restarts the processes: the addresses of the dead are still in it.
         _store = distributed.PrefixStore(f"motivation/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
-        distributed.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=TIMEOUT)
+        distributed.init_process_group(backend, store=_store, rank=rank, world_size=count, timeout=TIMEOUT)
     yield
     _store = None
     distributed.destroy_process_group()

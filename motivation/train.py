@@ -491,8 +491,9 @@ def _train(session: Session, folder: RunFolder, path: Path, tracker: Tracker, ch
             checkpoints.save(session.state_dict(), session.trainer.steps)
             checkpoints.wait()
             name = signal.Signals(error.number).name
+            launcher = "torchrun ... -m " if processes() > 1 else ""
             raise Interrupted(error.number, f"stopped by {name} at step {session.trainer.steps} of "
-                              f"{session.total_steps}; go on with: motivation train resume={path}") from None
+                              f"{session.total_steps}; go on with: {launcher}motivation train resume={path}") from None
     if not predicted:
         # Resumed after the last epoch: its row is on record, its predictions are not.
         predicted = session.evaluate(stop, session.dataset.test)[0]
