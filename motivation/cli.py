@@ -20,6 +20,9 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: the command line without the program's name; default the process's own.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    if _launched() and arguments[:1] != ["train"]:
+        return _fail("torchrun starts `motivation train` only; every other command is one process") if (
+            os.environ["RANK"] == "0") else 1
     # Hydra parses what follows `train`, so argparse sees only that the subcommand exists.
     if arguments[:1] == ["train"]:
         return _guarded(train, arguments[1:])
@@ -128,8 +131,16 @@ def _guarded(command, *arguments) -> int:
 
 
 def _fail(message: str, status: int = 1) -> int:
-    print(f"motivation: error: {message}", file=sys.stderr)
+    # Of several processes one tells; alone, torch need not even be loaded.
+    distributed = sys.modules.get("motivation.distributed")
+    if distributed is None or distributed.speaks():
+        print(f"motivation: error: {message}", file=sys.stderr)
     return status
+
+
+def _launched() -> bool:
+    """Whether torchrun, or what sets the same variables, started this process beside others."""
+    return "MASTER_ADDR" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1" and "RANK" in os.environ
 
 
 def _one_line(error: BaseException) -> str:
@@ -271,6 +282,29 @@ def bench(name: str | None = None, *arguments: str) -> int:
 
 def train(arguments: list[str]) -> int:
     """``motivation train [overrides]``: prints the run folder, one line a run."""
+    if not _launched():
+        return _carry_out(_asked(arguments))
+    from motivation.distributed import from_main, joined
+
+    with joined():
+        return _carry_out(from_main(_asked, arguments))
+
+
+def _carry_out(asked: tuple | int) -> int:
+    """Train the one run that was asked for; a number is the status of what has been done already."""
+    if isinstance(asked, int):
+        return asked
+    import motivation.train
+    from motivation.distributed import is_main
+
+    folder = motivation.train.run(*asked)
+    if is_main():
+        print(folder)
+    return 0
+
+
+def _asked(arguments: list[str]) -> tuple | int:
+    """The arguments of `motivation.train.run` for one run; a sweep or what Hydra shows is done at once: its status."""
     from hydra._internal.utils import get_args_parser
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
@@ -283,7 +317,7 @@ def train(arguments: list[str]) -> int:
     if options.config_path:
         raise ValueError("--config-path is not supported; add a folder of your own configs with --config-dir")
     try:
-        return _train_or_show(options, arguments)
+        return _asked_run(options, arguments)
     except HydraException as error:
         GlobalHydra.instance().clear()
         raise ValueError(_explained(error, options)) from error
@@ -291,7 +325,7 @@ def train(arguments: list[str]) -> int:
         GlobalHydra.instance().clear()
 
 
-def _train_or_show(options: argparse.Namespace, arguments: list[str]) -> int:
+def _asked_run(options: argparse.Namespace, arguments: list[str]) -> tuple | int:
     import hydra
 
     if options.help or options.hydra_help or options.cfg or options.info or options.shell_completion:
@@ -302,13 +336,14 @@ def _train_or_show(options: argparse.Namespace, arguments: list[str]) -> int:
         show(lambda config: None)()
         return 0
     if options.multirun or "hydra.mode=MULTIRUN" in options.overrides:
+        if _launched():
+            raise ValueError("-m trains many runs, torchrun one in several processes; leave one of them out")
         return _sweep(options)
-    print(_single(options))
-    return 0
+    return _single(options)
 
 
-def _single(options: argparse.Namespace) -> Path:
-    """Compose one config and train it; Hydra itself writes nothing."""
+def _single(options: argparse.Namespace) -> tuple:
+    """Compose one config; Hydra itself writes nothing."""
     from hydra.core.hydra_config import HydraConfig
 
     config = _compose(options, options.overrides)
@@ -325,14 +360,13 @@ def _single(options: argparse.Namespace) -> Path:
             raise ValueError("resume=RUN names the run folder; leave hydra.run.dir out")
         return _go_on(config, Path(str(config.resume)), options.overrides)
     named = any(override.startswith("hydra.run.dir") for override in options.overrides)
-    return _train(config, path, path if named else path.parent.parent)
+    return _where(config, path, path if named else path.parent.parent)
 
 
-def _go_on(config, folder: Path, overrides: list[str]) -> Path:
+def _go_on(config, folder: Path, overrides: list[str]) -> tuple:
     """``resume=RUN``: the folder's own config, with what the command line names on top."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    import motivation.train
     from motivation.resume import read_config
 
     given, asked = _plain(config), read_config(folder)
@@ -347,7 +381,7 @@ def _go_on(config, folder: Path, overrides: list[str]) -> Path:
         for key in keys:
             value = value[key]
         inner[keys[-1]] = value
-    return motivation.train.run(asked, folder, resume=True)
+    return asked, folder, True
 
 
 def _compose(options: argparse.Namespace, overrides: list[str]):
@@ -415,18 +449,17 @@ def _default_hydra():
     return _compose(argparse.Namespace(config_dir=None, config_name=None), []).hydra
 
 
-def _train(config, path: Path, root: Path) -> Path:
-    """Train a run; with ``resume=auto`` go on with the newest run of this config at or below ``root``, if any."""
-    import motivation.train
+def _where(config, path: Path, root: Path) -> tuple:
+    """Arguments of `motivation.train.run`; ``resume=auto`` takes the newest run of this config at or below ``root``."""
     from motivation.resume import find_run
 
     plain = _plain(config)
     if config.resume == "auto":
         if root == path and (path / "config.yaml").is_file():
-            return motivation.train.run(plain, path, resume=True)
+            return plain, path, True
         if found := find_run(root, plain):
-            return motivation.train.run(plain, found, resume=True)
-    return motivation.train.run(plain, path)
+            return plain, found, True
+    return plain, path, False
 
 
 def _plain(config) -> dict:
@@ -446,11 +479,13 @@ def _job(config) -> Path:
     """One job of a sweep; runs in whichever process the launcher chose."""
     from hydra.core.hydra_config import HydraConfig
 
+    import motivation.train
+
     hydra = HydraConfig.get()
     path = Path(hydra.runtime.output_dir)
     named = any(override.startswith("hydra.sweep.dir") for override in hydra.overrides.hydra)
     try:
-        return _train(config, path, path if named else path.parent.parent.parent)
+        return motivation.train.run(*_where(config, path, path if named else path.parent.parent.parent))
     except Exception as error:
         # Hydra made the folder before the job was refused: an empty one goes again.
         if path.is_dir() and not any(path.iterdir()):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from motivation.distributed import average
+from motivation.distributed import average, local_rank, processes, running_statistics
 
 # Beyond it, starting the threads takes longer than any training.
 MOST_THREADS = 1024
@@ -45,7 +45,8 @@ class Engine:
     """Runs forward, backward and update.
 
     Args:
-        device: ``auto`` (a GPU where there is one), or a torch device such as ``cpu`` or ``cuda:1``.
+        device: ``auto`` (a GPU where there is one), or a torch device such as ``cpu`` or ``cuda:1``. Of several
+            processes each takes a GPU of its own.
         precision: ``float32``, or ``bfloat16`` for autocast with float32 weights.
         channels_last: keep images and convolution weights in channels-last layout, the faster one.
         deterministic: only kernels that give the same bits twice, and no autotuning.
@@ -75,8 +76,12 @@ class Engine:
             device = self.torch_device
         except RuntimeError as error:
             raise ValueError(f"device={self.device!r} is not a torch device; try auto, cpu or cuda") from error
+        if device.type == "cuda" and processes() > 1 and device.index != local_rank():
+            raise ValueError(f"device={self.device!r}: each of several processes has a GPU of its own; use device=auto")
         if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-            raise ValueError(f"device={self.device!r}: {torch.cuda.device_count()} GPUs are visible; try device=cpu")
+            needed = f", process {local_rank()} of this machine needs one of its own" if processes() > 1 else ""
+            raise ValueError(f"device={self.device!r}: {torch.cuda.device_count()} GPUs are visible{needed}; "
+                             "try device=cpu")
         if device.type in ("mps", "xpu") and not getattr(torch, device.type).is_available():
             raise ValueError(f"device={self.device!r}: there is none here; try device=cpu")
         if device.type not in ("cpu", "cuda", "mps", "xpu"):
@@ -85,14 +90,18 @@ class Engine:
     @property
     def torch_device(self) -> torch.device:
         """The device, ``auto`` resolved."""
-        if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return torch.device(self.device)
+        best = "cuda" if torch.cuda.is_available() else "cpu"
+        device = torch.device(best if self.device == "auto" else self.device)
+        if device == torch.device("cuda") and processes() > 1:
+            return torch.device("cuda", local_rank())
+        return device
 
     def configure(self) -> None:
         """Set what torch keeps for the whole process: kernel choice and thread count."""
         torch.backends.cudnn.deterministic = self.deterministic
         torch.backends.cudnn.benchmark = not self.deterministic
+        if self.torch_device.type == "cuda":
+            torch.cuda.set_device(self.torch_device.index or 0)
         if self.threads is not None:
             torch.set_num_threads(self.threads)
 
@@ -137,8 +146,8 @@ class Engine:
              before_update: Callable[[], None] | None = None) -> Tensor:
         """One forward, backward and update of one network; arguments as in `gradients`.
 
-        Where several processes train together, their gradients are averaged. ``before_update`` is called between
-        backward and update, when the gradients are whole.
+        Where several processes train together, their gradients are averaged, and so are BatchNorm's running statistics.
+        ``before_update`` is called between backward and update, when the gradients are whole.
 
         Returns:
             ``(2,)`` on the device: the batch loss before the update, and the largest norm of a parameter's gradient
@@ -147,7 +156,8 @@ class Engine:
         optimizer.zero_grad(set_to_none=True)
         value = self.gradients(network, loss, images, targets)
         gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
-        average(gradients)
+        if processes() > 1:
+            average([*gradients, *running_statistics(network)])
         if before_update is not None:
             before_update()
         norms = [norm.to(value.dtype) for norm in torch._foreach_norm(gradients)]
@@ -156,8 +166,8 @@ class Engine:
         return torch.stack((value, largest))
 
     @torch.inference_mode()
-    def predict(self, network: nn.Module, batches: Iterable[Tensor]) -> np.ndarray:
-        """Class probabilities in evaluation mode, float32 ``(images, classes)``.
+    def predict(self, network: nn.Module, batches: Iterable[Tensor]) -> np.ndarray | None:
+        """Class probabilities in evaluation mode, float32 ``(images, classes)``; None without a batch.
 
         Args:
             network: left in evaluation mode; the next training step sets it back.
@@ -165,4 +175,5 @@ class Engine:
         """
         network.eval()
         with self.autocast():
-            return torch.cat([network(images).float().softmax(1) for images in batches]).cpu().numpy()
+            predicted = [network(images).float().softmax(1) for images in batches]
+            return torch.cat(predicted).cpu().numpy() if predicted else None

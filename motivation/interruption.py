@@ -3,11 +3,17 @@
 import signal
 import threading
 from collections.abc import Iterable, Iterator
+from itertools import islice
+from time import monotonic
 from types import FrameType
 from typing import TypeVar
 
+from motivation.distributed import largest
+
 Item = TypeVar("Item")
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+# SLURM and torchrun may both hand on one and the same signal.
+ECHO_SECONDS = 1.0
 
 
 class Interrupted(KeyboardInterrupt):
@@ -24,13 +30,16 @@ class Interrupted(KeyboardInterrupt):
 
 
 class StopRequest:
-    """Context that turns SIGTERM, SIGINT and SIGUSR1 into a request; a second signal stops at once.
+    """Context that turns SIGTERM, SIGINT and SIGUSR1 into a request; a second signal, a second later, stops at once.
+
+    A signal to one of several processes stops all of them, after the same step.
 
     Outside the main thread, where Python handles no signals, it never asks for anything.
     """
 
     def __init__(self):
         self.number: int | None = None
+        self.came = 0.0
         self._previous: dict = {}
 
     def __enter__(self):
@@ -43,18 +52,25 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.number is not None:
+        if self.number is None:
+            self.number, self.came = number, monotonic()
+        elif monotonic() - self.came > ECHO_SECONDS:
             # In the middle of anything: nothing is saved, the last checkpoint on disk stands.
             raise KeyboardInterrupt
-        self.number = number
 
-    def watched(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The same items; raises Interrupted between two of them where a signal has come."""
-        for item in items:
+    def watched(self, items: Iterable[Item], turns: int) -> Iterator[Item]:
+        """The same items; raises Interrupted between two of them where a signal has come.
+
+        Args:
+            items: at most as many as turns.
+            turns: how often to check, alike in all processes.
+        """
+        items = iter(items)
+        for _ in range(turns):
             self.check()
-            yield item
+            yield from islice(items, 1)
 
     def check(self) -> None:
-        """Raise Interrupted where a signal has come."""
-        if self.number is not None:
-            raise Interrupted(self.number)
+        """Raise Interrupted where a signal has come to any process; all of them must ask."""
+        if number := largest(self.number or 0):
+            raise Interrupted(number)

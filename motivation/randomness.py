@@ -36,22 +36,25 @@ def uniform(seed: int, purpose: int, place: int) -> float:
 
 
 def random_state() -> dict:
-    """State of every global generator that a forward pass or an augmentation may draw from; plain values, tensors."""
+    """State of every global generator that a forward pass or an augmentation may draw from; of GPUs, the current one.
+
+    Plain values and tensors.
+    """
     # timm's augmentation draws from numpy's global generator, which only the legacy calls reach.
     name, keys, *rest = np.random.get_state()  # noqa: NPY002
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
         "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
         "python": random.getstate(),
     }
 
 
 def restore_random_state(state: dict) -> None:
-    """Set every global generator as `random_state` found it; GPUs that are no longer there are left out."""
+    """Set every global generator as `random_state` found it; without a GPU the GPU's is left out."""
     torch.set_rng_state(state["torch"])
-    for device, generator in enumerate(state["cuda"][:torch.cuda.device_count()]):
-        torch.cuda.set_rng_state(generator, device)
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
     version, numbers, gauss = state["python"]

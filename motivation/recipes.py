@@ -65,7 +65,7 @@ class Recipe(Augmentation):
     """How a run is trained; the same for both networks of a pair. Beside these, all that `Augmentation` takes.
 
     Args:
-        batch_size: images a step.
+        batch_size: images a step, of all processes together.
         epochs: passes over the training set; give this or ``steps``.
         steps: optimizer steps; give this or ``epochs``.
         optimizer: ``name`` and the optimizer's own arguments, such as lr, momentum, weight_decay; a null one is left

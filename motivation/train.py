@@ -23,8 +23,22 @@ import motivation.tracking
 from motivation.analysis.null_rate import null_rate
 from motivation.checkpoint import Checkpoints, load_checkpoint, save_checkpoint, size_of
 from motivation.config import ConfigError, build, check, check_keys, convert, named, refuse_targets
-from motivation.data import Dataset, EpochLoader, open_loader
+from motivation.data import EVALUATION_BATCH, Dataset, EpochLoader, open_loader
 from motivation.data.dataset import Part
+from motivation.distributed import (
+    average,
+    everyone,
+    from_main,
+    is_main,
+    largest,
+    main_first,
+    main_only,
+    processes,
+    rank,
+    running_statistics,
+    share,
+    together,
+)
 from motivation.engine import Engine
 from motivation.interruption import Interrupted, StopRequest
 from motivation.ledger import forward_flops
@@ -136,6 +150,8 @@ class Session:
     def evaluate(self, stop: StopRequest, *splits: Part | None) -> list[dict[str, np.ndarray | None]]:
         """Class probabilities ``(N, classes)`` of both networks on each split; None without images or network.
 
+        Of several processes each predicts some of the batches, and all return the same.
+
         Raises:
             Interrupted: a signal came; the ledger is as it was before.
         """
@@ -145,12 +161,20 @@ class Session:
         if pair is not None and pair.batch_norm == "recalibrate":
             # The first epoch's batches, drawn again: the loader keeps no state, so training sees nothing of it.
             images = (images for images, _ in itertools.islice(self.loader.epoch(0), self.recalibration_batches))
-            pair.recalibrate("base" if self.trainer.phase == "motivated" else "motivated", images)
+            phase = "base" if self.trainer.phase == "motivated" else "motivated"
+            pair.recalibrate(phase, images)
+            average(running_statistics(pair.network(phase)))
 
         def predict(phase: Phase, split: Part | None) -> np.ndarray | None:
             if split is None or (phase == "motivated" and pair is None):
                 return None
-            return engine.predict(self.trainer.network(phase), stop.watched(self.loader.evaluation_batches(split)))
+            # Whole batches, so that any number of processes computes the same bits.
+            starts = range(0, len(split), EVALUATION_BATCH)
+            mine = starts[share(len(starts))]
+            part = split.take(slice(mine.start, mine.stop))
+            watched = stop.watched(self.loader.evaluation_batches(part, EVALUATION_BATCH), largest(len(mine)))
+            parts = everyone(engine.predict(self.trainer.network(phase), watched))
+            return np.concatenate([part for part in parts if part is not None])
 
         try:
             return [{phase: predict(phase, split) for phase in get_args(Phase)} for split in splits]
@@ -178,11 +202,17 @@ class Session:
                 "mean": [value / 255 for value in normalization.mean],
                 "std": [value / 255 for value in normalization.std], "fingerprint": self.dataset.fingerprint}
 
+    def run_in_parts(self, parts: int) -> None:
+        """Run a batch in at least so many parts, where their number was left open (``engine.accumulation=auto``)."""
+        engine = self.trainer.engine
+        if self.config["engine"].get("accumulation") == "auto":
+            self.trainer.engine = replace(engine, accumulation=max(parts, engine.parts))
+
     def state_dict(self) -> dict[str, Any]:
         """Everything the run carries from here on; learning rates and data order are derived from the position."""
         return {"config": self.config, "data": self.dataset.fingerprint, "position": asdict(self.position),
                 "trainer": self.trainer.state_dict(), "accumulation": self.trainer.engine.parts,
-                "random": random_state()}
+                "random": everyone(random_state())}
 
     def load_state_dict(self, state: Mapping[str, Any], source: Path) -> None:
         """Restore a state saved by `state_dict`.
@@ -198,11 +228,13 @@ class Session:
             if state["data"] != self.dataset.fingerprint:
                 raise ValueError("the data set has changed since: other images, labels or splits")
             check_changes(state["config"], self.config)
+            if (count := len(state["random"])) != processes():
+                raise ValueError(f"processes: {count} -> {processes()}, each with its own random numbers; go on "
+                                 f"{f'with torchrun and {count} processes' if count > 1 else 'without torchrun'}")
             self.trainer.load_state_dict(state["trainer"])
-            if self.trainer.engine.accumulation == "auto":
-                self.trainer.engine = replace(self.trainer.engine, accumulation=state["accumulation"])
+            self.run_in_parts(state["accumulation"])
             self.position = Position(**state["position"])
-            restore_random_state(state["random"])
+            restore_random_state(state["random"][rank()])
         except (KeyError, TypeError, RuntimeError) as error:
             raise ValueError(f"{source} is no checkpoint of this run: {' '.join(str(error).split())[:200]}") from error
         except ValueError as error:
@@ -234,14 +266,19 @@ def prepare(config: Mapping[str, Any]) -> Session:
     checkpointing = _only(Checkpointing, config, "checkpoint")
     build(motivation.tracking.BY_NAME, config.get("tracker"), "tracker")
 
-    with _naming("data", type(data)):
-        dataset = data.load()
+    if recipe.batch_size % processes():
+        raise ValueError(f"recipe.batch_size={recipe.batch_size}: is shared by {processes()} processes, and must be "
+                         f"divisible by {processes()}")
     engine.configure()
+    with _naming("data", type(data)):
+        dataset = main_first(data.load)
     loader = open_loader(dataset, recipe.batch_size, seed=seed, device=engine.torch_device,
-                         augmentation=recipe.augmentation, channels_last=engine.channels_last)
+                         augmentation=recipe.augmentation, channels_last=engine.channels_last,
+                         share=share(recipe.batch_size))
     trainer, flops = _trainer(config, choice, recipe, engine, dataset, loader)
-    # Dropout draws from torch's global generator: started here, so that pair and classical training draw alike.
-    torch.manual_seed(derived_seed(seed, DROPOUT))
+    # Dropout draws from torch's global generator: started here, so that pair and classical training draw alike, and
+    # every process for its own images.
+    torch.manual_seed(derived_seed(seed, DROPOUT, *[rank()][:rank()]))
     return Session(dict(config), dataset, loader, trainer, recipe.learning_rates(trainer.optimizers, len(loader)),
                    recipe.total_steps(len(loader)), flops, recipe, checkpointing,
                    recalibration_batches=getattr(choice, "recalibration_batches", 0))
@@ -334,6 +371,8 @@ def run(config: Mapping[str, Any], path: Path | str, resume: bool = False) -> Pa
         resume: go on with the run in this folder, from its newest readable checkpoint. The result is, but for seconds,
             that of a run that was never stopped, to the bit.
 
+    In several processes all of them call this with the same arguments; the first one writes.
+
     Returns:
         The run folder.
 
@@ -341,84 +380,119 @@ def run(config: Mapping[str, Any], path: Path | str, resume: bool = False) -> Pa
         ValueError: a config, data set or run folder that cannot be right (nothing is written), or a NaN loss (the run
             folder then holds every step before it).
         Interrupted: a signal stopped the run; its state is saved.
+        PeerLost: another process failed.
     """
     path = Path(path)
     refuse_targets(config)
     if resume:
         return _resume(config, path)
-    check_run_folder(path)
-    session = prepare(config)
+    from_main(check_run_folder, path)
+    session = _rehearsed(config)
     with closing(session.loader):
-        check_memory(session.trainer, *next(session.loader.epoch(0)))
-        check_disk(path, session.checkpoint_bytes, session.checkpointing.keep + 2)
-        return _recorded(session, RunFolder(path, config), restore=False)
+        from_main(check_disk, path, session.checkpoint_bytes, session.checkpointing.keep + 2)
+        return _recorded(session, main_only(RunFolder, path, config), path, restore=False)
+
+
+def _rehearsed(config: Mapping[str, Any]) -> Session:
+    """A session whose networks fit in memory, in every process."""
+    with together():
+        session = prepare(config)
+        try:
+            check_memory(session.trainer, *next(session.loader.epoch(0)))
+        except BaseException:
+            session.loader.close()
+            raise
+    session.run_in_parts(largest(session.trainer.engine.parts))
+    return session
 
 
 def _resume(config: Mapping[str, Any], path: Path) -> Path:
-    folder = RunFolder(path, None)
+    folder = main_only(RunFolder, path, None)
     try:
-        saved = read_config(path)
-        check_changes(saved, config)
-        if folder.finished and saved["recipe"] == config["recipe"]:
+        if from_main(_finished, folder, config):
             _say(f"{path} is finished; nothing is left to train")
             folder.close()
             return path
-        session = prepare(config)
-        with closing(session.loader):
-            check_memory(session.trainer, *next(session.loader.epoch(0)))
-            return _recorded(session, folder, restore=True)
+        session = _rehearsed(config)
     except BaseException:
         folder.close()
         raise
+    with closing(session.loader):
+        return _recorded(session, folder, path, restore=True)
 
 
-def _recorded(session: Session, folder: RunFolder, restore: bool) -> Path:
-    """Train a session into its folder, with checkpoints, tracker and an ear for signals."""
-    tracker = Expendable(build(motivation.tracking.BY_NAME, session.config["tracker"], "tracker"))
-    checkpoints = Checkpoints(folder.path / "checkpoints", session.checkpointing.keep, folder.flush, _say)
+def _finished(folder: RunFolder, config: Mapping[str, Any]) -> bool:
+    """Whether nothing of this config is left to train in a folder; ValueError where it is another run's."""
+    saved = read_config(folder.path)
+    check_changes(saved, config)
+    return folder.finished and saved["recipe"] == config["recipe"]
+
+
+def _recorded(session: Session, folder: RunFolder, path: Path, restore: bool) -> Path:
+    """Train a session into its folder, with an ear for signals."""
+    with StopRequest() as stop:
+        try:
+            _followed(session, folder, path, restore, stop)
+        except Interrupted:
+            # torchrun ends all processes once one has ended: not before the first has put everything away.
+            largest(0)
+            raise
+    return path
+
+
+def _followed(session: Session, folder: RunFolder, path: Path, restore: bool, stop: StopRequest) -> None:
+    """Train a session, followed by checkpoints and tracker."""
+    tracker = main_only(lambda: Expendable(build(motivation.tracking.BY_NAME, session.config["tracker"], "tracker")))
+    checkpoints = main_only(Checkpoints, path / "checkpoints", session.checkpointing.keep, folder.flush, _say)
     summary = None
     try:
         if restore:
             _restore(session, folder, checkpoints)
             folder.config(session.config)
         else:
-            # The first one, waited for: a disk that takes no checkpoint is known before training.
-            checkpoints.save(session.state_dict(), 0)
-            checkpoints.wait()
-            if not checkpoints.found():
-                folder.abandon()
-                raise ValueError(f"{checkpoints.folder} takes no checkpoint; free some space or choose another disk "
-                                 "with hydra.run.dir=PATH")
+            from_main(_save_first, session.state_dict(), folder, checkpoints)
         folder.data(session.fed)
-        tracker.start(folder.path, session.config, folder.epochs())
-        with StopRequest() as stop:
-            summary = _train(session, folder, tracker, checkpoints, stop)
+        tracker.start(path, session.config, folder.epochs())
+        summary = _train(session, folder, path, tracker, checkpoints, stop)
     finally:
         checkpoints.close()
         folder.close()
         tracker.finish(summary)
-    return folder.path
+
+
+def _save_first(state: dict[str, Any], folder: RunFolder, checkpoints: Checkpoints) -> None:
+    """The checkpoint of step 0, waited for: a disk that takes none is known before training."""
+    checkpoints.save(state, 0)
+    checkpoints.wait()
+    if not checkpoints.found():
+        folder.abandon()
+        raise ValueError(f"{checkpoints.folder} takes no checkpoint; free some space or choose another disk with "
+                         "hydra.run.dir=PATH")
 
 
 def _restore(session: Session, folder: RunFolder, checkpoints: Checkpoints) -> None:
     """Load the newest checkpoint that can be read and that the folder's rows reach; without any, start at step 0."""
-    rows = folder.steps_recorded()
-    for saved, state in checkpoints.readable():
-        if saved.step > rows:
-            _say(f"{saved.path} is of step {saved.step}, but steps.csv holds only {rows} whole rows; an older one is "
-                 "tried")
-            continue
-        session.load_state_dict(state, saved.path)
-        checkpoints.discard_after(saved.step)
-        break
-    else:
-        if checkpoints.found():
-            raise ValueError(f"no checkpoint in {checkpoints.folder} can be used; train the run anew in another folder")
-        _say(f"{folder.path} has no checkpoint; training starts at step 0")
+    source, state = from_main(_newest, folder, checkpoints)
+    if state is not None:
+        session.load_state_dict(state, source)
+        checkpoints.discard_after(session.trainer.steps)
     folder.rewind(session.trainer.steps, session.position.epoch, session.trainer.lag)
 
 
-def _train(session: Session, folder: RunFolder, tracker: Tracker, checkpoints: Checkpoints,
+def _newest(folder: RunFolder, checkpoints: Checkpoints) -> tuple[Path | None, dict | None]:
+    """The newest checkpoint that can be gone on from, and its state; None where there has been none."""
+    rows = folder.steps_recorded()
+    for saved, state in checkpoints.readable():
+        if saved.step <= rows:
+            return saved.path, state
+        _say(f"{saved.path} is of step {saved.step}, but steps.csv holds only {rows} whole rows; an older one is tried")
+    if checkpoints.found():
+        raise ValueError(f"no checkpoint in {checkpoints.folder} can be used; train the run anew in another folder")
+    _say(f"{folder.path} has no checkpoint; training starts at step 0")
+    return None, None
+
+
+def _train(session: Session, folder: RunFolder, path: Path, tracker: Tracker, checkpoints: Checkpoints,
            stop: StopRequest) -> dict[str, Any]:
     """Every epoch of a run from where it stands, then its predictions, networks and summary."""
     steps_per_epoch = len(session.loader)
@@ -426,7 +500,7 @@ def _train(session: Session, folder: RunFolder, tracker: Tracker, checkpoints: C
     predicted: dict[str, np.ndarray | None] = {}
     if session.trainer.pair:
         folder.weights_map(session.trainer.pair.weights_map.to_json())
-    with open_progress(session.total_steps, steps_per_epoch, session.loader.batch_size) as progress:
+    with main_only(open_progress, session.total_steps, steps_per_epoch, session.loader.batch_size) as progress:
         try:
             while session.position.epoch < epochs:
                 try:
@@ -441,11 +515,18 @@ def _train(session: Session, folder: RunFolder, tracker: Tracker, checkpoints: C
             checkpoints.save(session.state_dict(), session.trainer.steps)
             checkpoints.wait()
             name = signal.Signals(error.number).name
+            launcher = "torchrun ... -m " if processes() > 1 else ""
             raise Interrupted(error.number, f"stopped by {name} at step {session.trainer.steps} of "
-                              f"{session.total_steps}; go on with: motivation train resume={folder.path}") from None
+                              f"{session.total_steps}; go on with: {launcher}motivation train resume={path}") from None
     if not predicted:
         # Resumed after the last epoch: its row is on record, its predictions are not.
         predicted = session.evaluate(stop, session.dataset.test)[0]
+    return from_main(_finish, session, folder, checkpoints, predicted)
+
+
+def _finish(session: Session, folder: RunFolder, checkpoints: Checkpoints,
+            predicted: Mapping[str, np.ndarray | None]) -> dict[str, Any]:
+    """A trained run's predictions, networks and summary."""
     folder.predictions(labels=session.dataset.test.labels,
                        **{phase: array for phase, array in predicted.items() if array is not None})
     save_checkpoint(folder.path / "checkpoints" / "final.pt", session.trainer.model.state_dict())
@@ -467,7 +548,8 @@ def _epoch(session: Session, folder: RunFolder, checkpoints: Checkpoints, stop: 
     if not position.closed:
         for _ in recorded_steps(session, folder, progress):
             stop.check()
-            if when.every_steps and trainer.steps % when.every_steps == 0 and not checkpoints.busy:
+            due = when.every_steps and trainer.steps % when.every_steps == 0
+            if due and not from_main(lambda: checkpoints.busy):
                 _take_down(session, folder, progress)
                 checkpoints.save(session.state_dict(), trainer.steps)
         trainer.end_epoch()
@@ -522,14 +604,14 @@ def _roll_back(session: Session, folder: RunFolder, checkpoints: Checkpoints, er
     """Go back to the newest checkpoint and on with a smaller learning rate; or stop, where the recipe says so."""
     checkpoints.wait()
     done, rollbacks = session.position.rollbacks, session.recipe.rollbacks
-    newest = checkpoints.found()[:1]
+    newest = from_main(lambda: next((saved.path for saved in checkpoints.found()), None))
     epoch = session.position.epoch
     place = f"epoch {epoch}, batch {session.trainer.steps - epoch * len(session.loader)}"
-    if done >= rollbacks or not newest:
-        kept = f"the last good checkpoint is {newest[0].path}" if newest else "there is no checkpoint"
+    if done >= rollbacks or newest is None:
+        kept = f"the last good checkpoint is {newest}" if newest else "there is no checkpoint"
         raise ValueError(f"{error} ({place}); {kept}") from error
     lr_scale = session.position.lr_scale * session.recipe.rollback_lr
-    session.load_state_dict(load_checkpoint(newest[0].path), newest[0].path)
+    session.load_state_dict(from_main(load_checkpoint, newest), newest)
     session.position.rollbacks, session.position.lr_scale = done + 1, lr_scale
     session.unrecorded.clear()
     folder.rewind(session.trainer.steps, session.position.epoch, session.trainer.lag)
@@ -537,7 +619,8 @@ def _roll_back(session: Session, folder: RunFolder, checkpoints: Checkpoints, er
 
 
 def _say(line: str) -> None:
-    print(f"motivation: {line}", file=sys.stderr, flush=True)
+    if is_main():
+        print(f"motivation: {line}", file=sys.stderr, flush=True)
 
 
 def _accuracies(split: Part | None, key: str, predicted: Mapping[str, np.ndarray | None] | None = None) -> dict:

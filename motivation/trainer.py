@@ -10,7 +10,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from motivation.distributed import broadcast
+from motivation.distributed import broadcast, processes
 from motivation.engine import Engine, Loss, explained_memory
 from motivation.ledger import TRAINING_FORWARDS, Ledger, forward_flops
 from motivation.monitors import Monitor
@@ -89,8 +89,9 @@ class Trainer:
         differential_lr: times the learning rate, for tensors that only the motivated network has.
         differential_weight_decay: their weight decay; None leaves the group's.
 
-    In several processes (torchrun, a process group) each gives its share of the batch: gradients and signals are
-    averaged, and all take the same decisions.
+    In several processes (torchrun, a process group) each gives an equal share of the batch: the first one's weights are
+    everybody's from the first step on, gradients, running statistics and signals are averaged, all take the same
+    decisions, and the ledger counts the whole batch. Held-out losses are taken of all held-out images in every process.
 
     Raises:
         ValueError: a monitor or schedule without a pair, a monitor that needs a signal this trainer cannot give, a
@@ -133,7 +134,6 @@ class Trainer:
             # torch's learning-rate schedulers warn of an optimizer that has not stepped; a dormant one rightly has not.
             self.optimizers[1]._opt_called = True
         self._probes = Probes(model, monitor, loss, heldout)
-        broadcast([*model.parameters(), *model.buffers()])
         self.phase: Phase = "base"
         self._switch(self.schedule.start())
 
@@ -152,9 +152,11 @@ class Trainer:
             NonFiniteLoss: the loss or a gradient is NaN or infinite.
             OutOfMemory: the network does not fit in memory with this batch.
         """
-        if self.steps == 0 and self.pair:
-            self.pair.assert_tied()
-        phase = self.phase
+        if self.steps == 0:
+            broadcast([*self.model.parameters(), *self.model.buffers()])
+            if self.pair:
+                self.pair.assert_tied()
+        phase, count = self.phase, len(images) * processes()
         network = self.network(phase)
         forward = self._forward(network, images)
         start = perf_counter()
@@ -166,15 +168,15 @@ class Trainer:
         signal = None
         with explained_memory(phase, len(images), self.engine.parts):
             shown = self.engine.step(network, optimizer, self.loss, images, targets, measure)
-            extra = probes.flops(due, len(images), forward)
-            flops = TRAINING_FORWARDS * len(images) * forward + extra
+            extra = probes.flops(due, count, forward)
+            flops = TRAINING_FORWARDS * count * forward + extra
             seen = probes.observe(due, self.steps, phase, flops, network, shown, images, targets, self.engine)
             if self.lag:
                 seen.send()
             self._unread.append(seen)
             if len(self._unread) > self.lag:
                 signal = self._unread.popleft().signal()
-        self.ledger.record(phase, len(images), forward, perf_counter() - start, extra)
+        self.ledger.record(phase, count, forward, perf_counter() - start, extra)
         self.steps += 1
         score, reading = math.nan, None
         if self.monitor is not None and signal is not None:

@@ -2,10 +2,13 @@
 
 import contextlib
 import multiprocessing
+import os
 import resource
 import sys
+from collections.abc import Mapping
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import MappingProxyType
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["processes", "motivation.cli", "motivation.train", "hydra", "timm.optim",
@@ -13,7 +16,8 @@ CONTEXT.set_forkserver_preload(["processes", "motivation.cli", "motivation.train
 
 
 def start(arguments: list[str], output: Path, at_step: int | None = None, file_limit: int | None = None,
-          before_summary: bool = False) -> BaseProcess:
+          before_summary: bool = False, out_of_memory: bool = False, fits: int | None = None,
+          environment: Mapping[str, str] | None = None) -> BaseProcess:
     """Start the command.
 
     Args:
@@ -22,8 +26,12 @@ def start(arguments: list[str], output: Path, at_step: int | None = None, file_l
         at_step: from this training step on, or before the summary is written, ...
         file_limit: no file may grow beyond so many bytes, as on a full disk.
         before_summary: see ``at_step``.
+        out_of_memory: the networks do not fit from ``at_step`` on; without it, before the first step already.
+        fits: the networks fit with no more than so many images at once.
+        environment: variables beside this process's own.
     """
-    process = CONTEXT.Process(target=_main, args=(arguments, output, at_step, file_limit, before_summary))
+    process = CONTEXT.Process(target=_main, args=(arguments, output, at_step, file_limit, before_summary,
+                                                  out_of_memory, fits, {**os.environ, **(environment or {})}))
     process.start()
     return process
 
@@ -35,8 +43,39 @@ def finish(process: BaseProcess, seconds: float = 240) -> int:
     return process.exitcode
 
 
+def launch(arguments: list[str], folder: Path, faults: Mapping[int, Mapping] = MappingProxyType({}),
+           count: int = 2) -> list[BaseProcess]:
+    """Start the command in several processes, as torchrun does; the output of each goes to ``folder/RANK.txt``.
+
+    Args:
+        arguments: of the command line.
+        folder: of the outputs.
+        faults: by rank, what `start` takes.
+        count: of the processes.
+    """
+    from datetime import timedelta
+
+    from torch.distributed import TCPStore
+
+    # As torchrun's agent does, on a port that is bound already: no other process can take it in between.
+    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False, timeout=timedelta(minutes=1))
+    processes = []
+    for rank in range(count):
+        environment = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count),
+                       "MASTER_ADDR": "localhost", "MASTER_PORT": str(store.port),
+                       "TORCHELASTIC_USE_AGENT_STORE": "True"}
+        processes.append(start(arguments, folder / f"{rank}.txt", environment=environment, **faults.get(rank, {})))
+    # The store lives as long as they do.
+    processes[0].store = store
+    return processes
+
+
 def _main(arguments: list[str], output: Path, at_step: int | None, file_limit: int | None,
-          before_summary: bool) -> None:
+          before_summary: bool, out_of_memory: bool, fits: int | None, environment: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    import torch
+
     import motivation.train
     from motivation.cli import main
 
@@ -45,15 +84,29 @@ def _main(arguments: list[str], output: Path, at_step: int | None, file_limit: i
     def full_disk():
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, before[1]))
 
+    def no_memory(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
     if at_step is not None:
         step = motivation.train.Trainer.step
 
         def stepped(self, *batch):
             if self.steps == at_step:
-                full_disk()
+                self.loss = no_memory if out_of_memory else self.loss
+                if file_limit is not None:
+                    full_disk()
             return step(self, *batch)
 
         motivation.train.Trainer.step = stepped
+    elif out_of_memory:
+        motivation.train.Trainer.network = no_memory
+    if fits is not None:
+        forward = torch.nn.functional.cross_entropy
+
+        def fitting(logits, *arguments, **keywords):
+            return forward(logits, *arguments, **keywords) if len(logits) <= fits else no_memory()
+
+        torch.nn.functional.cross_entropy = fitting
     if before_summary:
         summary = motivation.train.RunFolder.summary
 

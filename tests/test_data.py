@@ -184,6 +184,16 @@ def test_a_resumed_epoch_needs_no_replay():
         assert torch.equal(labels, same)
 
 
+def test_shares_make_up_the_batch():
+    """What several processes are given is the batch of one, with the same draws."""
+    stack = {"augmentation": Augmentation(crop_padding=2, flip=True, auto_augment="cifar10", random_erasing=0.5,
+                                          mixup=0.8, cutmix=1.0)}
+    parts = [loader(**stack, share=share).epoch(1) for share in (slice(0, 4), slice(4, 8))]
+    for (images, labels), *given_ in zip(loader(**stack).epoch(1), *parts, strict=True):
+        assert torch.equal(images, torch.cat([part for part, _ in given_]))
+        assert torch.equal(labels, torch.cat([part for _, part in given_]))
+
+
 @settings(deadline=None, max_examples=30)
 @given(st.integers(8, 12), st.integers(8, 12), st.sampled_from([1, 3]), st.integers(0, 4), st.booleans(),
        st.integers(0, 1000))

@@ -10,7 +10,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim import SGD
 
-from motivation import Pair, Trainer
+import motivation.distributed
+import motivation.engine
+from motivation import Engine, Pair, Trainer
+from motivation.distributed import main_first, share
 from motivation.monitors import Consecutive, GradientAgreement, PairedHeldout
 from motivation.schedules import Threshold
 
@@ -49,7 +52,10 @@ def train(name, part=slice(None), seed=0, norm=False):
         phases.append(result.phase)
         if (step + 1) % PER_EPOCH == 0:
             trainer.end_epoch()
-    return {"losses": losses, "phases": phases, "weights": [p.detach().clone() for p in pair.base.parameters()]}
+    return {"losses": losses, "phases": phases, "images": sum(trainer.ledger.images.values()),
+            "flops": sum(trainer.ledger.flops.values()),
+            "weights": [tensor.clone() for network in (pair.base, pair.motivated)
+                        for tensor in network.state_dict().values()]}
 
 
 def worker(folder, name, norm):
@@ -89,13 +95,50 @@ def test_two_processes_are_one(name, tmp_path):
     alone = train(name)
     assert first["losses"] == second["losses"]
     assert first["phases"] == second["phases"] == alone["phases"]
+    assert (first["images"], first["flops"]) == (alone["images"], alone["flops"])
     assert all(torch.equal(a, b) for a, b in zip(first["weights"], second["weights"], strict=True))
     assert max(abs(a - b) for a, b in zip(first["losses"], alone["losses"], strict=True)) < 1e-5
     assert set(alone["phases"]) == {"base", "motivated"}
 
 
-def test_running_statistics_may_differ_but_decisions_do_not(tmp_path):
-    """With BatchNorm each process normalises by its own share, and held-out losses are averaged."""
+def test_running_statistics_stay_together(tmp_path):
+    """With BatchNorm each process normalises by its own share, but all keep the same statistics."""
     first, second = in_two_processes(tmp_path, "paired_heldout", "norm")
     assert first["losses"] == second["losses"]
     assert first["phases"] == second["phases"]
+    assert all(torch.equal(a, b) for a, b in zip(first["weights"], second["weights"], strict=True))
+
+
+@pytest.mark.parametrize(("count", "rank", "expected"), [(7, 0, [0, 1, 2, 3]), (7, 1, [4, 5, 6]), (1, 1, [])])
+def test_shares_are_in_order_and_whole(monkeypatch, count, rank, expected):
+    monkeypatch.setattr(motivation.distributed, "processes", lambda: 2)
+    monkeypatch.setattr(motivation.distributed, "rank", lambda: rank)
+    assert list(range(count)[share(count)]) == expected
+
+
+def test_each_process_has_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert Engine().torch_device == torch.device("cuda")
+    monkeypatch.setattr(motivation.engine, "processes", lambda: 2)
+    monkeypatch.setattr(motivation.engine, "local_rank", lambda: 1)
+    assert Engine().torch_device == Engine(device="cuda").torch_device == torch.device("cuda", 1)
+    assert Engine(device="cpu").torch_device == torch.device("cpu")
+    with pytest.raises(ValueError, match="device='cuda:0': each of several processes has a GPU of its own; use device"):
+        Engine(device="cuda:0")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match="device='auto': 1 GPUs are visible, process 1 of this machine needs one of "):
+        Engine()
+
+
+def test_the_rest_waits_for_the_first(monkeypatch):
+    """Whatever is downloaded lies there before another process looks for it, also on another machine."""
+    turns = []
+    for rank, local in [(0, 0), (1, 1), (2, 0), (3, 1)]:
+        monkeypatch.setattr(motivation.distributed, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(motivation.distributed, "local_rank", lambda local=local: local)
+        waited = []
+        monkeypatch.setattr(motivation.distributed, "largest", lambda value, waited=waited: waited.append(value))
+        turns.append(main_first(lambda waited=waited: len(waited)))
+        assert len(waited) == 3
+    assert turns == [0, 2, 1, 2]

@@ -11,7 +11,7 @@ from conftest import QUICK, compose_config
 
 import motivation.train
 from motivation.checkpoint import Checkpoints, load_checkpoint
-from motivation.interruption import Interrupted
+from motivation.interruption import Interrupted, StopRequest
 from motivation.train import run
 
 # All that a recipe can draw, at once.
@@ -206,3 +206,17 @@ def test_checkpoint_keeps_storages_once_and_strides(tmp_path, monkeypatch):
     assert not convolution.is_contiguous()
     momentum = [entry["momentum_buffer"] for entry in state["trainer"]["optimizers"][0]["state"].values()]
     assert any(m.dim() == 4 and not m.is_contiguous() for m in momentum)
+
+
+def test_a_second_signal_stops_at_once_but_an_echo_does_not(monkeypatch):
+    """SLURM and torchrun may both hand on one signal; a user who presses Ctrl-C again means it."""
+    clock = iter([10.0, 10.2, 12.0])
+    monkeypatch.setattr("motivation.interruption.monotonic", lambda: next(clock))
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.number == signal.SIGTERM
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(Interrupted):
+            stop.check()

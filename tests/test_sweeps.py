@@ -70,7 +70,7 @@ def test_an_error_that_cannot_travel_is_put_in_words(tmp_path, capsys, monkeypat
     def fail(*_):
         raise Local("what happened")
 
-    monkeypatch.setattr("motivation.cli._train", fail)
+    monkeypatch.setattr("motivation.cli._where", fail)
     assert main(["train", "-m", *FAST, "seed=0,1", f"hydra.sweep.dir={tmp_path / 'sweep'}"]) == 1
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("motivation: error")]
     assert [line.rpartition("seed=")[2] for line in lines] == ["0: Local: what happened", "1: Local: what happened"]

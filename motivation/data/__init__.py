@@ -8,16 +8,16 @@ from motivation.data.digits import Digits
 from motivation.data.file_loader import FileLoader
 from motivation.data.files import Files
 from motivation.data.image_folder import ImageFolder, ImageNet
-from motivation.data.loader import EpochLoader, Loader, Normalization, evaluation_batches
+from motivation.data.loader import EVALUATION_BATCH, EpochLoader, Loader, Normalization, evaluation_batches
 from motivation.data.oxford import Flowers, Pets
 from motivation.data.webdataset import WebDataset
 
 BY_NAME = {"digits": Digits, "arrays": Arrays, "cifar": Cifar, "image_folder": ImageFolder, "imagenet": ImageNet,
            "webdataset": WebDataset, "flowers": Flowers, "pets": Pets}
 
-__all__ = ["BY_NAME", "Arrays", "Augmentation", "Cifar", "Dataset", "Digits", "EpochLoader", "FileLoader", "Files",
-           "Flowers", "ImageFolder", "ImageNet", "Loader", "Normalization", "Pets", "Split", "WebDataset",
-           "evaluation_batches", "open_loader"]
+__all__ = ["BY_NAME", "EVALUATION_BATCH", "Arrays", "Augmentation", "Cifar", "Dataset", "Digits", "EpochLoader",
+           "FileLoader", "Files", "Flowers", "ImageFolder", "ImageNet", "Loader", "Normalization", "Pets", "Split",
+           "WebDataset", "evaluation_batches", "open_loader"]
 
 
 def open_loader(dataset: Dataset, batch_size: int, **options) -> EpochLoader:

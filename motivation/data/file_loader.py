@@ -40,9 +40,7 @@ class FileLoader(EpochLoader):
         files: the training images.
         batch_size: images a batch; see `EpochLoader` for this and the rest.
         normalization: applied to augmented images.
-        share: which images of every batch are given; order and augmentation are those of the whole batch. Erasing and
-            mixing are drawn for the share.
-        options: of `EpochLoader`.
+        options: of `EpochLoader`; with a ``share``, erasing and mixing are drawn for the share alone.
 
     Raises:
         ValueError: fewer images than a batch, or no ``image_size``.
@@ -50,14 +48,16 @@ class FileLoader(EpochLoader):
 
     interpolation = INTERPOLATION
 
-    def __init__(self, files: Files, batch_size: int, normalization: Normalization, *, share: slice = slice(None),
-                 **options: Any):
+    def __init__(self, files: Files, batch_size: int, normalization: Normalization, **options: Any):
         super().__init__(files, batch_size, normalization, **options)
         if self.augmentation.image_size is None:
             raise ValueError("recipe.image_size=null: images in files have no one size; give one in pixels, such as "
                              "recipe.image_size=224")
+        mine = len(range(batch_size)[self.share])
+        if self.augmentation.mixes and mine % 2:
+            raise ValueError(f"recipe.batch_size={batch_size}: each process' share, {mine}, must be even with Mixup or "
+                             "CutMix, which mix pairs")
         self.files = files
-        self.share = share
         self._stream: Generator | None = None
         self._place = (0, 0)
 

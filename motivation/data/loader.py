@@ -66,6 +66,7 @@ class EpochLoader:
             from outside has the mean of the normalisation.
         num_classes: width of mixed targets; None for what the labels say.
         channels_last: layout of the batches.
+        share: which images of every batch are given; order and augmentation are those of the whole batch.
 
     Attributes:
         interpolation: how images are brought to their size.
@@ -78,7 +79,7 @@ class EpochLoader:
 
     def __init__(self, part: Part, batch_size: int, normalization: Normalization, *, seed: int = 0,
                  device: torch.device | str = "cpu", augmentation: Augmentation = NO_AUGMENTATION,
-                 num_classes: int | None = None, channels_last: bool = True):
+                 num_classes: int | None = None, channels_last: bool = True, share: slice = slice(None)):
         if len(part) < batch_size:
             raise ValueError(f"recipe.batch_size={batch_size} but there are only {len(part)} training images; "
                              f"choose a batch size of at most {len(part)}")
@@ -95,6 +96,7 @@ class EpochLoader:
         self._mixing = None
         if augmentation.mixes:
             self._mixing = Mixing(augmentation, num_classes or int(part.labels.max()) + 1, seed)
+        self.share = share
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -173,7 +175,8 @@ class Loader(EpochLoader):
             indices = order[step * self.batch_size:(step + 1) * self.batch_size]
             generator = derived_generator(self.seed, AUGMENTATION, epoch, step)
             images = self._augmented(self.images[indices], generator)
-            yield self._finished(images, self.labels[indices], generator, epoch, step)
+            images, labels = self._finished(images, self.labels[indices], generator, epoch, step)
+            yield images[self.share], labels[self.share]
 
     def evaluation_batches(self, part: Split, batch_size: int = EVALUATION_BATCH) -> Iterator[Tensor]:
         """See `EpochLoader.evaluation_batches`."""
