@@ -71,11 +71,10 @@ def diagnose(run: Run) -> Diagnosis:
     null = null_rate(run.path, run.config, flops)
     observed = float(motivated.mean())
     simulations = len(null.motivated)
-    # The null's closed form has no error; a simulated rate has that of its mean.
-    errors = [share_error(phases)[0] ** 2 for phases in null.motivated]
-    simulated = np.mean(errors) / simulations if simulations else 0.0
+    # Batch means miss what depends on longer stretches than a batch; the spread of whole simulated runs does not.
+    spread = null.motivated.mean(1).std(ddof=1) if simulations else 0.0
     error, quantile = share_error(motivated)
-    margin = quantile * np.sqrt(error ** 2 + simulated)
+    margin = quantile * np.sqrt(max(error, spread) ** 2 + spread ** 2 / max(1, simulations))
     excess = observed - null.rate
     lengths = [np.array([length for _, length in intervals(phases)], int) for phases in (motivated, *null.motivated)]
     return Diagnosis(run, null, observed, tenths(motivated),

@@ -9,10 +9,11 @@ class PairedHeldout(Monitor):
     """Paired t of the held-out losses' decrease from one probe to the next.
 
     Signal: per-image held-out losses of the network just trained, in evaluation mode. Formula: mean over images of
-    (before - after), over its standard error. A probe of another network than the one before only sets the reference;
-    the last score stands. Unit: standard errors. Extra FLOPs: one forward of the held-out batch every ``every`` steps.
-    Memory: one loss an image. Under no progress: steps move all images together, so t is far wider than Student's, but
-    its sign is random: the null flips signs.
+    (before - after), over its standard error, where before is the last probe of the same network. Where that network
+    trained fewer than half of the steps since then, the probe only sets the reference and the last score stands. Unit:
+    standard errors. Extra FLOPs: one forward of the held-out batch every ``every`` steps. Memory: one loss an image
+    and network. Under no progress: steps move all images together, so t is far wider than Student's, but its sign is
+    random: the null flips signs.
 
     Measured share of probes at or above the level 2 (losses of 64 images that share half of their noise's variance):
 
@@ -24,28 +25,42 @@ class PairedHeldout(Monitor):
 
     Args:
         every: steps between probes.
+        total_steps: length of training; longer steps between probes are refused.
     """
 
     needs = frozenset({"heldout"})
     reads = ("t",)
     null = "signflip"
     level = 2.0
-    state = ("before", "phase")
+    state = ("before", "steps", "own")
 
-    def __init__(self, every: int = 20):
-        check_every(every)
+    def __init__(self, every: int = 20, *, total_steps: int | None = None):
+        check_every(every, total_steps)
         self.every = every
-        self.before: list[float] | None = None
-        self.phase: str | None = None
+        self.before: dict[str, list[float]] = {}
+        # Steps since a network's last probe, and how many of them it trained.
+        self.steps: dict[str, float] = {"base": math.inf, "motivated": math.inf}
+        self.own = {"base": 0, "motivated": 0}
+
+    def shows(self, phase: str, probed: bool) -> bool:
+        """Whether the network has a probe before this one, and has trained half of the steps since."""
+        for network in self.steps:
+            self.steps[network] += 1
+        self.own[phase] += 1
+        if not probed:
+            return False
+        paired = 2 * self.own[phase] >= self.steps[phase]
+        self.steps[phase] = self.own[phase] = 0
+        return paired
 
     def read(self, signal: Signal) -> tuple[float, ...] | None:
-        """The paired t of a probed step, where the probe before it was of the same network."""
+        """The paired t of a probed step."""
+        paired = self.shows(signal.phase, signal.heldout is not None)
         if signal.heldout is None:
             return None
-        after = [float(loss) for loss in signal.heldout]
-        before, phase = self.before, self.phase
-        self.before, self.phase = after, signal.phase
-        if before is None or phase != signal.phase:
+        before, after = self.before.get(signal.phase), [float(loss) for loss in signal.heldout]
+        self.before[signal.phase] = after
+        if not paired:
             return None
         count = len(after)
         differences = [old - new for old, new in zip(before, after, strict=True)]

@@ -11,10 +11,12 @@ FEEDBACK_STEPS = 20  # steps within which a deficit is made good: a share is met
 class Quota(Schedule):
     """Motivated at the steps whose score ranks highest among the last ``window`` scores (as many as there are).
 
-    The rank's cut is the online quantile ``1 - share``, moved by feedback on the realised share: what is missing is
-    made good within 20 steps, whatever the scores do. Ties, as integer scores have, are broken at random. Steps
-    without a score are base steps; where the run's length is known, the others make good for them evenly. An interval
-    goes on across epochs. Inside a gate the share is that of its own decisions: what the gate forbids is not made good.
+    The rank's cut is the online quantile ``1 - share``, moved by feedback on the realised share of all steps from the
+    first one on: what is missing is made good within 20 steps, whatever the scores do. Ties, as integer scores have,
+    are broken at random. Steps without a score (NaN) are base steps that count: their share is owed, and steps with a
+    score make good for it, evenly over the rest of training where its length is known, at once elsewhere. So the share
+    is met whenever a score comes often enough, and not long before the end (the last 1 % of steps). An interval goes on
+    across epochs. Inside a gate the share is that of its own decisions: what the gate forbids is not made good.
     O(log window) a step, memory one window.
 
     Args:
@@ -24,15 +26,15 @@ class Quota(Schedule):
         total_steps: length of training.
 
     Raises:
-        ValueError: a share outside (0, 1), or a window below 8 scores.
+        ValueError: a share outside (0, 1), or a window below 8 scores or longer than training.
     """
 
     set_share = True
-    state = ("scores", "oldest", "steps", "unscored", "motivated")
+    state = ("scores", "oldest", "steps", "unscored", "debt", "due", "motivated")
 
     def __init__(self, share: float, window: int = 200, *, seed: int = 0, total_steps: int | None = None):
         check_share("share", share)
-        check_steps("window", window, None, 8)
+        check_steps("window", window, total_steps, 8)
         self.share = share
         self.window = window
         self.seed = seed
@@ -40,6 +42,7 @@ class Quota(Schedule):
         self.scores: list[float] = []
         self.oldest = 0
         self.steps = self.unscored = self.motivated = 0
+        self.debt = self.due = 0.0
         self._ranked: list[float] = []
 
     def decide(self, score: float) -> Phase:
@@ -47,16 +50,19 @@ class Quota(Schedule):
         self.steps += 1
         if score != score:
             self.unscored += 1
+            self.debt += self.share
             return "base"
         below = bisect.bisect_left(self._ranked, score)
         ties = bisect.bisect_right(self._ranked, score) - below
         rank = (below + uniform(self.seed, SCHEDULE, self.steps) * (ties + 1)) / (len(self._ranked) + 1)
         self._remember(score)
-        share = self.share
-        if self.total_steps is not None and self.total_steps > self.unscored:
-            share = min(1.0, share * self.total_steps / (self.total_steps - self.unscored))
-        owed = share * (self.steps - self.unscored) - self.motivated
-        if rank < 1 - share - (owed - share) / FEEDBACK_STEPS:
+        left = FEEDBACK_STEPS if self.total_steps is None else max(FEEDBACK_STEPS, self.total_steps - self.steps)
+        repaid = self.debt / max(1.0, left * (1 - self.unscored / self.steps))
+        self.debt -= repaid
+        share = self.share + repaid
+        owed = self.due - self.motivated
+        self.due += share
+        if rank < 1 - share - owed / FEEDBACK_STEPS:
             return "base"
         self.motivated += 1
         return "motivated"
