@@ -8,6 +8,8 @@ SEGMENTS = 8                # fewest segments that a fit is worth anything with
 STRETCH = (48, 192)         # shortest and longest segment, where the curve has so many
 STEPS_A_COEFFICIENT = 16
 BURN_IN = 256
+CORRECTIONS, DAMPING = 30, 0.5
+STABLE = 0.97, 0.5           # largest partial autocorrelation, of lag 1 and beyond: a random walk is cut down to it
 
 
 class Noise(NamedTuple):
@@ -34,11 +36,12 @@ class Noise(NamedTuple):
         return lfilter([1.0], np.r_[1.0, -self.coefficients], innovations)[BURN_IN:]
 
 
-def noise_of(values: np.ndarray) -> Noise:
-    """The noise of a curve ``(n,)`` of at least `SEGMENTS` x 12 values.
+def noise_of(values: np.ndarray, motivated: np.ndarray) -> Noise:
+    """The noise of a curve ``(n,)`` of at least `SEGMENTS` x 12 values; ``motivated`` says which network made each.
 
     The curve is cut into segments (a twentieth of it, 48 to 192 values), and each loses a parabola of its own: what is
-    left of a training curve's trend in it is far below its noise, whatever the curve's shape. The autocorrelations are
+    left of a training curve's trend in it is far below its noise, whatever the curve's shape. A difference between the
+    two networks goes too, in each tenth of the curve, where it is above three deviations. The autocorrelations are
     medians over segments, so that a few segments in which the curve breaks (a drop of the learning rate) do not count.
     A parabola takes noise away too, so they are corrected until noise of this autoregression would show what was
     seen. Its order is a sixteenth of a segment: longer memories than a segment are taken for trend.
@@ -52,24 +55,34 @@ def noise_of(values: np.ndarray) -> Noise:
     basis = np.linalg.qr(np.vander(np.linspace(-1, 1, width), 3))[0]
     away = np.eye(width) - basis @ basis.T
     residuals = segments @ away
+    switches = motivated[len(values) - count * width:].reshape(count, width) @ away
+    for part in np.array_split(np.arange(count), max(1, min(10, count // SEGMENTS))):
+        switched, left = switches[part], residuals[part]
+        apart = (switched * left).sum() / max(1.0, (switched * switched).sum())
+        left = left - apart * switched
+        # A small difference may come of expanding where the loss is low by chance.
+        if apart * apart > 9 * (left * left).mean():
+            residuals[part] = left
     powers = (residuals * residuals).sum(1)
     noisy = powers > 1e-18 * (segments * segments).sum(1)
     if not noisy.any():
         return Noise(np.zeros(order), np.zeros((count, width - order)))
     seen = np.array([np.median((residuals[noisy, :width - lag] * residuals[noisy, lag:]).sum(1) / powers[noisy])
                      for lag in range(order + 1)])
-    autocorrelations = seen
-    for _ in range(8):
-        coefficients = _autoregression(autocorrelations)
-        covariance = away @ toeplitz(_autocorrelations(coefficients, width)) @ away
-        expected = np.array([np.trace(covariance, lag) for lag in range(order + 1)]) / np.trace(covariance)
-        autocorrelations = np.clip(autocorrelations + seen - expected, -0.98, 0.98)
-        autocorrelations[0] = 1
-    coefficients = _autoregression(autocorrelations)
+    coefficients = _autoregression(seen)
+    for _ in range(CORRECTIONS):
+        autocorrelations, _ = _spectral(coefficients, width)
+        left = away @ toeplitz(autocorrelations) @ away
+        expected = np.array([np.trace(left, lag) for lag in range(order + 1)]) / np.trace(left)
+        coefficients = _autoregression(autocorrelations[:order + 1] + DAMPING * (seen - expected))
     foreseen = sum(coefficient * residuals[:, order - lag:width - lag]
                    for lag, coefficient in enumerate(coefficients, start=1))
-    # A parabola takes three degrees of freedom of every segment.
-    return Noise(coefficients, (residuals[:, order:] - foreseen) * np.sqrt(width / (width - 3)))
+    innovations = residuals[:, order:] - foreseen
+    # As large as makes the noise change from one value to the next as the curve does.
+    autocorrelations, gain = _spectral(coefficients, width)
+    changes = (np.diff(residuals) ** 2).mean()
+    drawn = 2 * (1 - autocorrelations[1]) * gain * (innovations * innovations).mean()
+    return Noise(coefficients, innovations * np.sqrt(changes / drawn))
 
 
 def _autoregression(autocorrelations: np.ndarray) -> np.ndarray:
@@ -77,14 +90,14 @@ def _autoregression(autocorrelations: np.ndarray) -> np.ndarray:
     coefficients, error = np.zeros(0), 1.0
     for lag in range(1, len(autocorrelations)):
         reflection = (autocorrelations[lag] - coefficients @ autocorrelations[lag - 1:0:-1]) / error
-        reflection = np.clip(reflection, -0.98, 0.98)
+        reflection = np.clip(reflection, -STABLE[lag > 1], STABLE[lag > 1])
         coefficients = np.append(coefficients - reflection * coefficients[::-1], reflection)
         error *= 1 - reflection * reflection
     return coefficients
 
 
-def _autocorrelations(coefficients: np.ndarray, lags: int) -> np.ndarray:
-    """Autocorrelations ``(lags,)`` of an autoregression, from lag 0 on, through its spectrum."""
+def _spectral(coefficients: np.ndarray, lags: int) -> tuple[np.ndarray, float]:
+    """Autocorrelations ``(lags,)`` of an autoregression, from lag 0 on, and its variance over that of innovations."""
     spectrum = np.abs(np.fft.rfft(np.r_[1.0, -coefficients], 4096)) ** -2
     autocovariances = np.fft.irfft(spectrum)[:lags]
-    return autocovariances / autocovariances[0]
+    return autocovariances / autocovariances[0], float(autocovariances[0])

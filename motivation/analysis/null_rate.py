@@ -6,9 +6,9 @@ changes is changed here too: which network the next probe is of, when it is due,
 
 - ``analytic``: independent readings; the rate is in closed form where the schedule has one.
 - ``permute``: the run is cut into tenths (fewer where a tenth would be shorter than eight windows). In each the
-  readings are its mean and the noise of the run's own readings, without their trend: an autoregression whose
-  innovations are permuted (`motivation.analysis.noise`). Permuting the raw readings of a falling curve would mistake
-  its steps for noise.
+  readings are its mean and the noise of the run's own readings, without their trend and without what sets the two
+  networks apart: an autoregression whose innovations are permuted (`motivation.analysis.noise`). Permuting the raw
+  readings of a falling curve would mistake its steps for noise.
 - ``signflip``: readings of the run, of the same network and about the same time, with random signs.
 - a share that the schedule sets, or that no score decides, is that share, and says nothing about noise.
 """
@@ -107,7 +107,7 @@ def simulate(fresh: Fresh, at: np.ndarray, readings: np.ndarray, motivated: np.n
         return NullRate(np.nan, "none", missing.format(name=name), np.empty((0, total), bool))
     elif kind == "permute":
         reason = "noise like that of the run's own readings, without their trend"
-        stretches = _permuted(fresh, readings[:, 0], probes, rng)
+        stretches = _permuted(fresh, readings, motivated[at], probes, rng)
     elif kind == "signflip":
         reason = "the run's own readings with random signs"
         stretches = _flipped(fresh, at, readings, motivated, probes, rng)
@@ -131,12 +131,12 @@ def follow(schedule: Schedule, stretches: list[Stretch], total: int, steps_per_e
         phases.append(phase)
         probed = steps[phase] % monitor.every == 0
         steps[phase] += 1
-        if monitor.shows(phase, probed):
-            monitor.last = monitor.score(*shown[phase][place])
         score = monitor.last
-        place += probed
-        if place == len(shown[phase]):
-            place, (monitor, shown) = 0, next(waiting, (monitor, shown))
+        if probed:
+            monitor.last = score = monitor.score(*shown[phase][place])
+            place += 1
+            if place == len(shown[phase]):
+                place, (monitor, shown) = 0, next(waiting, (monitor, shown))
         phase = schedule.decide(score)
         if step % steps_per_epoch == 0:
             phase = schedule.end_epoch(phase)
@@ -161,27 +161,34 @@ def _missing(monitor: Monitor, readings: np.ndarray) -> str:
         return "no null is defined for {name}"
     if len(readings) < least:
         return f"{len(readings)} readings are too few for a null: {{name}} needs {least}"
-    if monitor.null != "analytic" and not np.isfinite(readings).all():
+    if monitor.null != "analytic" and not np.isfinite(readings[:, 0]).all():
         return "some readings of {name} are not finite, and say nothing about noise"
     return ""
 
 
-def _permuted(fresh: Fresh, values: np.ndarray, probes: int,
+def _permuted(fresh: Fresh, readings: np.ndarray, motivated: np.ndarray, probes: int,
               rng: np.random.Generator) -> Callable[[], Iterator[Stretch]]:
     """Noise in every tenth, seen by a monitor of its own that is warmed up on more of it: no jump is read."""
-    window, noise = fresh()[0].window, noise_of(values)
-    count = max(1, min(TENTHS, len(values) // (WINDOWS * window)))
-    levels = [part.mean() for part in np.array_split(values, count)]
+    window, noise = fresh()[0].window, noise_of(readings[:, 0], motivated)
+    count = max(1, min(TENTHS, len(readings) // (WINDOWS * window)))
+    parts = np.array_split(readings, count)
     lengths = [len(part) for part in np.array_split(np.arange(probes), count)]
 
     def stretches() -> Iterator[Stretch]:
-        for number, (level, length) in enumerate(zip(levels, lengths, strict=True)):
+        for number, (part, length) in enumerate(zip(parts, lengths, strict=True)):
             warm_up = 4 * window if number else 0
-            readings = level + noise.draw(warm_up + length, rng, number / count, (number + 1) / count)[:, None]
+            whole = part[np.isfinite(part).all(1)] if np.isfinite(part).all(1).any() else part
+            drawn = whole[rng.integers(0, len(whole), warm_up + length)]
+            drawn[:, 0] = part[:, 0].mean() + noise.draw(len(drawn), rng, number / count, (number + 1) / count)
             monitor = fresh()[0]
-            for reading in readings[:warm_up].tolist():
+            shown = {}
+            for phase, on in (("base", 0.0), ("motivated", 1.0)):
+                if "motivated" in monitor.reads:
+                    drawn[:, monitor.reads.index("motivated")] = on
+                shown[phase] = drawn.tolist()
+            for reading in shown["base"][:warm_up]:
                 monitor.last = monitor.score(*reading)
-            yield monitor, _both(readings[warm_up:])
+            yield monitor, {phase: numbers[warm_up:] for phase, numbers in shown.items()}
 
     return stretches
 

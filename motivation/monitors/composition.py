@@ -22,10 +22,6 @@ class Wrapped(Monitor):
         """What the inner monitor reads."""
         return self.monitor.read(signal)
 
-    def shows(self, phase: str, probed: bool) -> bool:
-        """Whether the inner monitor reads something new."""
-        return self.monitor.shows(phase, probed)
-
     def inner(self, reading: tuple[float, ...]) -> float:
         """The inner monitor's score, which stands there as if it ran alone."""
         self.monitor.last = score = self.monitor.score(*reading)

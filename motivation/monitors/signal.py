@@ -42,11 +42,12 @@ class Monitor:
     Attributes:
         needs: extra signals it asks the trainer for, a subset of ``{"heldout", "after", "gradient"}``.
         every: steps of one network from one of its probes to the next; its first step is probed.
-        reads: names of the numbers that `read` takes from a step.
+        reads: names of the numbers that `read` takes from a step; one named ``motivated`` is 1 where that network
+            trained, else 0.
         numbers: how many numbers `measure` makes of a gradient.
         window: steps (or probes) that a score looks back on, about.
         null: how readings without progress are made. ``analytic``: the rate is known for exchangeable readings.
-            ``permute``: its one reading, without its trend, what is left permuted. ``signflip``: its first reading,
+            ``permute``: its first reading, without its trend, what is left permuted. ``signflip``: its first reading,
             with random signs. ``none``: no null is defined.
         level: the score at which it counts as progress by default; NaN where it has no such level.
         levels: lowest and highest level that a threshold can put on its score: below, every step reaches it; above,
@@ -78,13 +79,6 @@ class Monitor:
     def read(self, signal: Signal) -> tuple[float, ...] | None:
         """The numbers, named by `reads`, that a step shows; None for nothing new."""
         return (signal.loss,)
-
-    def shows(self, phase: str, probed: bool) -> bool:
-        """Whether a step of this phase shows something new.
-
-        `read` asks it where that depends on the phases of the steps before; a null rate is simulated with it.
-        """
-        return probed
 
     def score(self, *reading: float) -> float:
         """The progress score after a reading."""
