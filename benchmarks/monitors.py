@@ -11,8 +11,8 @@ Losses are 1 + 0.2 x noise. Swelling noise has a deviation from 1/3 to 3 times t
 of a third of their deviation.
 
 ``--null`` prints another table: the null rate that `motivation diagnose` finds on a training curve, over the rate on
-its noise alone, at the curve's mean level (of each tenth, where a tenth has eight windows). Curves fall from about 2.3 to
-0.3; the smallest and largest ratio over noises of 0.02, 0.1 and 0.5, each the mean of several curves.
+its noise alone, at the curve's mean level (of each tenth, where a tenth has eight windows). Curves fall from about 2.3
+to 0.3; the smallest and largest ratio over noises of 0.02, 0.1 and 0.5, each the mean of several curves.
 """
 
 import argparse
@@ -195,7 +195,7 @@ def coloured(rho: float, steps: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def null_over_truth(monitor: str, curve: str, rho: float, size: float, steps: int, curves: int) -> float:
-    """Null rate on curves with noise over the rate on noise alone at the curve's level; NaN where that is 0."""
+    """Null rate on curves with noise over the rate on noise alone at its level; NaN where that is below 1 %."""
     make, level = PERMUTED[monitor]
     shape = CURVES[curve](np.arange(steps))
     parts = np.array_split(shape, max(1, min(TENTHS, steps // (WINDOWS * make().window))) if monitor == "ema" else 1)
@@ -217,7 +217,7 @@ def null_over_truth(monitor: str, curve: str, rho: float, size: float, steps: in
         for _ in range(max(1, 15_000 // steps)):
             alone = size * coloured(rho, steps, rng)
             truths += [share(part.mean() + alone) for part in parts]
-    return float(np.mean(nulls) / np.mean(truths)) if np.mean(truths) > 0.002 else math.nan
+    return float(np.mean(nulls) / np.mean(truths)) if np.mean(truths) > 0.01 else math.nan
 
 
 def null_table() -> int:

@@ -14,34 +14,34 @@ class Quota(Schedule):
     The rank's cut is the online quantile ``1 - share``, moved by feedback on the realised share of all steps from the
     first one on: what is missing is made good within 20 steps, whatever the scores do. Ties, as integer scores have,
     are broken at random. Steps without a score (NaN) are base steps that count: their share is owed, and steps with a
-    score make good for it, evenly over the rest of training where its length is known, at once elsewhere. So the share
-    is met whenever a score comes often enough, and not long before the end (the last 1 % of steps). An interval goes on
-    across epochs. Inside a gate the share is that of its own decisions: what the gate forbids is not made good.
+    score make good for it, over an eighth of what is left of training, at least 20 of them. So the share is met
+    wherever enough steps have a score, and not only long before the end. An interval goes on across epochs. Inside a
+    gate the share is that of its own decisions: what the gate forbids is not made good.
     O(log window) a step, memory one window.
 
     Args:
         share: of all steps, in (0, 1).
-        window: scores ranked against.
+        window: most scores ranked against; a shorter training ranks all it has.
         seed: of the ties.
         total_steps: length of training.
 
     Raises:
-        ValueError: a share outside (0, 1), or a window below 8 scores or longer than training.
+        ValueError: a share outside (0, 1), or a window below 8 scores.
     """
 
     set_share = True
-    state = ("scores", "oldest", "steps", "unscored", "debt", "due", "motivated")
+    state = ("scores", "oldest", "steps", "debt", "due", "motivated")
 
     def __init__(self, share: float, window: int = 200, *, seed: int = 0, total_steps: int | None = None):
         check_share("share", share)
-        check_steps("window", window, total_steps, 8)
+        check_steps("window", window, None, 8)
         self.share = share
         self.window = window
         self.seed = seed
         self.total_steps = total_steps
         self.scores: list[float] = []
         self.oldest = 0
-        self.steps = self.unscored = self.motivated = 0
+        self.steps = self.motivated = 0
         self.debt = self.due = 0.0
         self._ranked: list[float] = []
 
@@ -49,15 +49,14 @@ class Quota(Schedule):
         """``motivated`` where the score ranks above the cut."""
         self.steps += 1
         if score != score:
-            self.unscored += 1
             self.debt += self.share
             return "base"
         below = bisect.bisect_left(self._ranked, score)
         ties = bisect.bisect_right(self._ranked, score) - below
         rank = (below + uniform(self.seed, SCHEDULE, self.steps) * (ties + 1)) / (len(self._ranked) + 1)
         self._remember(score)
-        left = FEEDBACK_STEPS if self.total_steps is None else max(FEEDBACK_STEPS, self.total_steps - self.steps)
-        repaid = self.debt / max(1.0, left * (1 - self.unscored / self.steps))
+        left = 0 if self.total_steps is None else self.total_steps - self.steps
+        repaid = self.debt / max(FEEDBACK_STEPS, left / 8)
         self.debt -= repaid
         share = self.share + repaid
         owed = self.due - self.motivated
