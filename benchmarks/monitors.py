@@ -93,7 +93,7 @@ SCHEDULES: dict[str, Callable[[], Schedule]] = {
 }
 NOISES = ("independent", "AR(1) 0.3", "AR(1) 0.8", "swelling")
 PIXELS, IMAGES = 1000, 64
-NULL_BOUND = 0.8, 1.5
+NULL_BOUND = 0.6, 1.7
 
 
 def noise(kind: str, rng: np.random.Generator, steps: int, *shape: int) -> Iterator[np.ndarray]:
@@ -195,7 +195,7 @@ def coloured(rho: float, steps: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def null_over_truth(monitor: str, curve: str, rho: float, size: float, steps: int, curves: int) -> float:
-    """Null rate on curves with noise over the rate on noise alone at its level; NaN where that is below 1 %."""
+    """Null rate on curves with noise over the rate on noise alone at its level; NaN where that is below 0.2 %."""
     make, level = PERMUTED[monitor]
     shape = CURVES[curve](np.arange(steps))
     parts = np.array_split(shape, max(1, min(TENTHS, steps // (WINDOWS * make().window))) if monitor == "ema" else 1)
@@ -217,7 +217,7 @@ def null_over_truth(monitor: str, curve: str, rho: float, size: float, steps: in
         for _ in range(max(1, 15_000 // steps)):
             alone = size * coloured(rho, steps, rng)
             truths += [share(part.mean() + alone) for part in parts]
-    return float(np.mean(nulls) / np.mean(truths)) if np.mean(truths) > 0.01 else math.nan
+    return float(np.mean(nulls) / np.mean(truths)) if np.mean(truths) > 0.002 else math.nan
 
 
 def null_table() -> int:
