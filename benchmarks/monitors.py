@@ -9,6 +9,10 @@ Losses are 1 + 0.2 x noise. Swelling noise has a deviation from 1/3 to 3 times t
 1,000 normals; held-out losses are those of 64 images that share half of their noise's variance. Planted progress, after
 1,000 steps of independent noise: losses fall by one deviation in 50 steps, for 1,000 steps; gradients get a fixed mean
 of a third of their deviation.
+
+``--null`` prints another table: the null rate that `motivation diagnose` finds on a training curve, over the rate on
+its noise alone, at the curve's mean level (of each tenth, where a tenth has eight windows). Curves fall from about 2.3
+to 0.3; the smallest and largest ratio over noises of 0.02, 0.1 and 0.5, each the mean of several curves.
 """
 
 import argparse
@@ -19,6 +23,8 @@ from time import perf_counter
 import numpy as np
 import torch
 
+import motivation.analysis.null_rate
+from motivation.analysis.null_rate import TENTHS, WINDOWS, follow, simulate
 from motivation.monitors import (
     AllOf,
     AnyOf,
@@ -87,6 +93,7 @@ SCHEDULES: dict[str, Callable[[], Schedule]] = {
 }
 NOISES = ("independent", "AR(1) 0.3", "AR(1) 0.8", "swelling")
 PIXELS, IMAGES = 1000, 64
+NULL_BOUND = 0.6, 1.7
 
 
 def noise(kind: str, rng: np.random.Generator, steps: int, *shape: int) -> Iterator[np.ndarray]:
@@ -166,10 +173,83 @@ def microseconds(monitor: Monitor | None, schedule: Schedule, values: list, bloc
     return float(np.median(times)) * 1e6
 
 
+CURVES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "exponential": lambda time: 0.3 + 2 * np.exp(-4 * time / len(time)),
+    "power law": lambda time: 0.3 + 2 * (1 + time / 10) ** -0.5,
+    "steps": lambda time: 0.3 + np.exp(-6 * time / len(time)) + 0.6 * (time < len(time) / 2) + 0.2 * (
+        time < 0.75 * len(time)),
+}
+PERMUTED: dict[str, tuple[Callable[[], Monitor], float]] = {
+    "trend, window 30": (lambda: Trend(30), 1.645),
+    "trend": (Trend, 1.645),
+    "ema": (Ema, 1),
+    "learning_progress": (LearningProgress, 1.645),
+    "change": (Change, 2.0),
+    "heldout": (Heldout, 2),
+}
+
+
+def coloured(rho: float, steps: int, rng: np.random.Generator) -> np.ndarray:
+    """AR(1) noise ``(steps,)`` of unit variance."""
+    return np.fromiter(noise(f"AR {rho}", rng, steps), float, steps)
+
+
+def null_over_truth(monitor: str, curve: str, rho: float, size: float, steps: int, curves: int) -> float:
+    """Null rate on curves with noise over the rate on noise alone at its level; NaN where that is below 0.2 %."""
+    make, level = PERMUTED[monitor]
+    shape = CURVES[curve](np.arange(steps))
+    parts = np.array_split(shape, max(1, min(TENTHS, steps // (WINDOWS * make().window))) if monitor == "ema" else 1)
+    everything = np.arange(steps)
+    nulls, truths = [], []
+
+    def fresh():
+        return make(), Threshold(level, epoch_edge="carry")
+
+    def share(readings: np.ndarray) -> float:
+        shown = dict.fromkeys(("base", "motivated"), readings[:, None].tolist())
+        return float(follow(fresh()[1], [(make(), shown)], steps, steps).mean())
+
+    for seed in range(curves):
+        rng = np.random.default_rng(seed)
+        readings = shape + size * coloured(rho, steps, rng)
+        null = simulate(fresh, everything, readings[:, None], np.zeros(steps, bool), steps, rng)
+        nulls.append(null.rate)
+        for _ in range(max(1, 15_000 // steps)):
+            alone = size * coloured(rho, steps, rng)
+            truths += [share(part.mean() + alone) for part in parts]
+    return float(np.mean(nulls) / np.mean(truths)) if np.mean(truths) > 0.002 else math.nan
+
+
+def null_table() -> int:
+    """Print null over true rates; status 1 where one lies outside the documented bound."""
+    motivation.analysis.null_rate.SIMULATED_STEPS = 20_000
+    outside = []
+    columns = [(curve, rho) for curve in CURVES for rho in (0.0, 0.5)]
+    print("| monitor | steps | " + " | ".join(f"{curve}, {'AR(1) 0.5' if rho else 'independent'}"
+                                             for curve, rho in columns) + " |")
+    print("|---|---:|" + "---:|" * len(columns))
+    for monitor in PERMUTED:
+        for steps in (1000, 2000, 5000, 20_000):
+            cells = []
+            for curve, rho in columns:
+                ratios = [null_over_truth(monitor, curve, rho, size, steps, max(4, 20_000 // steps))
+                          for size in (0.02, 0.1, 0.5)]
+                ratios = [ratio for ratio in ratios if not math.isnan(ratio)]
+                outside += [ratio for ratio in ratios if not NULL_BOUND[0] <= ratio <= NULL_BOUND[1]]
+                cells.append(f"{min(ratios):.2f} to {max(ratios):.2f}" if ratios else "-")
+            print(f"| {monitor} | {steps:,} | {' | '.join(cells)} |", flush=True)
+    print(f"{len(outside)} ratios outside {NULL_BOUND[0]} to {NULL_BOUND[1]}")
+    return 1 if outside else 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=100_000, help="of noise; a tenth of it where a monitor probes")
-    steps = parser.parse_args().steps
+    parser.add_argument("--null", action="store_true", help="null rates on curves instead")
+    arguments = parser.parse_args()
+    if arguments.null:
+        return null_table()
+    steps = arguments.steps
     torch.set_num_threads(1)
     print("| monitor | level | nominal | " + " | ".join(NOISES) + " | fires after | stops after | us a step |")
     print("|---|" + "---:|" * (len(NOISES) + 5))

@@ -297,6 +297,8 @@ def _trainer(config: Mapping[str, Any], choice: PairModel | ClassicalModel, reci
     flops = {"base": forward_flops(model.base, shape), "motivated": forward_flops(model.motivated, shape)}
     facts = dict(zip(FACTS, (loader.seed, recipe.total_steps(len(loader)), len(loader), *flops.values()), strict=True))
     spec, lag = split_lag(config["monitor"])
+    if lag > facts["total_steps"]:
+        raise ConfigError(f"monitor.lag={lag}: longer than training, which has {facts['total_steps']} steps")
     monitor = build(motivation.monitors.BY_NAME, spec, "monitor", **facts)
     schedule = build(motivation.schedules.BY_NAME, config["schedule"], "schedule", **facts)
     try:

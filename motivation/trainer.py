@@ -26,6 +26,7 @@ from motivation.optimizer_state import (
 from motivation.pair import Pair, Phase
 from motivation.probes import NonFiniteLoss, Observation, Probes
 from motivation.schedules import Never, Schedule
+from motivation.schedules.schedule import check_saves, completed
 
 __all__ = ["LateStep", "NonFiniteLoss", "StepResult", "Trainer"]
 
@@ -73,6 +74,10 @@ class Trainer:
     A step trains one network, shows the loss to the monitor, gives the score to the schedule, and runs the switch that
     the schedule decides. Call `end_epoch` after every epoch: the paper contracts there.
 
+    A monitor of one's own needs `observe(signal)` alone, and a schedule `decide(score)`; both need ``state_dict`` and
+    ``load_state_dict`` where the trainer's state is saved. A schedule without `start` starts on the base, one without
+    `end_epoch` lets an interval go on.
+
     Args:
         model: a `Pair`, or a single network for classical training (its phase is always ``base``).
         optimizer: ``params -> torch optimizer``; called once a network.
@@ -109,7 +114,8 @@ class Trainer:
         self.pair = model if isinstance(model, Pair) else None
         self.loss = loss
         self.monitor = monitor
-        self.schedule = schedule or Never()
+        self.schedule = Never() if schedule is None else schedule
+        self._decisions = completed(self.schedule)
         self.engine = engine or Engine()
         self.ledger = Ledger()
         self.steps = 0
@@ -127,7 +133,7 @@ class Trainer:
             self._state = None
         else:
             if monitor is not None:
-                self.schedule.bind(monitor)
+                self._decisions.bind(monitor)
             self.optimizers = [optimizer(params) for params in split_groups(self.pair, groups)]
             set_differential_options(self.pair, self.optimizers[1], differential_lr, differential_weight_decay)
             self._state = SharedState(self.pair, *self.optimizers, state)
@@ -135,7 +141,7 @@ class Trainer:
             self.optimizers[1]._opt_called = True
         self._probes = Probes(model, monitor, loss, heldout)
         self.phase: Phase = "base"
-        self._switch(self.schedule.start())
+        self._switch(self._decisions.start())
 
     def network(self, phase: Phase) -> nn.Module:
         """The network that trains in a phase."""
@@ -163,7 +169,7 @@ class Trainer:
         if not network.training:
             network.train()
         optimizer = self.optimizers[phase == "motivated"]
-        probes, due = self._probes, self._probes.due(self.steps)
+        probes, due = self._probes, self._probes.due(self.ledger.steps[phase])
         measure = (lambda: probes.before_update(phase)) if "gradient" in due else None
         signal = None
         with explained_memory(phase, len(images), self.engine.parts):
@@ -183,14 +189,14 @@ class Trainer:
             score = self.monitor.observe(signal)
             reading = getattr(self.monitor, "reading", None)
         lr = float(optimizer.param_groups[0]["lr"])
-        self._switch(self.schedule.decide(score))
+        self._switch(self._decisions.decide(score))
         if self.lag:
             return LateStep(seen, score, lr, reading)
         return StepResult(signal.loss, phase, score, flops, lr, reading)
 
     def end_epoch(self) -> None:
         """Close an epoch: the schedule may switch here (the paper contracts)."""
-        self._switch(self.schedule.end_epoch(self.phase))
+        self._switch(self._decisions.end_epoch(self.phase))
 
     def synchronize(self) -> None:
         """Bring the network that is not training up to date, before both are evaluated."""
@@ -216,11 +222,17 @@ class Trainer:
         return self._forward_flops[key]
 
     def state_dict(self) -> dict:
-        """Everything that training carries from one step to the next."""
+        """Everything that training carries from one step to the next.
+
+        Raises:
+            ValueError: a monitor or schedule of one's own has no state_dict.
+        """
+        for part in (self.monitor, self.schedule):
+            check_saves(part)
         return {
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "monitor": self.monitor.state_dict() if self.monitor else None,
+            "monitor": self.monitor.state_dict() if self.monitor is not None else None,
             "schedule": self.schedule.state_dict(),
             "ledger": self.ledger.state_dict(),
             "phase": self.phase,
@@ -229,7 +241,13 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Restore a state saved by `state_dict`; training then goes on to the bit."""
+        """Restore a state saved by `state_dict`; training then goes on to the bit.
+
+        Raises:
+            ValueError: a monitor or schedule of one's own has no load_state_dict.
+        """
+        for part in (self.monitor, self.schedule):
+            check_saves(part)
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             # torch keeps the tensors it is given: without a copy two trainers would share their momentum.
@@ -237,7 +255,7 @@ class Trainer:
             restore_layout(optimizer)
         if self._state:
             self._state.tie()
-        if self.monitor:
+        if self.monitor is not None:
             self.monitor.load_state_dict(state["monitor"])
         self.schedule.load_state_dict(state["schedule"])
         self.ledger.load_state_dict(state["ledger"])

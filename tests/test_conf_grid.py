@@ -83,12 +83,12 @@ def test_every_monitor_trains_from_the_command_line(monitor_name, tmp_path):
     config = compose_config(*QUICK, f"monitor={monitor_name}", "schedule=threshold", *quota, "data.heldout=0.05",
                             "recipe.epochs=null", "recipe.steps=12", "recipe.batch_size=8")
     config["model"] = {"name": "pair", "base": "resnet20", "motivated": "resnet32"}
-    for key in ("window", "every"):
+    for key in ("window", "every", "half_life"):
         inner = [config["monitor"], config["monitor"].get("monitor", {}),
                  *(pair[0] for pair in config["monitor"].get("pairs", []))]
         for part in inner:
             if key in part:
-                part[key] = {"window": 8 if part["name"] != "learning_progress" else 4, "every": 2}[key]
+                part[key] = {"window": 8 if part["name"] != "learning_progress" else 4, "every": 2, "half_life": 3}[key]
     folder = run(config, tmp_path / "run")
     probing = not {"heldout", "gradient", "after"}.isdisjoint(
         build(monitors.BY_NAME, split_lag(config["monitor"])[0], "monitor", total_steps=12).needs)

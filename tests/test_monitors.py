@@ -193,6 +193,72 @@ def test_bandit_prefers_the_arm_that_pays_per_flop(gain, winner):
     assert 0 < np.mean(motivated) < 1, "both arms are tried"
 
 
+def test_an_arm_that_epoch_edges_cut_short_is_judged_too():
+    """Every 20th step an epoch's first, which a contracting edge gives to the base: the motivated arm, which raises the
+    loss here, is tried and left again.
+    """
+    for per_epoch, every in ((20, 20), (2, 1), (2, 3), (10, 5)):
+        monitor, schedule, loss, steps = Bandit(every=every, seed=1), Threshold(0), 100.0, {"base": 0, "motivated": 0}
+        phase, motivated = schedule.start(), []
+        for step in range(per_epoch * 400):
+            motivated.append(phase == "motivated")
+            loss += 0.01 if phase == "motivated" else -0.01
+            heldout = [loss] if steps[phase] % every == 0 else None
+            steps[phase] += 1
+            phase = schedule.decide(monitor.observe(Signal(1, phase, 1000, heldout=heldout)))
+            if (step + 1) % per_epoch == 0:
+                phase = schedule.end_epoch(phase)
+        assert min(monitor.rewards) >= 2
+        assert any(motivated)
+        assert np.mean(motivated[len(motivated) // 2:]) < 0.2, (per_epoch, every)
+
+
+def test_paired_heldout_is_never_stuck():
+    """Of any three probes in a row at least one gives a score, whatever the phases."""
+    rng = np.random.default_rng(0)
+    for phases in (["base", "motivated"] * 20, rng.choice(["base", "motivated"], 200).tolist()):
+        monitor, found = PairedHeldout(1), []
+        for phase in phases:
+            before = monitor.last
+            monitor.observe(Signal(1, phase, heldout=rng.normal(size=8).tolist()))
+            found.append(monitor.last != before and not math.isnan(monitor.last))
+        assert all(any(found[place:place + 3]) for place in range(len(phases) - 2))
+
+
+@pytest.mark.parametrize("wrap", [Invert, lambda monitor: Smooth(monitor, 1e-3)])
+def test_a_composed_monitor_behaves_as_if_alone(wrap):
+    """`bandit` and `paired_heldout` give their last score again where a probe shows nothing: inside another too."""
+    for make in (lambda: Bandit(every=1, seed=2), lambda: PairedHeldout(1)):
+        alone, inside = make(), make()
+        outer = wrap(inside)
+        for signal in stream(60):
+            expected, score = alone.observe(signal), outer.observe(signal)
+            assert inside.last == expected or (math.isnan(expected) and math.isnan(inside.last))
+            assert abs(score) == pytest.approx(abs(expected), nan_ok=True)
+
+
+def test_inverted_levels_lie_between_scores():
+    """By its own level an inverted monitor fires exactly where the inner one does not reach its own."""
+    for make in (Consecutive, lambda: Trend(20), lambda: AllOf([(Consecutive(), 1), (Trend(20), 1.0)])):
+        inner, outer = make(), Invert(make())
+        schedule = Threshold(None)
+        schedule.bind(outer)
+        losses = np.random.default_rng(0).normal(size=400)
+        reached = [inner.observe(loss) >= inner.level for loss in losses]
+        fired = [outer.observe(loss) >= schedule.k for loss in losses]
+        assert fired[20:] == [not on for on in reached[20:]]
+        assert {True, False} == set(fired[20:])
+    with pytest.raises(ValueError, match="k=-1: must be at least -1"):
+        Threshold(-1).bind(Invert(AllOf([(Consecutive(), 1)])))
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_bare_float_is_the_loss_and_shows_no_probe(name):
+    by_float, by_signal = MAKERS[name](), MAKERS[name]()
+    for loss in np.random.default_rng(0).normal(1, 0.2, 60).tolist():
+        assert by_float.observe(loss) == pytest.approx(by_signal.observe(Signal(loss)), nan_ok=True)
+
+
 def test_compositions():
     losses = [3.0, 2.0, 1.0, 4.0, 3.0]
     runs = scores(Consecutive(), losses)
@@ -336,6 +402,18 @@ def test_memory_is_constant():
     (lambda: GradientAgreement("next"), "choose last or mean"),
     (lambda: GradientAgreement(half_life=0), "half_life=0"), (lambda: NoiseScale(-1), "half_life=-1"),
     (lambda: Smooth(Trend(), 0), "half_life=0"), (lambda: Bandit(discount=0), "discount=0"),
+    (lambda: LearningProgress(50, total_steps=60), "which has 60 steps for 2 such windows"),
+    (lambda: Heldout(50, total_steps=20), "every=50: longer than training, which has 20 steps"),
+    (lambda: PairedHeldout(50, total_steps=20), "every=50: longer"),
+    (lambda: Bandit(50, total_steps=20), "every=50: longer"),
+    (lambda: PredictionGain(50, total_steps=20), "every=50: longer"),
+    (lambda: GradientAgreement("mean", 50, total_steps=20), "half_life=50: longer"),
+    (lambda: NoiseScale(50, total_steps=20), "half_life=50: longer"),
+    (lambda: NoiseScale(math.inf), "half_life=inf: must be above 0 and finite"),
+    (lambda: Smooth(Trend(), 50, total_steps=20), "half_life=50: longer"),
+    (lambda: AllOf([(Consecutive(), 1), (GradientAgreement(), 2)]), r"pairs\[1\]: level 2: must be at most 1"),
+    (lambda: AnyOf([(Consecutive(), 0)]), r"pairs\[0\]: level 0: must be at least 1"),
+    (lambda: Smooth(object(), 3), "only a subclass of motivation.monitors.Monitor"),
     (lambda: AllOf([]), "pairs"),
     (lambda: AnyOf([(PredictionGain(), math.nan)]), "level of PredictionGain")])
 def test_wrong_arguments_are_named(make, message):

@@ -8,9 +8,11 @@ from motivation.train import run
 
 CASES = {
     "heldout losses": ("monitor=paired_heldout", "monitor.every=2", "data.heldout=0.05", "schedule=threshold"),
-    "gradients": ("monitor=gradient_agreement", "monitor.reference=mean", "schedule=quota", "schedule.share=0.4"),
+    "gradients": ("monitor=gradient_agreement", "monitor.reference=mean", "monitor.half_life=4", "schedule=quota",
+                  "schedule.share=0.4"),
     "a lag": ("monitor=consecutive", "monitor.lag=3"),
-    "gradients and a lag": ("monitor=noise_scale", "monitor.lag=2", "schedule=quota", "schedule.share=0.4"),
+    "gradients and a lag": ("monitor=noise_scale", "monitor.lag=2", "monitor.half_life=4", "schedule=quota",
+                  "schedule.share=0.4"),
     "a bandit, gated": ("monitor=bandit", "monitor.every=1", "data.heldout=0.05", "schedule=max_interval",
                         "schedule.steps=2"),
 }

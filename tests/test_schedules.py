@@ -182,6 +182,25 @@ def test_quota_meets_its_share(name, share):
     assert abs(motivated.mean() - share) <= 0.01
 
 
+def with_gaps():
+    rng = np.random.default_rng(0)
+    noise, time = rng.normal(size=2000), np.arange(2000)
+    return {
+        "late": np.where(time < 600, math.nan, noise), "third": np.where(rng.random(2000) < 0.35, math.nan, noise),
+        "hole": np.where((time > 700) & (time < 1300), math.nan, noise),
+        "one in four": np.where(time % 4 == 0, noise, math.nan),
+        "standing": np.repeat(noise[:100], 20)}
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("share", [0.02, 1 / 6])
+@pytest.mark.parametrize("name", with_gaps())
+def test_quota_meets_its_share_of_all_steps_where_scores_are_missing(name, share, known):
+    """Within 1 % of 2,000 steps, whether the run's length is known or not."""
+    motivated = phases(Quota(share, total_steps=2000 if known else None), with_gaps()[name])
+    assert abs(motivated.mean() - share) <= 0.01
+
+
 def test_quota_takes_the_highest_scores_and_breaks_ties_at_random():
     noise = np.random.default_rng(1).normal(size=5000)
     chosen = phases(Quota(0.2), noise)

@@ -173,6 +173,17 @@ def test_a_refused_run_leaves_nothing(tmp_path, override):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("overrides", [
+    ("monitor.lag=99",), ("monitor=trend", "monitor.window=99"), ("monitor=heldout", "monitor.every=99"),
+    ("monitor=noise_scale", "monitor.half_life=99"),
+    ("monitor=smooth", "monitor.half_life=99", "monitor.monitor.window=8")])
+def test_what_is_longer_than_training_is_refused_by_name(tmp_path, overrides):
+    named = next(override for override in overrides if override.endswith("=99"))
+    with pytest.raises(ValueError, match=rf"{named}(\.0)?: longer than training, which has 16 steps"):
+        run(compose_config(*QUICK, "data.heldout=0.05", "schedule=threshold", *overrides), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_held_run_is_not_overwritten(finished):
     folder = finished()
     before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}

@@ -13,7 +13,7 @@ from torch.optim import SGD, AdamW, RMSprop
 
 from motivation import Pair, Trainer
 from motivation.monitors import Consecutive, Monitor
-from motivation.schedules import Always, Never, Schedule, Threshold
+from motivation.schedules import Always, Never, Schedule, Threshold, WarmUp
 from motivation.trainer import NonFiniteLoss
 
 STEPS_PER_EPOCH = 37
@@ -359,3 +359,34 @@ def test_works_inside_anyones_loop():
     assert sum(losses[-10:]) < sum(losses[:10]) / 2
     assert isinstance(pair.base, nn.Module)
     assert pair.motivated(next(batches(1))[0]).shape == (8, 5)
+
+
+class BareMonitor:
+    """All that the contract asks of a monitor."""
+
+    def observe(self, signal):
+        return -signal.loss
+
+
+class BareSchedule:
+    """All that the contract asks of a schedule."""
+
+    def decide(self, score):
+        return "motivated" if score < -1 else "base"
+
+
+@pytest.mark.parametrize("schedule", [BareSchedule, lambda: WarmUp(BareSchedule(), 3)])
+def test_a_monitor_and_a_schedule_of_ones_own_need_no_more_than_observe_and_decide(schedule, resnets):
+    """Base at first, intervals go on across epochs; what cannot be saved is said when it is to be saved."""
+    trainer = Trainer(Pair(*resnets), lambda params: SGD(params, lr=0.05), F.cross_entropy, BareMonitor(), schedule())
+    phases = []
+    for batch in batches(6):
+        phases.append(trainer.step(*batch).phase)
+        trainer.end_epoch()
+    assert phases[0] == "base"
+    assert "motivated" in phases
+    with pytest.raises(ValueError, match="BareMonitor has no state_dict, and a checkpoint holds its state"):
+        trainer.state_dict()
+    trainer.monitor = Consecutive()
+    with pytest.raises(ValueError, match="BareSchedule has no state_dict"):
+        trainer.state_dict()

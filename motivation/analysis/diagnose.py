@@ -69,19 +69,22 @@ def diagnose(run: Run) -> Diagnosis:
     motivated = run.steps["motivated"]
     flops = {phase: run.summary[f"{phase}/forward_flops"] for phase in ("base", "motivated")}
     null = null_rate(run.path, run.config, flops)
-    observed = float(motivated.mean())
-    simulations = len(null.motivated)
-    # The null's closed form has no error; a simulated rate has that of its mean.
-    errors = [share_error(phases)[0] ** 2 for phases in null.motivated]
-    simulated = np.mean(errors) / simulations if simulations else 0.0
-    error, quantile = share_error(motivated)
-    margin = quantile * np.sqrt(error ** 2 + simulated)
-    excess = observed - null.rate
+    excess, low, high = compared(motivated, null)
     lengths = [np.array([length for _, length in intervals(phases)], int) for phases in (motivated, *null.motivated)]
-    return Diagnosis(run, null, observed, tenths(motivated),
-                     tenths(null.motivated.mean(0)) if simulations else np.full(TENTHS, np.nan),
-                     excess, excess - margin, excess + margin, lengths[0],
-                     np.concatenate(lengths[1:]) if simulations else np.empty(0, int))
+    simulated = len(null.motivated) > 0
+    return Diagnosis(run, null, float(motivated.mean()), tenths(motivated),
+                     tenths(null.motivated.mean(0)) if simulated else np.full(TENTHS, np.nan),
+                     excess, low, high, lengths[0], np.concatenate(lengths[1:]) if simulated else np.empty(0, int))
+
+
+def compared(motivated: np.ndarray, null: NullRate) -> tuple[float, float, float]:
+    """Share of motivated steps above the null rate, and its 95 % confidence interval."""
+    excess = float(motivated.mean() - null.rate)
+    # Batch means miss what depends on longer stretches than a batch; the spread of whole simulated runs does not.
+    spread = null.motivated.mean(1).std(ddof=1) if len(null.motivated) else 0.0
+    error, quantile = share_error(motivated)
+    margin = quantile * np.sqrt(max(error, spread) ** 2 + spread ** 2 / max(1, len(null.motivated)))
+    return excess, excess - margin, excess + margin
 
 
 def tenths(motivated: np.ndarray) -> np.ndarray:

@@ -1,17 +1,19 @@
 """How often a run's monitor and schedule would expand if nothing were learned.
 
-The run's monitor scores readings that hold no progress, made as it declares (`Monitor.null`), and its schedule decides
-on those scores. The readings are the run's own where the null needs their distribution:
+A run that learns nothing is simulated with the loop closed: in every step that is due for a probe the run's monitor
+scores a reading that holds no progress, made as it declares (`Monitor.null`), and its schedule decides. What a decision
+changes is changed here too: which network the next probe is of, when it is due, whether it shows anything.
 
 - ``analytic``: independent readings; the rate is in closed form where the schedule has one.
 - ``permute``: the run is cut into tenths (fewer where a tenth would be shorter than eight windows). In each the
-  readings lose their trend, a linear spline with segments of at least eight windows, and the residuals are permuted in
-  blocks of two windows. Permuting the raw readings of a falling curve would mistake its steps for noise.
-- ``signflip``: the readings' signs are random.
+  readings are its mean and the noise of the run's own readings, without their trend and without what sets the two
+  networks apart: an autoregression whose innovations are permuted (`motivation.analysis.noise`). Permuting the raw
+  readings of a falling curve would mistake its steps for noise.
+- ``signflip``: readings of the run, of the same network and about the same time, with random signs.
 - a share that the schedule sets, or that no score decides, is that share, and says nothing about noise.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,14 +21,20 @@ import numpy as np
 
 import motivation.monitors
 import motivation.schedules
+from motivation.analysis.noise import SEGMENTS, noise_of
 from motivation.analysis.runs import read_signals, read_steps
 from motivation.config import build
 from motivation.monitors import Monitor
 from motivation.schedules import Schedule
 
 TENTHS = 10
-SEGMENT_WINDOWS = 8
+WINDOWS = 8              # that a part of the run must hold
+FEWEST = 12 * SEGMENTS   # readings that noise can be told from a trend in
+NEIGHBOURS = 20          # readings that a sign-flipped one is drawn from
 SIMULATED_STEPS = 200_000
+Fresh = Callable[[], tuple[Monitor, Schedule]]
+# A monitor, and what the probes show it, in order, by the network that is probed.
+Stretch = tuple[Monitor, dict[str, list[list[float]]]]
 
 
 class NullRate(NamedTuple):
@@ -73,10 +81,10 @@ def null_rate(folder: Path, config: Mapping[str, Any], forward_flops: Mapping[st
         return NullRate(np.nan, "none", f"its monitor and schedule cannot be built again: {error}",
                         np.empty((0, total), bool))
     read = read_signals(folder) or (np.arange(total), steps["loss"][:, None])
-    return simulate(fresh, *read, total, per_epoch, np.random.default_rng(seed))
+    return simulate(fresh, *read, steps["motivated"], per_epoch, np.random.default_rng(seed))
 
 
-def simulate(fresh, at: np.ndarray, readings: np.ndarray, total: int, steps_per_epoch: int,
+def simulate(fresh: Fresh, at: np.ndarray, readings: np.ndarray, motivated: np.ndarray, steps_per_epoch: int,
              rng: np.random.Generator) -> NullRate:
     """Null rate of a monitor and schedule on a run's readings.
 
@@ -84,100 +92,125 @@ def simulate(fresh, at: np.ndarray, readings: np.ndarray, total: int, steps_per_
         fresh: makes a new monitor and schedule, bound.
         at: ``(n,)`` steps in which the monitor read something.
         readings: ``(n, numbers)`` what it read.
-        total: steps of the run.
+        motivated: ``(steps,)`` which steps of the run trained the motivated network.
         steps_per_epoch: steps between two epoch edges.
         rng: of the simulation.
     """
     monitor, schedule = fresh()
-    kind, reason = monitor.null, ""
-    none = np.empty((0, total), bool)
+    total, kind, name = len(motivated), monitor.null, type(monitor).__name__
+    # Each network is probed every so many steps of its own.
+    probes = total // monitor.every + 2
     if schedule.set_share:
         kind, reason = "set", "the schedule sets the share of motivated steps, whatever the signal"
-    elif kind == "none":
-        return NullRate(np.nan, kind, f"no null is defined for {type(monitor).__name__}", none)
+        stretches = lambda: [(_Given(), _both(rng.normal(size=(total, 1))))]  # noqa: E731 - one of a choice
+    elif (missing := _missing(monitor, readings)):
+        return NullRate(np.nan, "none", missing.format(name=name), np.empty((0, total), bool))
     elif kind == "permute":
-        if len(readings) < SEGMENT_WINDOWS * monitor.window:
-            return NullRate(np.nan, "none", f"{len(readings)} readings are too few for a null: "
-                            f"{type(monitor).__name__} looks back on {monitor.window}, and needs {SEGMENT_WINDOWS} "
-                            "times as many", none)
-        if not np.isfinite(readings).all():
-            return NullRate(np.nan, "none", "some of its readings are not finite, and have no trend to take away", none)
-        reason = "the run's own readings, without their trend, residuals permuted in blocks"
+        reason = "noise like that of the run's own readings, without their trend"
+        stretches = _permuted(fresh, readings, motivated[at], probes, rng)
     elif kind == "signflip":
         reason = "the run's own readings with random signs"
+        stretches = _flipped(fresh, at, readings, motivated, probes, rng)
     else:
         reason = "independent readings"
-    phases = []
-    for _ in range(int(np.clip(SIMULATED_STEPS // total, 2, 200))):
-        monitor, schedule = fresh()
-        phases.append(decide(schedule, _noise_scores(fresh, kind, at, readings, total, rng), steps_per_epoch))
-    motivated = np.stack(phases)
+        stretches = lambda: [(fresh()[0], _both(rng.normal(size=(probes, readings.shape[1]))))]  # noqa: E731
+    simulations = int(np.clip(SIMULATED_STEPS // total, 2, 200))
+    simulated = np.stack([follow(fresh()[1], stretches(), total, steps_per_epoch) for _ in range(simulations)])
     closed = schedule.null_rate(monitor, steps_per_epoch) if kind == "analytic" else np.nan
-    return NullRate(float(motivated.mean() if np.isnan(closed) else closed), kind, reason, motivated)
+    return NullRate(float(simulated.mean() if np.isnan(closed) else closed), kind, reason, simulated)
 
 
-def decide(schedule: Schedule, scores: np.ndarray, steps_per_epoch: int) -> np.ndarray:
-    """Which steps a schedule makes motivated, bool ``(steps,)``, from the scores after them ``(steps,)``."""
+def follow(schedule: Schedule, stretches: list[Stretch], total: int, steps_per_epoch: int) -> np.ndarray:
+    """Which steps are motivated, bool ``(total,)``, where probes show what is given, one stretch after another."""
     phase, phases = schedule.start(), []
-    for step, score in enumerate(scores.tolist(), start=1):
+    steps = {"base": 0, "motivated": 0}
+    waiting = iter(stretches)
+    monitor, shown = next(waiting)
+    place = 0
+    for step in range(1, total + 1):
         phases.append(phase)
+        probed = steps[phase] % monitor.every == 0
+        steps[phase] += 1
+        score = monitor.last
+        if probed:
+            monitor.last = score = monitor.score(*shown[phase][place])
+            place += 1
+            if place == len(shown[phase]):
+                place, (monitor, shown) = 0, next(waiting, (monitor, shown))
         phase = schedule.decide(score)
         if step % steps_per_epoch == 0:
             phase = schedule.end_epoch(phase)
     return np.array([phase == "motivated" for phase in phases], dtype=bool)
 
 
-def scores_of(monitor: Monitor, readings: np.ndarray) -> np.ndarray:
-    """A monitor's scores ``(n,)`` of readings ``(n, numbers)``, one after another."""
-    scores = np.empty(len(readings))
-    for index, reading in enumerate(readings.tolist()):
-        scores[index] = monitor.last = monitor.score(*reading)
-    return scores
+class _Given(Monitor):
+    """Scores that are readings: for schedules that take any."""
+
+    def score(self, value: float) -> float:
+        return value
 
 
-def _noise_scores(fresh, kind: str, at: np.ndarray, readings: np.ndarray, total: int,
-                  rng: np.random.Generator) -> np.ndarray:
-    """Scores ``(total,)`` after every step of a run that learns nothing; between readings the last one stands."""
-    if kind == "set":
-        return rng.normal(size=total)
-    if kind == "analytic":
-        scores = scores_of(fresh()[0], rng.normal(size=(len(at), readings.shape[1])))
-    elif kind == "signflip":
-        signed = readings.copy()
-        signed[:, 0] *= rng.choice([-1.0, 1.0], len(readings))
-        scores = scores_of(fresh()[0], signed)
-    else:
-        scores = _permuted_scores(fresh, readings[:, 0], rng)
-    if not len(at):
-        return np.full(total, np.nan)
-    latest = np.searchsorted(at, np.arange(total), side="right") - 1
-    return np.where(latest < 0, np.nan, scores[np.maximum(latest, 0)])
+def _both(readings: np.ndarray) -> dict[str, list[list[float]]]:
+    return dict.fromkeys(("base", "motivated"), readings.tolist())
 
 
-def _permuted_scores(fresh, values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Each tenth by a monitor of its own, warmed up on another permutation: no jump between tenths is read."""
-    window = fresh()[0].window
-    scores = []
-    for part in np.array_split(values, max(1, min(TENTHS, len(values) // (SEGMENT_WINDOWS * window)))):
-        level, residuals = part.mean(), detrended(part, window)
-        warm_up, surrogate = (level + permuted(residuals, 2 * window, rng) for _ in range(2))
-        warm_up = warm_up[-4 * window:]
-        both = np.concatenate([warm_up, surrogate])[:, None]
-        scores.append(scores_of(fresh()[0], both)[len(warm_up):])
-    return np.concatenate(scores)
+def _missing(monitor: Monitor, readings: np.ndarray) -> str:
+    """Why a monitor has no null on these readings; empty where it has one."""
+    least = max(FEWEST, WINDOWS * monitor.window) if monitor.null == "permute" else 2 * (monitor.null == "signflip")
+    if monitor.null == "none":
+        return "no null is defined for {name}"
+    if len(readings) < least:
+        return f"{len(readings)} readings are too few for a null: {{name}} needs {least}"
+    if monitor.null != "analytic" and not np.isfinite(readings[:, 0]).all():
+        return "some readings of {name} are not finite, and say nothing about noise"
+    return ""
 
 
-def detrended(values: np.ndarray, window: int) -> np.ndarray:
-    """Residuals ``(n,)`` of a linear spline whose segments are at least eight windows long (at most eight of them)."""
-    segments = min(8, max(1, len(values) // (SEGMENT_WINDOWS * window)))
-    knots = np.linspace(0, len(values) - 1, segments + 1)
-    time = np.arange(len(values))
-    design = np.stack([np.interp(time, knots, unit) for unit in np.eye(segments + 1)], axis=1)
-    return values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
+def _permuted(fresh: Fresh, readings: np.ndarray, motivated: np.ndarray, probes: int,
+              rng: np.random.Generator) -> Callable[[], Iterator[Stretch]]:
+    """Noise in every tenth, seen by a monitor of its own that is warmed up on more of it: no jump is read."""
+    window, noise = fresh()[0].window, noise_of(readings[:, 0], motivated)
+    count = max(1, min(TENTHS, len(readings) // (WINDOWS * window)))
+    parts = np.array_split(readings, count)
+    lengths = [len(part) for part in np.array_split(np.arange(probes), count)]
+
+    def stretches() -> Iterator[Stretch]:
+        for number, (part, length) in enumerate(zip(parts, lengths, strict=True)):
+            warm_up = 4 * window if number else 0
+            whole = part[np.isfinite(part).all(1)] if np.isfinite(part).all(1).any() else part
+            drawn = whole[rng.integers(0, len(whole), warm_up + length)]
+            drawn[:, 0] = part[:, 0].mean() + noise.draw(len(drawn), rng, number / count, (number + 1) / count)
+            monitor = fresh()[0]
+            shown = {}
+            for phase, on in (("base", 0.0), ("motivated", 1.0)):
+                if "motivated" in monitor.reads:
+                    drawn[:, monitor.reads.index("motivated")] = on
+                shown[phase] = drawn.tolist()
+            for reading in shown["base"][:warm_up]:
+                monitor.last = monitor.score(*reading)
+            yield monitor, {phase: numbers[warm_up:] for phase, numbers in shown.items()}
+
+    return stretches
 
 
-def permuted(values: np.ndarray, block: int, rng: np.random.Generator) -> np.ndarray:
-    """Blocks of successive values in random order, cut from a random start."""
-    turned = np.roll(values, int(rng.integers(len(values))))
-    blocks = [turned[start:start + block] for start in range(0, len(values), block)]
-    return np.concatenate([blocks[index] for index in rng.permutation(len(blocks))])
+def _flipped(fresh: Fresh, at: np.ndarray, readings: np.ndarray, motivated: np.ndarray, probes: int,
+             rng: np.random.Generator) -> Callable[[], list[Stretch]]:
+    """Readings of the same network from about the same time, with random signs."""
+    pools = {}
+    for phase, on in (("base", False), ("motivated", True)):
+        mine = motivated[at] == on
+        if mine.sum() < NEIGHBOURS:
+            mine[:] = True
+        width = min(NEIGHBOURS, int(mine.sum()))
+        middle = np.searchsorted(at[mine], np.linspace(0, len(motivated), probes))
+        pools[phase] = readings[mine], np.clip(middle - width // 2, 0, mine.sum() - width), width
+
+    def stretches() -> list[Stretch]:
+        shown = {}
+        for phase, (mine, first, width) in pools.items():
+            signed = mine[first + rng.integers(0, width, probes)]
+            signed[:, 0] *= rng.choice([-1.0, 1.0], probes)
+            shown[phase] = signed.tolist()
+        return [(fresh()[0], shown)]
+
+    return stretches

@@ -11,74 +11,83 @@ EXPLORED = 2  # rewards an arm needs before its mean and spread say anything
 class Bandit(Monitor):
     """Two-armed bandit by discounted Thompson sampling (Raj and Kalyani 2017; paper, section "Future work").
 
-    The arms are the base and the motivated network. A block is the steps between two probes of one network; its reward
-    is the held-out loss's decrease per TFLOP of the block, probes included. After every rewarded block both arms'
-    statistics are discounted, a mean reward is drawn from each arm's posterior (normal, pooled variance), and the score
-    is the motivated draw minus the base's: at 0 or above the motivated network is the better bet. A probe of another
-    network than the one before only starts a block. Each arm is first tried until it has two rewards, base first.
+    The arms are the base and the motivated network. A block is the steps between two probes of one network, ``every``
+    of them its own; its reward is that network's decrease of the held-out loss per TFLOP of the block, probes included,
+    and it counts as much as the share of its steps that the network trained. After every block both arms' statistics
+    are discounted, a mean reward is drawn from each arm's posterior (normal, pooled variance), and the score is the
+    motivated draw minus the base's: at 0 or above the motivated network is the better bet. Each arm is first tried
+    until it has two rewards, base first. A network's blocks are counted in its own steps, so that an arm that is only
+    let train a few steps at a time (a contracting epoch edge, a gate) is judged too, and can lose.
 
     Signal: mean held-out loss, in evaluation mode, and FLOPs. Unit: nats per TFLOP. Extra FLOPs: one forward of the
-    held-out batch every ``every`` steps. Memory: ten numbers. Under no progress: none is defined; it compares the two
-    networks, and on noise tries both about equally.
+    held-out batch every ``every`` steps. Memory: sixteen numbers. Under no progress: none is defined; it compares the
+    two networks, and on noise tries both about equally.
 
     Args:
         every: steps a block.
         discount: of past rewards, a block.
         seed: of the draws.
+        total_steps: length of training; a longer block is refused.
 
     Raises:
-        ValueError: a discount outside (0, 1], or a block below one step.
+        ValueError: a discount outside (0, 1], or a block below one step or longer than training.
     """
 
     needs = frozenset({"heldout"})
-    reads = ("heldout", "block_flops", "motivated")
+    reads = ("heldout", "block_flops", "share", "motivated")
     null = "none"
     level = 0.0
-    state = ("spent", "before", "arm", "rewards", "weights", "sums", "squares", "draws")
+    state = ("spent", "steps", "own", "before", "rewards", "weights", "sums", "squares", "draws")
 
-    def __init__(self, every: int = 20, discount: float = 0.95, *, seed: int = 0):
-        check_every(every)
+    def __init__(self, every: int = 20, discount: float = 0.95, *, seed: int = 0, total_steps: int | None = None):
+        check_every(every, total_steps)
         if not 0 < discount <= 1:
             raise ValueError(f"discount={discount}: must be above 0 and at most 1")
         self.every = every
         self.discount = discount
         self.seed = seed
-        self.spent = 0
-        self.before = math.nan
-        self.arm = -1
+        # By arm, since its last probe: FLOPs and steps of both networks, and its own steps.
+        self.spent, self.steps, self.own = [0, 0], [0, 0], [0, 0]
+        self.before = [math.nan, math.nan]
         self.rewards, self.weights, self.sums, self.squares = [0, 0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]
         self.draws = 0
 
     def read(self, signal: Signal) -> tuple[float, ...] | None:
-        """Held-out loss, FLOPs since the last probe, and whether the motivated network trained."""
-        self.spent += signal.flops
+        """Held-out loss, the block's FLOPs, its share of steps of the network just trained, and whether that is the
+        motivated one.
+        """
+        arm = int(signal.phase == "motivated")
+        for each in (0, 1):
+            self.spent[each] += signal.flops
+            self.steps[each] += 1
+        self.own[arm] += 1
         if signal.heldout is None:
             return None
         heldout = math.fsum(map(float, signal.heldout)) / len(signal.heldout)
-        spent, self.spent = self.spent, 0
-        return heldout, float(spent), float(signal.phase == "motivated")
+        reading = heldout, float(self.spent[arm]), self.own[arm] / self.steps[arm], float(arm)
+        self.spent[arm] = self.steps[arm] = self.own[arm] = 0
+        return reading
 
-    def score(self, heldout: float, block_flops: float, motivated: float) -> float:
+    def score(self, heldout: float, block_flops: float, share: float, motivated: float) -> float:
         """Motivated minus base draw; 1 or -1 while an arm is still to be tried; the last score inside a block."""
-        arm, before = int(motivated), self.before
-        rewarded = self.arm == arm
-        self.before, self.arm = heldout, arm
-        if not rewarded:
+        arm = int(motivated)
+        before, self.before[arm] = self.before[arm], heldout
+        if math.isnan(before):
             return self.last
-        self._learn(arm, (before - heldout) / (block_flops or 1.0) * 1e12)
+        self._learn(arm, (before - heldout) / (block_flops or 1.0) * 1e12, share)
         for untried, score in ((0, -1.0), (1, 1.0)):
             if self.rewards[untried] < EXPLORED:
                 return score
         return self._draw()
 
-    def _learn(self, arm: int, reward: float) -> None:
+    def _learn(self, arm: int, reward: float, share: float) -> None:
         for values in (self.weights, self.sums, self.squares):
             values[0] *= self.discount
             values[1] *= self.discount
         self.rewards[arm] += 1
-        self.weights[arm] += 1
-        self.sums[arm] += reward
-        self.squares[arm] += reward * reward
+        self.weights[arm] += share
+        self.sums[arm] += share * reward
+        self.squares[arm] += share * reward * reward
 
     def _draw(self) -> float:
         means = [total / weight for total, weight in zip(self.sums, self.weights, strict=True)]

@@ -6,20 +6,26 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from motivation.monitors.signal import Monitor, Signal
+from motivation.monitors.signal import Monitor, Signal, check_half_life, check_level
 
 
 class Wrapped(Monitor):
     """A monitor that changes another's score; it reads, costs and has the null of the one inside."""
 
     def __init__(self, monitor: Monitor):
+        check_kind(monitor)
         self.monitor = monitor
         for name in ("needs", "every", "reads", "numbers", "window", "null", "level"):
             setattr(self, name, getattr(monitor, name))
 
-    def read(self, signal: Signal | float) -> tuple[float, ...] | None:
+    def read(self, signal: Signal) -> tuple[float, ...] | None:
         """What the inner monitor reads."""
         return self.monitor.read(signal)
+
+    def inner(self, reading: tuple[float, ...]) -> float:
+        """The inner monitor's score, which stands there as if it ran alone."""
+        self.monitor.last = score = self.monitor.score(*reading)
+        return score
 
     def measure(self, gradient: Sequence[Tensor]) -> Tensor:
         """What the inner monitor measures."""
@@ -51,16 +57,16 @@ class Smooth(Wrapped):
     Args:
         monitor: the inner one.
         half_life: of the average, in readings.
+        total_steps: length of training; a longer half-life is refused.
 
     Raises:
-        ValueError: a half-life that is not above 0.
+        ValueError: a half-life that is not above 0 and finite, or longer than training.
     """
 
     state = ("mean",)
 
-    def __init__(self, monitor: Monitor, half_life: float):
-        if not 0 < half_life < math.inf:
-            raise ValueError(f"half_life={half_life}: must be above 0")
+    def __init__(self, monitor: Monitor, half_life: float, *, total_steps: int | None = None):
+        check_half_life(half_life, total_steps)
         super().__init__(monitor)
         self.levels = (-math.inf, monitor.levels[1])
         self.weight = 1 - 0.5 ** (1 / half_life)
@@ -69,7 +75,7 @@ class Smooth(Wrapped):
 
     def score(self, *reading: float) -> float:
         """The average; NaN until the inner monitor has a score."""
-        score = self.monitor.score(*reading)
+        score = self.inner(reading)
         if math.isfinite(score):
             self.mean = score if math.isnan(self.mean) else self.mean + self.weight * (score - self.mean)
         return self.mean
@@ -78,8 +84,9 @@ class Smooth(Wrapped):
 class Invert(Wrapped):
     """Minus another monitor's score: expand on plateaus.
 
-    With level ``-x`` a step is motivated where the inner score is at most x. Under no progress the inner monitor finds
-    a plateau nearly always, so the rate is high by design.
+    With level ``-x`` a step is motivated where the inner score is at most x; its own level is just above minus the
+    inner one's: a step is motivated exactly where the inner monitor's level is not reached. Under no progress the inner
+    monitor finds a plateau nearly always, so the rate is high by design.
 
     Measured share of steps at or above the level -1.645, of `Trend`:
 
@@ -95,13 +102,14 @@ class Invert(Wrapped):
 
     def __init__(self, monitor: Monitor):
         super().__init__(monitor)
-        self.level = -monitor.level
+        self.level = math.nextafter(-monitor.level, math.inf)
         lowest, highest = monitor.levels
-        self.levels = (-highest, 0.0 if lowest > 0 else -lowest)
+        self.levels = (math.nextafter(-highest, math.inf) if math.isfinite(highest) else -math.inf,
+                       0.0 if lowest > 0 else -lowest)
 
     def score(self, *reading: float) -> float:
         """Minus the inner score."""
-        return -self.monitor.score(*reading)
+        return -self.inner(reading)
 
 
 class Combined(Monitor):
@@ -115,9 +123,11 @@ class Combined(Monitor):
             raise ValueError("pairs=[]: name at least one [monitor, level]")
         self.monitors = [monitor for monitor, _ in pairs]
         self.at = [float(level) for _, level in pairs]
-        for monitor, level in pairs:
+        for number, (monitor, level) in enumerate(pairs):
+            check_kind(monitor)
             if math.isnan(level):
-                raise ValueError(f"pairs: the level of {type(monitor).__name__} is not a number")
+                raise ValueError(f"pairs[{number}]: the level of {type(monitor).__name__} is not a number")
+            check_level(f"pairs[{number}]: level {level:g}", level, monitor)
         probing = {monitor.every for monitor in self.monitors if monitor.needs}
         if len(probing) > 1:
             raise ValueError(f"pairs: their probes are due every {' and every '.join(map(str, sorted(probing)))} "
@@ -136,12 +146,10 @@ class Combined(Monitor):
         """All parts' numbers, in order."""
         return torch.cat([monitor.measure(gradient) for monitor in self.monitors if monitor.numbers])
 
-    def read(self, signal: Signal | float) -> tuple[float, ...] | None:
+    def read(self, signal: Signal) -> tuple[float, ...] | None:
         """The loss, or all parts' readings in order, NaN where a part has nothing new."""
         if self.same:
             return super().read(signal)
-        if not isinstance(signal, Signal):
-            signal = Signal(float(signal))
         values: list[float] = []
         measured = list(signal.measured or ())
         for monitor in self.monitors:
@@ -193,7 +201,8 @@ class AllOf(Combined):
         pairs: (monitor, level) each.
 
     Raises:
-        ValueError: no pairs, or parts that probe at different intervals.
+        ValueError: no pairs, a level that every score of its monitor reaches or none, or parts that probe at different
+            intervals.
     """
 
     def score(self, *reading: float) -> float:
@@ -219,9 +228,17 @@ class AnyOf(Combined):
         pairs: (monitor, level) each.
 
     Raises:
-        ValueError: no pairs, or parts that probe at different intervals.
+        ValueError: no pairs, a level that every score of its monitor reaches or none, or parts that probe at different
+            intervals.
     """
 
     def score(self, *reading: float) -> float:
         """1 or 0."""
         return float(any(self.reached(reading)))
+
+
+def check_kind(monitor: Monitor) -> None:
+    """Raise ValueError for a monitor whose reading and scoring cannot be told apart."""
+    if not isinstance(monitor, Monitor):
+        raise ValueError(f"monitor={type(monitor).__name__}: only a subclass of motivation.monitors.Monitor, with "
+                         "`read` and `score`, can be part of another")

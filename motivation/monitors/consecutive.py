@@ -113,14 +113,15 @@ class Heldout(Consecutive):
 
     Args:
         every: steps between probes.
+        total_steps: length of training; longer steps between probes are refused.
     """
 
     needs = frozenset({"heldout"})
     reads = ("heldout",)
     null = "permute"
 
-    def __init__(self, every: int = 1):
-        check_every(every)
+    def __init__(self, every: int = 1, *, total_steps: int | None = None):
+        check_every(every, total_steps)
         super().__init__()
         self.every = every
 

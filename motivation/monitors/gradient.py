@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch._utils import _flatten_dense_tensors
 
-from motivation.monitors.signal import Monitor, Signal, check_every
+from motivation.monitors.signal import Monitor, Signal, check_every, check_half_life
 
 
 class GradientMonitor(Monitor):
@@ -18,8 +18,8 @@ class GradientMonitor(Monitor):
     null = "signflip"
     state = ("reference",)
 
-    def __init__(self, every: int = 1):
-        check_every(every)
+    def __init__(self, every: int = 1, total_steps: int | None = None):
+        check_every(every, total_steps)
         self.every = every
         self.reference: Tensor | None = None
 
@@ -69,21 +69,22 @@ class GradientAgreement(GradientMonitor):
         reference: ``last`` gradient, or running ``mean``.
         half_life: of the running mean, in probes.
         every: steps between probes.
+        total_steps: length of training; a longer half-life or longer steps between probes are refused.
 
     Raises:
-        ValueError: another reference, or a half-life that is not above 0.
+        ValueError: another reference, or a half-life that is not above 0 and finite, or longer than training.
     """
 
     reads = ("cosine",)
     level = 0.1
-    levels = (-1.0, 1.0)
+    levels = (math.nextafter(-1.0, 0.0), 1.0)
 
-    def __init__(self, reference: Literal["last", "mean"] = "last", half_life: float = 20.0, every: int = 1):
+    def __init__(self, reference: Literal["last", "mean"] = "last", half_life: float = 20.0, every: int = 1, *,
+                 total_steps: int | None = None):
         if reference not in ("last", "mean"):
             raise ValueError(f"reference={reference!r}: choose last or mean")
-        if not half_life > 0:
-            raise ValueError(f"half_life={half_life}: must be above 0")
-        super().__init__(every)
+        check_half_life(half_life, total_steps if reference == "mean" else None)
+        super().__init__(every, total_steps)
         self.weight = 1.0 if reference == "last" else 1 - 0.5 ** (1 / half_life)
 
     def refer(self, reference: Tensor, flat: Tensor) -> Tensor:
@@ -126,19 +127,19 @@ class NoiseScale(GradientMonitor):
     Args:
         half_life: of the running means, in probes.
         every: steps between probes.
+        total_steps: length of training; a longer half-life or longer steps between probes are refused.
 
     Raises:
-        ValueError: a half-life that is not above 0.
+        ValueError: a half-life that is not above 0 and finite, or longer than training.
     """
 
     reads = ("product", "squared_norm")
     level = 0.05
     state = ("reference", "product", "squared_norm")
 
-    def __init__(self, half_life: float = 20.0, every: int = 1):
-        if not half_life > 0:
-            raise ValueError(f"half_life={half_life}: must be above 0")
-        super().__init__(every)
+    def __init__(self, half_life: float = 20.0, every: int = 1, *, total_steps: int | None = None):
+        check_half_life(half_life, total_steps)
+        super().__init__(every, total_steps)
         self.weight = 1 - 0.5 ** (1 / half_life)
         self.window = math.ceil(2 / self.weight)
         self.product = self.squared_norm = math.nan

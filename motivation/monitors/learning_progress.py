@@ -35,7 +35,7 @@ class LearningProgress(Monitor):
     state = ("losses", "oldest", "older", "newer", "older_squares", "newer_squares")
 
     def __init__(self, window: int = 50, *, total_steps: int | None = None):
-        check_window("window", window, 4, None if total_steps is None else total_steps // 2)
+        check_window("window", window, 4, total_steps, times=2)
         self.half = window
         self.window = 2 * window
         self.losses: list[float] = []
@@ -97,14 +97,15 @@ class PredictionGain(Monitor):
 
     Args:
         every: steps between probes.
+        total_steps: length of training; longer steps between probes are refused.
     """
 
     needs = frozenset({"after"})
     reads = ("loss", "after")
     null = "none"
 
-    def __init__(self, every: int = 1):
-        check_every(every)
+    def __init__(self, every: int = 1, *, total_steps: int | None = None):
+        check_every(every, total_steps)
         self.every = every
 
     def read(self, signal: Signal) -> tuple[float, ...] | None:

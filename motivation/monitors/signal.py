@@ -41,13 +41,14 @@ class Monitor:
 
     Attributes:
         needs: extra signals it asks the trainer for, a subset of ``{"heldout", "after", "gradient"}``.
-        every: steps between such probes.
-        reads: names of the numbers that `read` takes from a step.
+        every: steps of one network from one of its probes to the next; its first step is probed.
+        reads: names of the numbers that `read` takes from a step; one named ``motivated`` is 1 where that network
+            trained, else 0.
         numbers: how many numbers `measure` makes of a gradient.
         window: steps (or probes) that a score looks back on, about.
         null: how readings without progress are made. ``analytic``: the rate is known for exchangeable readings.
-            ``permute``: its one reading, detrended, its residuals permuted. ``signflip``: its first reading, with
-            random signs. ``none``: no null is defined.
+            ``permute``: its first reading, without its trend, what is left permuted. ``signflip``: its first reading,
+            with random signs. ``none``: no null is defined.
         level: the score at which it counts as progress by default; NaN where it has no such level.
         levels: lowest and highest level that a threshold can put on its score: below, every step reaches it; above,
             none does.
@@ -67,15 +68,17 @@ class Monitor:
     reading: tuple[float, ...] | None = None
 
     def observe(self, signal: Signal | float) -> float:
-        """The progress score after a step (NaN: none yet). A bare float counts as the loss."""
+        """The progress score after a step (NaN: none yet). A bare float counts as the loss, and shows no probe."""
+        if not isinstance(signal, Signal):
+            signal = Signal(float(signal))
         self.reading = reading = self.read(signal)
         if reading is not None:
             self.last = self.score(*reading)
         return self.last
 
-    def read(self, signal: Signal | float) -> tuple[float, ...] | None:
+    def read(self, signal: Signal) -> tuple[float, ...] | None:
         """The numbers, named by `reads`, that a step shows; None for nothing new."""
-        return (signal.loss if isinstance(signal, Signal) else float(signal),)
+        return (signal.loss,)
 
     def score(self, *reading: float) -> float:
         """The progress score after a reading."""
@@ -99,15 +102,38 @@ class Monitor:
             setattr(self, name, copy.deepcopy(state[name]))
 
 
-def check_window(name: str, value: int, least: int, total_steps: int | None) -> None:
-    """Raise ValueError for a window that is too short for its statistic, or longer than training."""
+def check_window(name: str, value: float, least: int, total_steps: int | None, times: int = 1) -> None:
+    """Raise ValueError for a window that is too short for its statistic, or that training does not hold so many of."""
     if value < least:
-        raise ValueError(f"{name}={value}: must be at least {least} steps")
-    if total_steps is not None and value > total_steps:
-        raise ValueError(f"{name}={value}: longer than training, which has {total_steps} steps")
+        raise ValueError(f"{name}={value}: must be at least {least} step{'s' * (least != 1)}")
+    if total_steps is not None and times * value > total_steps:
+        raise ValueError(f"{name}={value}: longer than training, which has {total_steps} steps"
+                         + f" for {times} such windows" * (times > 1))
 
 
-def check_every(every: int) -> None:
-    """Raise ValueError for a probe interval below one step."""
-    if every < 1:
-        raise ValueError(f"every={every}: must be at least 1 step")
+def check_every(every: int, total_steps: int | None) -> None:
+    """Raise ValueError for a probe interval below one step, or longer than training."""
+    check_window("every", every, 1, total_steps)
+
+
+def check_half_life(half_life: float, total_steps: int | None) -> None:
+    """Raise ValueError for a half-life that is not above 0 and finite, or longer than training."""
+    if not 0 < half_life < math.inf:
+        raise ValueError(f"half_life={half_life}: must be above 0 and finite")
+    check_window("half_life", half_life, 0, total_steps)
+
+
+def check_level(where: str, level: float, monitor: Any) -> None:
+    """Raise ValueError for a level that every score of a monitor reaches, or none does.
+
+    Args:
+        where: the level's name and value, which the error opens with.
+        level: what scores are compared with.
+        monitor: what scores.
+    """
+    name, (lowest, highest) = type(monitor).__name__, getattr(monitor, "levels", (-math.inf, math.inf))
+    if level < lowest:
+        raise ValueError(f"{where}: must be at least {lowest:g}, since every score of {name} would reach less")
+    if level > highest:
+        raise ValueError(f"{where}: must be at most {highest:g}, since no score of {name} reaches more; its own level "
+                         f"is {getattr(monitor, 'level', math.nan):g}")

@@ -4,7 +4,7 @@ import math
 from typing import Literal
 
 from motivation.monitors.signal import Monitor
-from motivation.schedules.schedule import Phase, Schedule, check_share, check_steps
+from motivation.schedules.schedule import Phase, Schedule, check_share, check_steps, completed
 
 
 class Gate(Schedule):
@@ -22,8 +22,8 @@ class Gate(Schedule):
     state = ("phase", "ran", "length", "steps")
 
     def __init__(self, schedule: Schedule):
-        self.schedule = schedule
-        self.set_share = schedule.set_share
+        self.schedule = completed(schedule)
+        self.set_share = self.schedule.set_share
         self.phase: Phase = "base"
         self.ran: Phase | None = None
         self.length = 0

@@ -57,6 +57,39 @@ class Schedule:
             setattr(self, name, copy.deepcopy(state[name]))
 
 
+class Completed(Schedule):
+    """A schedule of another class that has `decide`, with what it lacks: base at first, and intervals that go on."""
+
+    def __init__(self, schedule: Any):
+        self.schedule = schedule
+        self.decide = schedule.decide
+        for name in ("bind", "start", "end_epoch", "overrule", "null_rate", "state_dict", "load_state_dict",
+                     "set_share"):
+            if hasattr(schedule, name):
+                setattr(self, name, getattr(schedule, name))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Refused: the other class has none."""
+        check_saves(self.schedule)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Refused: the other class has none."""
+        check_saves(self.schedule)
+
+
+def completed(schedule: Any) -> Schedule:
+    """A schedule as it is, or one of another class with what it lacks."""
+    return schedule if isinstance(schedule, Schedule) else Completed(schedule)
+
+
+def check_saves(part: Any) -> None:
+    """Raise ValueError for a monitor or schedule whose state cannot be saved and restored."""
+    for name in ("state_dict", "load_state_dict"):
+        if part is not None and not hasattr(part, name):
+            raise ValueError(f"{type(part).__name__} has no {name}, and a checkpoint holds its state: define "
+                             "state_dict() and load_state_dict(state)")
+
+
 def check_share(name: str, value: float) -> None:
     """Raise ValueError for a share of steps outside (0, 1)."""
     if not 0 < value < 1:

@@ -3,7 +3,7 @@
 import math
 from typing import Literal
 
-from motivation.monitors.signal import Monitor
+from motivation.monitors.signal import Monitor, check_level
 from motivation.schedules.schedule import Phase, Schedule
 
 
@@ -47,12 +47,7 @@ class Threshold(Schedule):
             if self.k_off is not None and self.k_off > level:
                 raise ValueError(f"k_off={self.k_off}: must be at most k, which is {name}'s own {level:g}")
             self.k = level
-        lowest, highest = getattr(monitor, "levels", (-math.inf, math.inf))
-        if self.k < lowest:
-            raise ValueError(f"k={self.k}: must be at least {lowest:g}, since every score of {name} would reach less")
-        if self.k > highest:
-            raise ValueError(f"k={self.k}: must be at most {highest:g}, since no score of {name} reaches more; null "
-                             f"takes its own level, {level:g}")
+        check_level(f"k={self.k}", self.k, monitor)
 
     def decide(self, score: float) -> Phase:
         """``motivated`` where score >= k, or >= k_off inside an interval; a NaN score gives ``base``."""
