@@ -81,10 +81,7 @@ class Observation:
 
 
 class Probes:
-    """Runs the probes that a monitor needs, in every ``monitor.every``-th step of each network, its first included.
-
-    A network's own steps are counted: counted over both, a probe could fall on an epoch's first step for ever, which a
-    contracting edge gives to the base, and never show the other network.
+    """Runs the probes that a monitor needs, every ``monitor.every`` steps, from the first on.
 
     Args:
         model: what trains; a monitor needs a pair.
@@ -115,9 +112,9 @@ class Probes:
         self._measured: Tensor | None = None
         self._gradient: list[Tensor] | None = None
 
-    def due(self, steps: int) -> frozenset[str]:
-        """Probes of a step, from the number of steps that its network has trained."""
-        return self.needs if self.needs and steps % self.every == 0 else frozenset()
+    def due(self, step: int) -> frozenset[str]:
+        """Probes of a step, by its number from 0."""
+        return self.needs if self.needs and step % self.every == 0 else frozenset()
 
     def before_update(self, phase: Phase) -> None:
         """Measure the gradient: between backward and update, since an optimizer may change it."""

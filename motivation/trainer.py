@@ -169,7 +169,7 @@ class Trainer:
         if not network.training:
             network.train()
         optimizer = self.optimizers[phase == "motivated"]
-        probes, due = self._probes, self._probes.due(self.ledger.steps[phase])
+        probes, due = self._probes, self._probes.due(self.steps)
         measure = (lambda: probes.before_update(phase)) if "gradient" in due else None
         signal = None
         with explained_memory(phase, len(images), self.engine.parts):

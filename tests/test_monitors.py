@@ -198,13 +198,12 @@ def test_an_arm_that_epoch_edges_cut_short_is_judged_too():
     loss here, is tried and left again.
     """
     for per_epoch, every in ((20, 20), (2, 1), (2, 3), (10, 5)):
-        monitor, schedule, loss, steps = Bandit(every=every, seed=1), Threshold(0), 100.0, {"base": 0, "motivated": 0}
+        monitor, schedule, loss = Bandit(every=every, seed=1), Threshold(0), 100.0
         phase, motivated = schedule.start(), []
         for step in range(per_epoch * 400):
             motivated.append(phase == "motivated")
             loss += 0.01 if phase == "motivated" else -0.01
-            heldout = [loss] if steps[phase] % every == 0 else None
-            steps[phase] += 1
+            heldout = [loss] if step % every == 0 else None
             phase = schedule.decide(monitor.observe(Signal(1, phase, 1000, heldout=heldout)))
             if (step + 1) % per_epoch == 0:
                 phase = schedule.end_epoch(phase)

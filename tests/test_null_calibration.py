@@ -48,17 +48,16 @@ def coloured(rho, steps, rng):
 
 def trained_on_noise(monitor, schedule, rho, rng):
     """A trainer whose networks learn nothing: steps and readings as signals.csv has them, and the phases."""
-    phase, steps, gradient = schedule.start(), {"base": 0, "motivated": 0}, rng.normal(size=50)
+    phase, gradient = schedule.start(), rng.normal(size=50)
     levels, at, readings, motivated = 1 + 0.2 * coloured(rho, STEPS, rng), [], [], []
     for step, level in enumerate(levels.tolist()):
         motivated.append(phase == "motivated")
         signal = Signal(level, phase)
-        if monitor.needs and steps[phase] % monitor.every == 0:
+        if monitor.needs and step % monitor.every == 0:
             heldout = level + 0.1 * rng.normal(size=16)
             before, gradient = gradient, rng.normal(size=50)
             measured = {0: None, 1: [10 + rng.normal()], 3: [gradient @ before, gradient @ gradient, before @ before]}
             signal = signal._replace(heldout=heldout.tolist(), measured=measured[monitor.numbers])
-        steps[phase] += 1
         score = monitor.observe(signal)
         if monitor.reading is not None:
             at.append(step)

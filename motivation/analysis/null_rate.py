@@ -2,7 +2,7 @@
 
 A run that learns nothing is simulated with the loop closed: in every step that is due for a probe the run's monitor
 scores a reading that holds no progress, made as it declares (`Monitor.null`), and its schedule decides. What a decision
-changes is changed here too: which network the next probe is of, when it is due, whether it shows anything.
+changes is changed here too: which network the next probe is of, and whether it shows anything.
 
 - ``analytic``: independent readings; the rate is in closed form where the schedule has one.
 - ``permute``: the run is cut into tenths (fewer where a tenth would be shorter than eight windows). In each the
@@ -98,8 +98,7 @@ def simulate(fresh: Fresh, at: np.ndarray, readings: np.ndarray, motivated: np.n
     """
     monitor, schedule = fresh()
     total, kind, name = len(motivated), monitor.null, type(monitor).__name__
-    # Each network is probed every so many steps of its own.
-    probes = total // monitor.every + 2
+    probes = -(-total // monitor.every)
     if schedule.set_share:
         kind, reason = "set", "the schedule sets the share of motivated steps, whatever the signal"
         stretches = lambda: [(_Given(), _both(rng.normal(size=(total, 1))))]  # noqa: E731 - one of a choice
@@ -123,22 +122,19 @@ def simulate(fresh: Fresh, at: np.ndarray, readings: np.ndarray, motivated: np.n
 def follow(schedule: Schedule, stretches: list[Stretch], total: int, steps_per_epoch: int) -> np.ndarray:
     """Which steps are motivated, bool ``(total,)``, where probes show what is given, one stretch after another."""
     phase, phases = schedule.start(), []
-    steps = {"base": 0, "motivated": 0}
     waiting = iter(stretches)
     monitor, shown = next(waiting)
     place = 0
-    for step in range(1, total + 1):
+    for step in range(total):
         phases.append(phase)
-        probed = steps[phase] % monitor.every == 0
-        steps[phase] += 1
         score = monitor.last
-        if probed:
+        if step % monitor.every == 0:
             monitor.last = score = monitor.score(*shown[phase][place])
             place += 1
             if place == len(shown[phase]):
                 place, (monitor, shown) = 0, next(waiting, (monitor, shown))
         phase = schedule.decide(score)
-        if step % steps_per_epoch == 0:
+        if (step + 1) % steps_per_epoch == 0:
             phase = schedule.end_epoch(phase)
     return np.array([phase == "motivated" for phase in phases], dtype=bool)
 

@@ -11,20 +11,20 @@ EXPLORED = 2  # rewards an arm needs before its mean and spread say anything
 class Bandit(Monitor):
     """Two-armed bandit by discounted Thompson sampling (Raj and Kalyani 2017; paper, section "Future work").
 
-    The arms are the base and the motivated network. A block is the steps between two probes of one network, ``every``
-    of them its own; its reward is that network's decrease of the held-out loss per TFLOP of the block, probes included,
-    and it counts as much as the share of its steps that the network trained. After every block both arms' statistics
-    are discounted, a mean reward is drawn from each arm's posterior (normal, pooled variance), and the score is the
-    motivated draw minus the base's: at 0 or above the motivated network is the better bet. Each arm is first tried
-    until it has two rewards, base first. A network's blocks are counted in its own steps, so that an arm that is only
-    let train a few steps at a time (a contracting epoch edge, a gate) is judged too, and can lose.
+    The arms are the base and the motivated network. A block is the steps from one probe of a network to its next; its
+    reward is that network's decrease of the held-out loss per TFLOP of the block, probes included. The reward goes to
+    the network that trained most of the block, and counts as much as its share of the steps: an arm whose every probe
+    finds the other network (a probe an epoch, at an edge that contracts) is judged too, and can lose. After every block
+    both arms' statistics are discounted, a mean reward is drawn from each arm's posterior (normal, pooled variance),
+    and the score is the motivated draw minus the base's: at 0 or above the motivated network is the better bet. Each
+    arm is first tried until it has two rewards, base first.
 
     Signal: mean held-out loss, in evaluation mode, and FLOPs. Unit: nats per TFLOP. Extra FLOPs: one forward of the
     held-out batch every ``every`` steps. Memory: sixteen numbers. Under no progress: none is defined; it compares the
     two networks, and on noise tries both about equally.
 
     Args:
-        every: steps a block.
+        every: steps between probes.
         discount: of past rewards, a block.
         seed: of the draws.
         total_steps: length of training; a longer block is refused.
@@ -46,7 +46,7 @@ class Bandit(Monitor):
         self.every = every
         self.discount = discount
         self.seed = seed
-        # By arm, since its last probe: FLOPs and steps of both networks, and its own steps.
+        # By network, since its last probe: FLOPs and steps of both networks, and its own steps.
         self.spent, self.steps, self.own = [0, 0], [0, 0], [0, 0]
         self.before = [math.nan, math.nan]
         self.rewards, self.weights, self.sums, self.squares = [0, 0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]
@@ -56,24 +56,25 @@ class Bandit(Monitor):
         """Held-out loss, the block's FLOPs, its share of steps of the network just trained, and whether that is the
         motivated one.
         """
-        arm = int(signal.phase == "motivated")
+        network = int(signal.phase == "motivated")
         for each in (0, 1):
             self.spent[each] += signal.flops
             self.steps[each] += 1
-        self.own[arm] += 1
+        self.own[network] += 1
         if signal.heldout is None:
             return None
         heldout = math.fsum(map(float, signal.heldout)) / len(signal.heldout)
-        reading = heldout, float(self.spent[arm]), self.own[arm] / self.steps[arm], float(arm)
-        self.spent[arm] = self.steps[arm] = self.own[arm] = 0
+        reading = heldout, float(self.spent[network]), self.own[network] / self.steps[network], float(network)
+        self.spent[network] = self.steps[network] = self.own[network] = 0
         return reading
 
     def score(self, heldout: float, block_flops: float, share: float, motivated: float) -> float:
         """Motivated minus base draw; 1 or -1 while an arm is still to be tried; the last score inside a block."""
-        arm = int(motivated)
-        before, self.before[arm] = self.before[arm], heldout
+        network = int(motivated)
+        before, self.before[network] = self.before[network], heldout
         if math.isnan(before):
             return self.last
+        arm, share = (network, share) if share >= 0.5 else (1 - network, 1 - share)
         self._learn(arm, (before - heldout) / (block_flops or 1.0) * 1e12, share)
         for untried, score in ((0, -1.0), (1, 1.0)):
             if self.rewards[untried] < EXPLORED:

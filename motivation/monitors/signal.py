@@ -41,7 +41,7 @@ class Monitor:
 
     Attributes:
         needs: extra signals it asks the trainer for, a subset of ``{"heldout", "after", "gradient"}``.
-        every: steps of one network from one of its probes to the next; its first step is probed.
+        every: steps between probes; the first step is probed.
         reads: names of the numbers that `read` takes from a step; one named ``motivated`` is 1 where that network
             trained, else 0.
         numbers: how many numbers `measure` makes of a gradient.
