@@ -120,7 +120,7 @@ def all_neighbours(pattern: str) -> Iterator[tuple[Neighbours, bool]]:
                 try:
                     weights_map = map_weights(base, motivated)
                     neighbours.result = "width" if weights_map.sliced else "depth"
-                    if any("scale differs" in note for note in weights_map.notes):
+                    if any(word in note for note in weights_map.notes for word in (" scale", "temperature", "softmax")):
                         neighbours.result = "scaled"
                 except NestingError as error:
                     neighbours.result, neighbours.why = error.kind, str(error)

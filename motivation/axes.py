@@ -14,8 +14,8 @@ from math import prod
 # Fixed uses that are a matter of scale, like a norm's mean over more channels: softmax(q k / sqrt(width)), and the
 # softmax of attention between channels. They are noted where the sizes differ, not refused.
 HEAD_WIDTH = "is the width of an attention head, which sets the attention's temperature"
-SOFTMAX = "goes through a softmax"
-SCALES = (HEAD_WIDTH, SOFTMAX)
+SOFTMAX = "goes through a softmax, whose shares depend on how many there are"
+SCALES = (HEAD_WIDTH, SOFTMAX)  # the later says more: attention between channels is both
 
 
 class Axis:
@@ -53,7 +53,7 @@ class Axis:
     def fix(self, why: str) -> None:
         """Demand one size in both networks, for all parts."""
         axis = self.root()
-        if axis.kind is None and axis.fixed in (None, *SCALES):
+        if axis.kind is None and axis.fixed in (None, *SCALES) and not (axis.fixed == SOFTMAX and why == HEAD_WIDTH):
             axis.fixed = why
         for part in axis.parts:
             part.fix(why)

@@ -240,11 +240,16 @@ def _convolution(out, tensor, weight, bias, stride, padding, dilation, transpose
 def _batch_norm(out, tensor, weight, bias, *statistics):
     channels = axes_of(tensor)[1] if tensor.dim() > 1 else []
     out, *_ = out if isinstance(out, tuple | list) else (out,)
+    if any(value is True for value in statistics):  # in training mode: a weight's own statistics are taken
+        for axes in axes_of(tensor)[:1] + axes_of(tensor)[2:]:
+            fix(axes, "is normalised over")
     for parameter in (weight, bias, *statistics):
         if isinstance(parameter, Tensor) and parameter.dim() == 1:
             equate(channels, axes_of(parameter)[0])
     out.axes = axes_of(tensor)
     out.ends = tuple(t.parameter for t in (weight, bias) if t is not None and hasattr(t, "parameter"))
+    if bias is None and hasattr(tensor, "parameter"):
+        out.parameter = tensor.parameter  # zero where the parameter is
 
 
 def _layer_norm(out, tensor, normalized_shape, weight, bias, *_):

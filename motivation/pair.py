@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from motivation.copies import Copies
 from motivation.families import DepthRule
-from motivation.initialization import Init, Initialization
+from motivation.initialization import Init, Initialization, logit_change
 from motivation.nesting import NestingError, mapped_tensors
 from motivation.weights_map import MapName, WeightsMap, map_weights, owner_of, tensor_of
 
@@ -38,7 +38,8 @@ class Pair(nn.Module):
         image_shape: ``(C, H, W)`` that both networks take, for tracing them; default found out.
 
     Attributes:
-        notes: why the first expansion changes logits, one line a reason; empty where it changes none.
+        notes: why the first expansion changes logits, one line a reason; empty where it changes none in evaluation
+            mode (dropout and drop path draw anew in each network).
 
     Raises:
         NestingError: the base does not nest in the motivated network.
@@ -71,6 +72,9 @@ class Pair(nn.Module):
         self.tie()
         self.expand()
         self.notes = initialization.apply()
+        if len(self.weights_map.entries) < len(weights_map.entries):
+            self.notes += ("BatchNorm statistics are each network's own",)
+        self.notes = self.notes or logit_change(base, motivated, self.weights_map.entries, image_shape)
 
     def network(self, phase: Phase) -> nn.Module:
         """The network that trains in a phase."""

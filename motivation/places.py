@@ -148,8 +148,7 @@ class Correspondence:
                            "smaller")
         why = base.fixed or motivated.fixed
         if base.size < motivated.size and why in SCALES:
-            self.notes.setdefault(f"an attention head of {base.size} lies in one of {motivated.size}: the attention's "
-                                  "scale differs")
+            self.notes.setdefault(f"{base.size} in the base, {motivated.size} in the motivated network: it {why}")
         elif base.size < motivated.size and why:
             raise Mismatch(f"{base.size} in the base, {motivated.size} in the motivated network, but it {why}", "fixed")
         if base.axis and motivated.axis and base.size > 1 and not base.fixed \

@@ -6,7 +6,8 @@ depends on their size. An operation without a rule fixes everything it touches, 
 have one size in both networks.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -39,6 +40,19 @@ def mixes_channels(module: nn.Module) -> bool:
         or "responsenorm" in name or name.startswith("groupnorm")
 
 
+@contextmanager
+def evaluating(*networks: nn.Module) -> Iterator[None]:
+    """Networks in evaluation mode inside the block, every module in its own mode after it."""
+    training = {module: module.training for network in networks for module in network.modules()}
+    try:
+        for network in networks:
+            network.eval()
+        yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+
+
 def trace(network: nn.Module, image_shape: tuple[int, ...], blocks: Iterable[str] = ()) -> Trace:
     """Trace a network.
 
@@ -57,11 +71,9 @@ def trace(network: nn.Module, image_shape: tuple[int, ...], blocks: Iterable[str
         tensor.axes = [fresh(size) for size in tensor.shape]
         tensor.parameter = name
     noted = Trace(branch_ends={name: [] for name in blocks})
-    training = {module: module.training for module in network.modules()}
     handles = []
     norms = [module for module in network.modules() if mixes_channels(module) and "forward" not in vars(module)]
     fast_path = torch.backends.mha.get_fastpath_enabled()
-    network.eval()
     try:
         torch.backends.mha.set_fastpath_enabled(False)
         for module in norms:
@@ -73,7 +85,7 @@ def trace(network: nn.Module, image_shape: tuple[int, ...], blocks: Iterable[str
         image.axes = [fresh(size) for size in image.shape]
         for axes in image.axes:
             fix(axes, "is the image's")
-        with torch.no_grad(), recorder:
+        with torch.no_grad(), evaluating(network), recorder:
             logits = torch.func.functional_call(network, tensors, (image,))
         classes = getattr(network, "num_classes", None) != 0
         for output in (logits if isinstance(logits, tuple | list) else (logits,)) if classes else ():
@@ -85,8 +97,6 @@ def trace(network: nn.Module, image_shape: tuple[int, ...], blocks: Iterable[str
             handle.remove()
         for module in norms:
             del module.forward
-        for module, mode in training.items():
-            module.training = mode
     noted.layouts = {name: tuple(map(layout, tensor.axes)) for name, tensor in tensors.items()}
     return noted
 
@@ -175,6 +185,8 @@ class _Recorder(TorchDispatchMode):
         if len(activations) == 1 and parameters:
             old = getattr(activations[0], "ends", ())
             out.ends = tuple(parameters) if name == "mul" else (*old, *parameters)
+            if name == "mul" and getattr(activations[0], "stream", None) == self.block is not None:
+                out.stream = self.block  # a scale of the stream: the block hands on while it is 1
         elif len(activations) == 1:
             out.ends = getattr(activations[0], "ends", ())
         elif name in ("add", "sub") and len(activations) == 2:
