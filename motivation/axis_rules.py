@@ -219,6 +219,9 @@ def _convolution(out, tensor, weight, bias, stride, padding, dilation, transpose
     [filter_in, filter_out] = filters[:2] if transposed else filters[1::-1]
     if groups > 1:
         channels = regroup([channels], (groups, tensor.shape[1] // groups))
+        if not channels[1]:
+            for axis in channels[0]:
+                axis.root().counts_groups = True
         full, part = (filter_in, filter_out) if transposed else (filter_out, filter_in)
         divided = regroup([full], (groups, size_of(full) // groups))
         equate(channels[0], divided[0])

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import pairwise
 from types import BuiltinFunctionType, FunctionType
 from typing import Any, get_args
 
 from torch import Tensor, nn
+from torch.nn.utils.prune import BasePruningMethod
 
 from motivation.families import DepthRule, check_depth_rule, paired_stage
 
@@ -48,6 +50,9 @@ def refuse_unmappable(network: nn.Module, role: str) -> None:
             raise NestingError(f"{name} and {seen[id(parameter)]} of the {role} network are one tied parameter; "
                                "a pair needs every parameter once", "tied")
         seen[id(parameter)] = name
+    if places := overlapping(mapped_tensors(network)):
+        raise NestingError(f"{places[1]} and {places[0]} of the {role} network lie in one memory; a pair needs every "
+                           "tensor once", "tied")
     modules: dict[int, str] = {}
     for name, module in network.named_modules(remove_duplicate=False):
         if id(module) in modules and _has_tensors(module):
@@ -60,9 +65,23 @@ def refuse_unmappable(network: nn.Module, role: str) -> None:
                 for hook in module._forward_pre_hooks.values())):
             raise NestingError(f"{where} of the {role} network is parametrised; remove the parametrisation first "
                                "(torch.nn.utils.parametrize.remove_parametrizations)")
+        if any(isinstance(hook, BasePruningMethod) for hook in module._forward_pre_hooks.values()):
+            raise NestingError(f"{where} of the {role} network is pruned; make that permanent first "
+                               "(torch.nn.utils.prune.remove)")
         if "quantized" in type(module).__module__ or any(
                 tensor is not None and tensor.is_quantized for tensor in module._buffers.values()):
             raise NestingError(f"{where} of the {role} network is quantised; pair the networks before quantising")
+
+
+def overlapping(tensors: dict[str, Tensor]) -> tuple[str, str] | None:
+    """Names of two tensors that share memory; None where no two do."""
+    spans = sorted((str(tensor.device), tensor.data_ptr(), tensor.data_ptr() + tensor.element_size() * (
+        1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))), name)
+        for name, tensor in tensors.items() if tensor.numel() and not tensor.is_meta)
+    for (device, _, end, name), (other_device, start, _, other) in pairwise(spans):
+        if device == other_device and start < end:
+            return name, other
+    return None
 
 
 def join(path: str, name: str) -> str:
@@ -207,7 +226,21 @@ def paired_tensors(base_path: str, base: nn.Module, path: str, motivated: nn.Mod
         if name not in ours:
             raise NestingError(f"{join(path, name)}: the base has no such tensor", "design")
     for name, tensor in ours.items():
+        refuse_other_kind(join(base_path, name), tensor, theirs[name])
         yield join(base_path, name), tensor, join(path, name), theirs[name]
+
+
+def refuse_other_kind(name: str, base: Tensor, motivated: Tensor) -> None:
+    """Two tensors can be one only if their values are of one kind, in one place.
+
+    Raises:
+        NestingError: other data types or devices.
+    """
+    for kind in ("dtype", "device"):
+        ours, theirs = getattr(base, kind), getattr(motivated, kind)
+        if ours != theirs:
+            raise NestingError(f"{name}: {ours} in the base, {theirs} in the motivated network; convert or move one "
+                               "network before pairing")
 
 
 def _own_tensors(module: nn.Module) -> dict[str, Tensor]:

@@ -131,8 +131,9 @@ class Correspondence:
         refusal = None
         before = dict(self._partners)
         # A part of size 1 leaves no trace (one head): try where the base may have one.
-        # The innermost first: a single group or head is as wide as its dimension.
-        for chosen in reversed([*combinations(range(len(theirs)), len(ours))]):
+        # The innermost first: a single group or head is as wide as its dimension; groups of one channel are not.
+        order = [*combinations(range(len(theirs)), len(ours))]
+        for chosen in order if base.counts_groups and base.kind is None else reversed(order):
             rest = dict(zip(chosen, ours, strict=True))
             try:
                 return _joined("product", [self.place(rest.get(number, Layout(1)), part)

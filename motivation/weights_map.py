@@ -15,7 +15,15 @@ from torch import Tensor, nn
 from motivation.axes import HEAD_WIDTH, Layout
 from motivation.families import DepthRule, depth_rule_of
 from motivation.image_shape import trace_both
-from motivation.nesting import NestingError, Walk, join, mapped_tensors, paired_tensors, refuse_unmappable
+from motivation.nesting import (
+    NestingError,
+    Walk,
+    join,
+    mapped_tensors,
+    paired_tensors,
+    refuse_other_kind,
+    refuse_unmappable,
+)
 from motivation.places import Correspondence, Mismatch, Place, has_unequal_sum
 from motivation.trace import Trace, mixes_channels
 
@@ -137,7 +145,7 @@ class WeightsMap:
                 if tuple(tensors[name].shape) != shape:
                     raise NestingError(f"{name}: shape {shape} in the map, {tuple(tensors[name].shape)} in the {role} "
                                        "network")
-                del tensors[name]
+            refuse_other_kind(entry.base, ours.pop(entry.base), theirs.pop(entry.motivated))
         for name, tensor in ours.items():
             # Buffers may stay each network's own: batch_norm="separate" leaves them out.
             if isinstance(tensor, nn.Parameter):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from conftest import mlp
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from networks import efficientnet, vits
 from test_structural_map import logits_of_both
@@ -112,6 +112,7 @@ def test_random_pairs_nest_element_by_element(networks):
 
 @settings(max_examples=40, deadline=None)
 @given(random_pairs())
+@example((convnet(2, 2, 1), convnet(4, 2, 1)))  # two groups of one channel in two of two
 def test_random_pairs_compute_the_base(networks):
     """The structural map's definition: with every differential weight zero, the base's logits to rounding."""
     ours, theirs = logits_of_both(*networks, map_weights(*networks), (1, 8, 8))
