@@ -29,7 +29,7 @@ def trace_both(base: nn.Module, motivated: nn.Module, image_shape: tuple[int, ..
                   lambda shape: (trace(base, shape), trace(motivated, shape)), "both networks")
 
 
-def first_trace(network: nn.Module, image_shape: tuple[int, ...] | None, blocks: Iterable[str]) -> Trace:
+def first_trace(network: nn.Module, image_shape: tuple[int, ...] | None, blocks: Iterable[str] = ()) -> Trace:
     """Trace a network on images of the first shape it takes.
 
     Args:

@@ -114,6 +114,14 @@ class Pair(nn.Module):
         return self.expand() if phase == "base" else self.contract()
 
     @torch.no_grad()
+    def is_synchronized(self) -> bool:
+        """Whether every tensor of the base holds, bit for bit, what the map says of the motivated network's."""
+        pairs = ((entry, tensor_of(self.base, entry.base), tensor_of(self.motivated, entry.motivated))
+                 for entry in self.weights_map.entries)
+        return all(ours is theirs if entry.aliased else ours.equal(entry.slice_of(theirs))
+                   for entry, ours, theirs in pairs)
+
+    @torch.no_grad()
     def recalibrate(self, phase: Phase, batches: Iterable[Tensor]) -> None:
         """Recompute a network's BatchNorm statistics as the mean over batches; nothing else changes, no RNG either.
 

@@ -26,11 +26,13 @@ class Trace:
         layouts: of every parameter and buffer, one a dimension.
         branch_ends: by block, the parameters whose zeroing makes its residual branches give zero.
         inputs: by block, the arguments and keywords of its forward pass (meta tensors).
+        image_shape: of the images, ``(C, H, W)``.
     """
 
     layouts: dict[str, tuple[Layout, ...]] = field(default_factory=dict)
     branch_ends: dict[str, list[str]] = field(default_factory=dict)
     inputs: dict[str, tuple[tuple, dict]] = field(default_factory=dict)
+    image_shape: tuple[int, ...] = ()
 
 
 def mixes_channels(module: nn.Module) -> bool:
@@ -70,14 +72,18 @@ def trace(network: nn.Module, image_shape: tuple[int, ...], blocks: Iterable[str
     for name, tensor in tensors.items():
         tensor.axes = [fresh(size) for size in tensor.shape]
         tensor.parameter = name
-    noted = Trace(branch_ends={name: [] for name in blocks})
+    noted = Trace(branch_ends={name: [] for name in blocks}, image_shape=tuple(image_shape))
     handles = []
     norms = [module for module in network.modules() if mixes_channels(module) and "forward" not in vars(module)]
+    recurrent = [module for module in network.modules() if isinstance(module, nn.RNNBase)
+                 and not getattr(module, "proj_size", 0) and "forward" not in vars(module)]
     fast_path = torch.backends.mha.get_fastpath_enabled()
     try:
         torch.backends.mha.set_fastpath_enabled(False)
         for module in norms:
             module.forward = _NormWithoutStatistics(module)
+        for module in recurrent:
+            module.forward = _Recurrent(module)
         for name in noted.branch_ends:
             handles += _watch(network.get_submodule(name), name, noted, recorder)
         dtype = next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), None)
@@ -95,7 +101,7 @@ def trace(network: nn.Module, image_shape: tuple[int, ...], blocks: Iterable[str
         torch.backends.mha.set_fastpath_enabled(fast_path)
         for handle in handles:
             handle.remove()
-        for module in norms:
+        for module in norms + recurrent:
             del module.forward
     noted.layouts = {name: tuple(map(layout, tensor.axes)) for name, tensor in tensors.items()}
     return noted
@@ -124,6 +130,22 @@ class _NormWithoutStatistics:
         out.axes = axes
         out.ends = tuple(name for name in ends if name)
         return out
+
+
+class _Recurrent:
+    """Stands in for an LSTM's or GRU's forward: one operation, whose sizes are fixed; torch runs it step by step."""
+
+    def __init__(self, module: nn.RNNBase):
+        self.module = module
+
+    def __call__(self, x: Tensor, *_, **__) -> tuple[Tensor, None]:
+        out = x.new_empty(*x.shape[:-1], self.module.hidden_size * (2 if self.module.bidirectional else 1))
+        for tensor in (*self.module._parameters.values(), out):
+            for axes in axes_of(tensor):
+                fix(axes, "goes through a recurrent layer")
+        fix(axes_of(x)[-1], "goes through a recurrent layer")
+        out.axes = [*axes_of(x)[:-1], out.axes[-1]]
+        return out, None
 
 
 def _watch(module: nn.Module, name: str, noted: Trace, recorder: "_Recorder") -> list:

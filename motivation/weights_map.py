@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from motivation.axes import HEAD_WIDTH, Layout
 from motivation.families import DepthRule, depth_rule_of
-from motivation.image_shape import trace_both
+from motivation.image_shape import first_trace, trace_both
 from motivation.nesting import (
     NestingError,
     Walk,
@@ -191,18 +191,30 @@ def map_weights(base: nn.Module, motivated: nn.Module, name: MapName = "structur
     differ = walk.heads_differ or walk.differential or any(ours.shape != theirs.shape for _, ours, _, theirs in paired)
     traces = None
     if differ and name == "structural":
-        traces = _traces(base, motivated, image_shape)
+        traces = _traces(base, motivated, image_shape, paired)
     entries, notes = _entries(paired, traces)
     _refuse_other_classes(entries, base, motivated)
     return WeightsMap(entries, tuple(walk.differential), tuple(walk.nearest),
                       (*notes, *_scales(walk, notes), *_notes(entries, motivated)))
 
 
-def _traces(base: nn.Module, motivated: nn.Module, image_shape: tuple[int, ...] | None) -> tuple[Trace, Trace]:
+def _traces(base: nn.Module, motivated: nn.Module, image_shape: tuple[int, ...] | None,
+            paired: list[tuple[str, Tensor, str, Tensor]]) -> tuple[Trace, Trace]:
     try:
         return trace_both(base, motivated, image_shape)
     except ValueError as error:
-        raise NestingError(f"{error}; weights_map='literal' with init='native' needs no look at it") from error
+        other = [(name, small, large) for name, small, _, large in paired if small.shape != large.shape]
+        try:
+            taken = [" x ".join(map(str, first_trace(network, None).image_shape)) for network in (base, motivated)]
+        except ValueError:
+            taken = []
+        if not other or len({*taken}) < 2:
+            raise NestingError(f"{error}; weights_map='literal' with init='native' needs no look at it") from error
+        # Each takes images of its own size: most likely their grids of positions differ.
+        name, small, large = next((tensors for tensors in other if "pos" in tensors[0]), other[0])
+        raise NestingError(_refusal(name, small, large, "no image runs through both networks: the base takes "
+                                    f"{taken[0]}, the motivated network {taken[1]}; create both for one size (timm: "
+                                    "img_size=...)"), "fixed") from error
 
 
 def _entries(paired: list[tuple[str, Tensor, str, Tensor]], traces: tuple[Trace, Trace] | None

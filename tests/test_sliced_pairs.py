@@ -50,7 +50,9 @@ def test_switches_are_the_identity_on_base_tensors():
         for parameter in pair.motivated.parameters():
             parameter.normal_()
     before = {name: tensor.clone() for name, tensor in pair.base.state_dict().items()}
+    assert not pair.is_synchronized()
     assert pair.expand() == pair.contract() > 0
+    assert pair.is_synchronized()
     assert all(torch.equal(before[name], tensor) for name, tensor in pair.base.state_dict().items())
     for entry in pair.weights_map.entries:
         assert torch.equal(entry.slice_of(tensor_of(pair.motivated, entry.motivated)), before[entry.base])

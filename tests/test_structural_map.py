@@ -76,6 +76,22 @@ def test_standardised_weights_do_not_nest_across_widths(layer):
         map_weights(narrow, wide)
 
 
+def test_recurrent_layers_are_one_operation():
+    """Their gates and steps are not looked into: other sizes are refused, deeper stacks around them are not."""
+    class Recurrent(nn.Module):
+        def __init__(self, hidden, outer):
+            super().__init__()
+            self.stem, self.rnn = nn.Linear(6, 4), nn.LSTM(4, hidden, bidirectional=True, batch_first=True)
+            self.inner, self.head = nn.Linear(2 * hidden, outer), nn.Linear(outer, 5)
+
+        def forward(self, x):
+            return self.head(self.inner(self.rnn(self.stem(x)[:, None])[0]).mean(1))
+
+    assert map_weights(Recurrent(3, 4), Recurrent(3, 8)).sliced
+    with pytest.raises(NestingError, match=r"^rnn\.weight_ih_l0: .*but it goes through a recurrent layer"):
+        map_weights(Recurrent(3, 4), Recurrent(6, 4))
+
+
 @pytest.mark.parametrize("heads", [False, True])
 def test_what_a_wider_softmax_or_head_changes_is_named(heads):
     """Both pair, neither is exact: the note says which it is."""
