@@ -14,11 +14,13 @@ from motivation.families import DepthRule, check_depth_rule, paired_stage
 # What a module computes beside its weights; paired modules must agree, or equal weights would mean different things.
 # Numbers of these names, and every flag, fraction, word and function of any name; other whole numbers are sizes.
 SETTINGS = ("stride", "padding", "dilation", "kernel_size", "shift_size", "has_skip")
-# But for what acts in training alone (as whatever has "drop" in its name) or says how, not what, is computed.
+# But for what acts in training alone, says how, not what, is computed, or (by words in its name) is a rate of dropping,
+# a start value, or a ratio of sizes, which shapes show.
 MAY_DIFFER = frozenset(("training", "momentum", "p", "inplace", "grad_checkpointing", "fused_attn", "scale_by_keep"))
 # An attention's scale goes with the width of its heads: noted where widths differ, refused where they do not.
 SCALES = ("scale", "scale_factor")
 HEADS = ("num_heads", "groups", "num_groups")
+MAY_DIFFER_WORDS = ("drop", "init", "ratio")
 NOTHING_IN_EVALUATION = frozenset(("DropPath", "StochasticDepth", "DropBlock2d", "PatchDropout"))
 
 
@@ -194,7 +196,8 @@ def _settings(module: nn.Module, strict: bool = True) -> dict[str, Any]:
     chosen = {name: value for name in SETTINGS if isinstance(value := getattr(module, name, None), int | tuple | str)}
     for name, value in vars(module).items() if strict else ():
         if isinstance(value, float | bool | str | FunctionType | BuiltinFunctionType | partial) \
-                and not name.startswith("_") and name not in MAY_DIFFER and "drop" not in name:
+                and not name.startswith("_") and name not in MAY_DIFFER \
+                and not any(word in name for word in MAY_DIFFER_WORDS):
             chosen[name] = value
     return chosen
 

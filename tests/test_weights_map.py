@@ -95,7 +95,9 @@ def test_what_may_differ():
     """What acts in training alone, functions made twice, and an attention's scale where widths differ (noted)."""
     for ours, theirs in ((nn.Identity(), nn.Dropout(0.1)), (nn.Dropout(0.2), nn.Dropout(0.1)),
                          (nn.ReLU(True), nn.ReLU()), (nn.BatchNorm1d(2), nn.BatchNorm1d(2, momentum=0.5)),
-                         (Set(drop_rate=0.0), Set(drop_rate=0.1)), (nn.Sequential(nn.Dropout()), nn.Identity()),
+                         (Set(drop_rate=0.0), Set(drop_rate=0.1)),
+                         (Set(init_values=0.1), Set(init_values=1e-5)),
+                         (Set(mlp_ratio=4.0), Set(mlp_ratio=3.0)), (nn.Sequential(nn.Dropout()), nn.Identity()),
                          [Set(act=partial(nn.functional.elu, alpha=2.0)) for _ in range(2)],
                          [Set(act=lambda x: x) for _ in range(2)]):
         assert map_weights(nn.Sequential(nn.Linear(2, 2), ours), nn.Sequential(nn.Linear(2, 2), theirs)).notes == ()
