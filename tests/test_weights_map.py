@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from networks import vits
 from torch import nn
+from torch.nn.utils import prune
 
 from motivation.models import CifarResNet
 from motivation.places import Place
@@ -131,7 +132,7 @@ def test_tied_parameters_are_refused():
      r"^3 and 2 of the base .* one module"),
     (lambda network: setattr(network[1], "weight", nn.Parameter(network[0].weight.data)),
      r"^1\.weight and 0\.weight of the base network lie in one memory"),
-    (lambda network: nn.utils.prune.random_unstructured(network[1], "weight", 0.5),
+    (lambda network: prune.random_unstructured(network[1], "weight", 0.5),
      r"^1 of the base network is pruned"),
     (lambda network: nn.utils.parametrizations.weight_norm(network[1]), r"^1 of the base network is parametrised"),
     (lambda network: nn.utils.parametrizations.spectral_norm(network[0]), r"^0 of the base network is parametrised"),
