@@ -14,8 +14,8 @@ from math import prod
 # Fixed uses that are a matter of scale, like a norm's mean over more channels: softmax(q k / sqrt(width)), and the
 # softmax of attention between channels. They are noted where the sizes differ, not refused.
 HEAD_WIDTH = "is the width of an attention head, which sets the attention's temperature"
-SOFTMAX = "goes through a softmax"
-SCALES = (HEAD_WIDTH, SOFTMAX)
+SOFTMAX = "goes through a softmax, whose shares depend on how many there are"
+SCALES = (HEAD_WIDTH, SOFTMAX)  # the later says more: attention between channels is both
 
 
 class Axis:
@@ -27,13 +27,14 @@ class Axis:
         parts: the axes it is divided into, outermost (first) first.
     """
 
-    __slots__ = ("_size", "fixed", "kind", "parent", "parts")
+    __slots__ = ("_size", "counts_groups", "fixed", "kind", "parent", "parts")
 
     def __init__(self, size: int, kind: str | None = None, parts: list[Axis] = ()):
         self._size = size
         self.kind = kind
         self.parts = list(parts)
         self.fixed: str | None = None
+        self.counts_groups = False  # groups of one channel, which no view divides
         self.parent: Axis | None = None
 
     @property
@@ -53,7 +54,7 @@ class Axis:
     def fix(self, why: str) -> None:
         """Demand one size in both networks, for all parts."""
         axis = self.root()
-        if axis.kind is None and axis.fixed in (None, *SCALES):
+        if axis.kind is None and axis.fixed in (None, *SCALES) and not (axis.fixed == SOFTMAX and why == HEAD_WIDTH):
             axis.fixed = why
         for part in axis.parts:
             part.fix(why)
@@ -159,6 +160,7 @@ def _merge(a: Axis, b: Axis) -> None:
         a, b = b, a
     if a.kind is None:
         a.parent = b
+        b.counts_groups |= a.counts_groups
         if a.fixed:
             b.fix(a.fixed)
         return
@@ -275,6 +277,7 @@ class Layout:
         parts: its parts, none for kind None.
         fixed: why it must have one size in both networks, or None.
         axis: identity of the axis within its network.
+        counts_groups: whether each index is a group of one channel (a depthwise convolution's).
     """
 
     size: int
@@ -282,6 +285,7 @@ class Layout:
     parts: tuple[Layout, ...] = ()
     fixed: str | None = None
     axis: int | None = None
+    counts_groups: bool = False
 
     def __str__(self):
         if self.kind is None:
@@ -301,4 +305,4 @@ def _layout(axis: Axis) -> Layout:
     parts: list[Layout] = []
     for part in map(_layout, axis.parts):
         parts += part.parts if part.kind == axis.kind else [part]
-    return Layout(axis.size, axis.kind, tuple(parts), axis.fixed, id(axis))
+    return Layout(axis.size, axis.kind, tuple(parts), axis.fixed, id(axis), axis.counts_groups)

@@ -219,6 +219,9 @@ def _convolution(out, tensor, weight, bias, stride, padding, dilation, transpose
     [filter_in, filter_out] = filters[:2] if transposed else filters[1::-1]
     if groups > 1:
         channels = regroup([channels], (groups, tensor.shape[1] // groups))
+        if not channels[1]:
+            for axis in channels[0]:
+                axis.root().counts_groups = True
         full, part = (filter_in, filter_out) if transposed else (filter_out, filter_in)
         divided = regroup([full], (groups, size_of(full) // groups))
         equate(channels[0], divided[0])
@@ -240,11 +243,16 @@ def _convolution(out, tensor, weight, bias, stride, padding, dilation, transpose
 def _batch_norm(out, tensor, weight, bias, *statistics):
     channels = axes_of(tensor)[1] if tensor.dim() > 1 else []
     out, *_ = out if isinstance(out, tuple | list) else (out,)
+    if any(value is True for value in statistics):  # in training mode: a weight's own statistics are taken
+        for axes in axes_of(tensor)[:1] + axes_of(tensor)[2:]:
+            fix(axes, "is normalised over")
     for parameter in (weight, bias, *statistics):
         if isinstance(parameter, Tensor) and parameter.dim() == 1:
             equate(channels, axes_of(parameter)[0])
     out.axes = axes_of(tensor)
     out.ends = tuple(t.parameter for t in (weight, bias) if t is not None and hasattr(t, "parameter"))
+    if bias is None and hasattr(tensor, "parameter"):
+        out.parameter = tensor.parameter  # zero where the parameter is
 
 
 def _layer_norm(out, tensor, normalized_shape, weight, bias, *_):

@@ -1,8 +1,7 @@
 """Depth rules: which block of a longer stage each block of a shorter one maps to, and which rule a family takes."""
 
-from collections.abc import Hashable
 from itertools import groupby
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from torch import nn
 
@@ -30,7 +29,7 @@ def paired_blocks(base: int, motivated: int, rule: DepthRule) -> list[int]:
     return list(range(base))
 
 
-def paired_stage(base: list[Hashable], motivated: list[Hashable], rule: DepthRule) -> list[int]:
+def paired_stage(base: list[Any], motivated: list[Any], rule: DepthRule) -> list[int]:
     """`paired_blocks`, or that run by run where a stage's blocks change their kind and the rule alone would mix kinds.
 
     Args:

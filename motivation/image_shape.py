@@ -1,13 +1,17 @@
 """Which images a network takes, found out by tracing it."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
-from motivation.trace import Trace, trace
+from motivation.trace import Trace, evaluating, trace
 
 SIZES = (224, 32, 64, 28, 256, 96)
+# Enough for a 2 x 2 map at the end of most networks, and an eighth of the time of 224.
+SMALL = 64
 
 
 def trace_both(base: nn.Module, motivated: nn.Module, image_shape: tuple[int, ...] | None) -> tuple[Trace, Trace]:
@@ -21,10 +25,11 @@ def trace_both(base: nn.Module, motivated: nn.Module, image_shape: tuple[int, ..
     Raises:
         ValueError: no shape that both networks take.
     """
-    return _first(base, image_shape, lambda shape: (trace(base, shape), trace(motivated, shape)))
+    return _first([image_shape] if image_shape else likely_image_shapes(base),
+                  lambda shape: (trace(base, shape), trace(motivated, shape)), "both networks")
 
 
-def first_trace(network: nn.Module, image_shape: tuple[int, ...] | None, blocks: Iterable[str]) -> Trace:
+def first_trace(network: nn.Module, image_shape: tuple[int, ...] | None, blocks: Iterable[str] = ()) -> Trace:
     """Trace a network on images of the first shape it takes.
 
     Args:
@@ -35,20 +40,47 @@ def first_trace(network: nn.Module, image_shape: tuple[int, ...] | None, blocks:
     Raises:
         ValueError: it takes none of them.
     """
-    return _first(network, image_shape, lambda shape: trace(network, shape, blocks))
+    return _first([image_shape] if image_shape else likely_image_shapes(network),
+                  lambda shape: trace(network, shape, blocks), "the network")
 
 
-def _first(network: nn.Module, image_shape: tuple[int, ...] | None, traced: Callable[[tuple[int, ...]], Any]) -> Any:
-    shapes = [image_shape] if image_shape else [*dict.fromkeys(likely_image_shapes(network))]
+def first_logits(networks: Sequence[nn.Module], tensors: Sequence[dict[str, Tensor]],
+                 image_shape: tuple[int, ...] | None) -> list[list[Tensor]]:
+    """What networks compute in evaluation mode from one random image, with other tensors in place of their own.
+
+    Args:
+        networks: run on the CPU; neither their modes nor any random number is used up.
+        tensors: by network, its parameters and buffers on the CPU.
+        image_shape: ``(C, H, W)``; None tries a small image, then the likely ones.
+
+    Raises:
+        ValueError: no shape that all take.
+    """
+    dtype = next((tensor.dtype for tensor in tensors[0].values() if tensor.is_floating_point()), None)
+
+    def run(shape: tuple[int, ...]) -> list[list[Tensor]]:
+        image = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+        outputs = [torch.func.functional_call(network, values, (image,))
+                   for network, values in zip(networks, tensors, strict=True)]
+        return [[leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)] for output in outputs]
+
+    likely = [*likely_image_shapes(networks[0])]
+    shapes = [image_shape] if image_shape else [(shape[0], *[SMALL] * len(shape[1:])) for shape in likely] + likely
+    with torch.no_grad(), torch.random.fork_rng(devices=()), evaluating(*networks):
+        return _first(shapes, run, "both networks")
+
+
+def _first(shapes: Iterable[tuple[int, ...]], run: Callable[[tuple[int, ...]], Any], through: str) -> Any:
+    shapes = [*dict.fromkeys(shapes)]
     refusals = []
     for shape in shapes:
         try:
-            return traced(shape)
+            return run(shape)
         except Exception as error:
             refusals.append(" ".join(f"{type(error).__name__}: {error}".split())[:200])
     tried = ", ".join(" x ".join(map(str, shape)) for shape in shapes) or "none"
-    raise ValueError("no image runs through the network to show how its tensors are divided; give "
-                     f"image_shape=(C, H, W) (tried {tried}{'; ' if refusals else ''}{''.join(refusals[:1])})")
+    raise ValueError(f"no image runs through {through}; give image_shape=(C, H, W) "
+                     f"(tried {tried}{'; ' if refusals else ''}{''.join(refusals[:1])})")
 
 
 def likely_image_shapes(network: nn.Module) -> Iterator[tuple[int, ...]]:

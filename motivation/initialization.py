@@ -5,17 +5,17 @@ by tracing, so that the block hands its input on and the first expansion changes
 by running one block of each kind.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from motivation.image_shape import first_trace
+from motivation.image_shape import first_logits, first_trace
 from motivation.nesting import mapped_tensors
-from motivation.trace import Trace
-from motivation.weights_map import WeightsMap, tensor_of
+from motivation.trace import Trace, evaluating
+from motivation.weights_map import Entry, WeightsMap, tensor_of
 
 Init = Literal["identity", "native", "copy"]
 
@@ -86,8 +86,9 @@ class Initialization:
             if kind not in known:
                 known[kind] = inputs is not None and hands_on(block, *inputs)
                 if not known[kind]:
-                    yield (f"{name} ({type(block).__name__}) does not start as the identity: no skip around it, or an "
-                           "activation after the addition that changes its own output")
+                    why = "what follows the addition changes it (an activation, a norm)" \
+                        if self.trace.branch_ends[name] else "no skip around it was found"
+                    yield f"{name} ({type(block).__name__}) does not start as the identity: {why}"
 
 
 def _has_parameters(module: nn.Module) -> bool:
@@ -115,18 +116,54 @@ def hands_on(block: nn.Module, args: tuple, keywords: dict) -> bool:
             return torch.zeros(value.shape, dtype=value.dtype, device=tensor.device)
         return torch.randn(value.shape, dtype=value.dtype, device=tensor.device, generator=generator)
 
-    training = {module: module.training for module in block.modules()}
     args, keywords = tree_map(random, args), tree_map(random, keywords)
-    block.eval()
     try:
-        for first in (args[0], args[0].abs()):
-            out = block(first, *args[1:], **keywords)
-            if isinstance(out, Tensor) and torch.equal(out, first):
-                return True
+        with evaluating(block):
+            for first in (args[0], args[0].abs()):
+                out = block(first, *args[1:], **keywords)
+                if isinstance(out, Tensor) and torch.equal(out, first):
+                    return True
     except Exception:
         # The random values are not what the block takes (an index, a grid): then nothing is known of it.
         return False
-    finally:
-        for module, mode in training.items():
-            module.training = mode
     return False
+
+
+def logit_change(base: nn.Module, motivated: nn.Module, entries: Iterable[Entry],
+                 image_shape: tuple[int, ...] | None = None) -> tuple[str, ...]:
+    """How much an expansion changes the logits of one random image, both networks in evaluation mode; () for nothing.
+
+    Nothing of the networks changes, and no random number is drawn from torch's generators. Tensors of the base that
+    are constant so far (norms, a classifier that starts at zero) take random values: such start values hide what
+    training will show.
+
+    Args:
+        base: the smaller network.
+        motivated: the larger one, initialised.
+        entries: the map; only whole tensors.
+        image_shape: for images, see `motivation.weights_map.map_weights`.
+    """
+    networks = base, motivated
+    unchecked = "whether the first expansion changes logits could not be checked: "
+    if any(tensor.is_meta for network in networks for tensor in mapped_tensors(network).values()):
+        return (f"{unchecked}the networks hold no values (meta device)",)
+    values = [{name: tensor.detach().cpu() for name, tensor in network.named_parameters()}
+              | {name: tensor.detach().cpu().clone() for name, tensor in network.named_buffers()}
+              for network in networks]
+    generator = torch.Generator().manual_seed(0)
+    for name in mapped_tensors(base):
+        tensor = values[0][name]
+        if tensor.is_floating_point() and tensor.numel() and tensor.min() == tensor.max():
+            random = torch.rand(tensor.shape, generator=generator) / 2 + 0.25
+            fan_in = tensor[:1].numel() if tensor.dim() > 1 else 1
+            values[0][name] = (random / fan_in ** 0.5).to(tensor.dtype)
+    values[1].update({entry.motivated: values[0][entry.base] for entry in entries})
+    try:
+        ours, theirs = first_logits(networks, values, image_shape)
+        if not ours or not all(logits.isfinite().all() for logits in ours):
+            raise ValueError("the base computes no finite logits")
+        difference = max(float((small - large).abs().max()) for small, large in zip(ours, theirs, strict=True))
+    except (ValueError, RuntimeError, NotImplementedError) as error:
+        return (f"{unchecked}{error}",)
+    return () if difference == 0 else (f"the first expansion changes the logits of a random image by up to "
+                                       f"{difference:.2g}, of {max(float(x.abs().max()) for x in ours):.2g}",)

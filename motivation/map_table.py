@@ -28,7 +28,7 @@ def map_table(pair: Pair) -> str:
     if pair.notes:
         lines += ["the first expansion changes logits:", *(f"- {note}" for note in pair.notes)]
     else:
-        lines.append("the first expansion changes no logit")
+        lines.append("the first expansion changes no logit (in evaluation mode)")
     return "\n".join(lines)
 
 

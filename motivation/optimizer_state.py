@@ -6,6 +6,7 @@ the slice is copied, its step is carried, and what lies outside the slice keeps 
 
 import copy
 import inspect
+import math
 from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple
 
@@ -247,9 +248,17 @@ class _Listed(NamedTuple):
 
 def check_policy(policy: StatePolicy) -> None:
     """Raise ValueError for what is neither ``carry``, ``reset`` nor a factor from 0 to 1."""
-    if policy in ("carry", "reset") or (not isinstance(policy, str) and 0 <= policy <= 1):
+    number = isinstance(policy, int | float) and not isinstance(policy, bool)
+    if (0 <= policy <= 1) if number else (isinstance(policy, str) and policy in ("carry", "reset")):
         return
     raise ValueError(f"state={policy!r}: must be carry, reset, or a factor from 0 to 1")
+
+
+def check_differential_options(lr_factor: float, weight_decay: float | None) -> None:
+    """Raise ValueError for a factor or a decay that is negative or not finite."""
+    for name, value in (("differential_lr", lr_factor), ("differential_weight_decay", weight_decay)):
+        if value is not None and not 0 <= value < math.inf:
+            raise ValueError(f"{name}={value}: must be 0 or more")
 
 
 def set_differential_options(pair: Pair, optimizer: Optimizer, lr_factor: float, weight_decay: float | None) -> None:
@@ -262,8 +271,10 @@ def set_differential_options(pair: Pair, optimizer: Optimizer, lr_factor: float,
         weight_decay: in place of the group's; None leaves it.
 
     Raises:
-        ValueError: a pair with sliced tensors, which are mapped and differential at once.
+        ValueError: a pair with sliced tensors, which are mapped and differential at once; or a negative or infinite
+            value.
     """
+    check_differential_options(lr_factor, weight_decay)
     if lr_factor == 1 and weight_decay is None:
         return
     sliced = pair.weights_map.sliced
@@ -272,7 +283,7 @@ def set_differential_options(pair: Pair, optimizer: Optimizer, lr_factor: float,
                          f"{sliced[0].motivated} is mapped in part")
     for group in optimizer.param_groups:
         if not group["mapped"]:
-            group["lr"] *= lr_factor
+            group["lr"] = group["lr"] * lr_factor  # a tensor may be every group's
             if weight_decay is not None:
                 group["weight_decay"] = weight_decay
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from motivation.copies import Copies
 from motivation.families import DepthRule
-from motivation.initialization import Init, Initialization
-from motivation.nesting import NestingError, mapped_tensors
+from motivation.initialization import Init, Initialization, logit_change
+from motivation.nesting import NestingError, mapped_tensors, overlapping
 from motivation.weights_map import MapName, WeightsMap, map_weights, owner_of, tensor_of
 
 Phase = Literal["base", "motivated"]
@@ -38,7 +38,8 @@ class Pair(nn.Module):
         image_shape: ``(C, H, W)`` that both networks take, for tracing them; default found out.
 
     Attributes:
-        notes: why the first expansion changes logits, one line a reason; empty where it changes none.
+        notes: why the first expansion changes logits, one line a reason; empty where it changes none in evaluation
+            mode (dropout and drop path draw anew in each network).
 
     Raises:
         NestingError: the base does not nest in the motivated network.
@@ -53,11 +54,11 @@ class Pair(nn.Module):
             raise ValueError(f"unknown batch_norm {batch_norm!r}; choose one of {', '.join(get_args(BatchNormPolicy))}")
         if base is motivated:
             raise ValueError("base and motivated are one and the same network; a pair needs two")
-        _refuse_shared(base, motivated)
         if isinstance(weights_map, WeightsMap):
             weights_map.check(base, motivated)
         else:
             weights_map = map_weights(base, motivated, weights_map, depth_rule, image_shape)
+        _refuse_shared(base, motivated)
         initialization = Initialization(motivated, weights_map, init, image_shape)
         self.base = base
         self.motivated = motivated
@@ -68,9 +69,14 @@ class Pair(nn.Module):
             self.weights_map = dataclasses.replace(
                 weights_map, entries=tuple(entry for entry in weights_map.entries if entry.base in parameters))
             self._start_statistics(weights_map)
+        # load_state_dict(assign=True) gives each network tensors of its own.
+        self.register_load_state_dict_post_hook(_tie)
         self.tie()
         self.expand()
         self.notes = initialization.apply()
+        if len(self.weights_map.entries) < len(weights_map.entries):
+            self.notes += ("BatchNorm statistics are each network's own",)
+        self.notes = self.notes or logit_change(base, motivated, self.weights_map.entries, image_shape)
 
     def network(self, phase: Phase) -> nn.Module:
         """The network that trains in a phase."""
@@ -92,7 +98,11 @@ class Pair(nn.Module):
                                  "(pair.to(...)), not one of its networks, or call pair.tie()")
 
     def expand(self) -> int:
-        """Copy the sliced tensors base -> motivated; returns the bytes copied (0 where every tensor is aliased)."""
+        """Copy the sliced tensors base -> motivated; returns the bytes copied (0 where every tensor is aliased).
+
+        Raises:
+            ValueError: one network was moved or converted without the other.
+        """
         return self._copies(expanding=True).run()
 
     def contract(self) -> int:
@@ -104,27 +114,49 @@ class Pair(nn.Module):
         return self.expand() if phase == "base" else self.contract()
 
     @torch.no_grad()
+    def is_synchronized(self) -> bool:
+        """Whether every tensor of the base holds, bit for bit, what the map says of the motivated network's."""
+        pairs = ((entry, tensor_of(self.base, entry.base), tensor_of(self.motivated, entry.motivated))
+                 for entry in self.weights_map.entries)
+        return all(ours is theirs if entry.aliased else ours.equal(entry.slice_of(theirs))
+                   for entry, ours, theirs in pairs)
+
+    @torch.no_grad()
     def recalibrate(self, phase: Phase, batches: Iterable[Tensor]) -> None:
         """Recompute a network's BatchNorm statistics as the mean over batches; nothing else changes, no RNG either.
 
         Args:
             phase: which network.
             batches: training images ``(N, C, H, W)``.
+
+        Raises:
+            ValueError: no batches; the statistics are then as they were, as after any error.
         """
         network = self.network(phase)
         norms = [module for module in network.modules()
                  if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats]
         network.eval()
         momenta = [module.momentum for module in norms]
+        before = [{name: buffer.clone() for name, buffer in module.named_buffers()} for module in norms]
         for module in norms:
             module.reset_running_stats()
             module.momentum = None
             module.train()
-        for images in batches if norms else ():
-            network(images)
-        for module, momentum in zip(norms, momenta, strict=True):
-            module.momentum = momentum
-            module.eval()
+        seen = 0
+        try:
+            for images in batches if norms else ():
+                network(images)
+                seen += 1
+            if norms and not seen:
+                raise ValueError("no batches to recompute the BatchNorm statistics from; give at least one")
+            before = []
+        finally:
+            for module, statistics in zip(norms, before, strict=False):
+                for name, buffer in statistics.items():
+                    getattr(module, name).copy_(buffer)
+            for module, momentum in zip(norms, momenta, strict=True):
+                module.momentum = momentum
+                module.eval()
 
     def _start_statistics(self, weights_map: WeightsMap) -> None:
         """Separate statistics start from the base's, as far as the map reaches."""
@@ -137,10 +169,14 @@ class Pair(nn.Module):
 
     def _copies(self, expanding: bool) -> Copies:
         if self._listed is None:
-            pieces = [piece for entry in self.weights_map.sliced
-                      for piece in entry.pieces(tensor_of(self.base, entry.base).detach(),
-                                                tensor_of(self.motivated, entry.motivated).detach())]
+            pairs = [(entry, tensor_of(self.base, entry.base), tensor_of(self.motivated, entry.motivated))
+                     for entry in self.weights_map.sliced]
+            pieces = [piece for entry, ours, theirs in pairs for piece in entry.pieces(ours.detach(), theirs.detach())]
             self._listed = Copies(pieces), Copies((theirs, ours) for ours, theirs in pieces)
+            self._places = [(tensor, tensor.data_ptr()) for _, *tensors in pairs for tensor in tensors]
+        if any(tensor.data_ptr() != place for tensor, place in self._places):
+            raise ValueError("a tensor of the pair was moved or converted since the last switch: move or convert the "
+                             "pair itself (pair.to(...)), not one of its networks, or call pair.tie()")
         return self._listed[expanding]
 
     def _apply(self, fn, recurse=True):
@@ -150,7 +186,7 @@ class Pair(nn.Module):
         return self
 
     def __getstate__(self):
-        return {**self.__dict__, "_listed": None}
+        return {**self.__dict__, "_listed": None, "_places": []}
 
 
 def _refuse_shared(base: nn.Module, motivated: nn.Module) -> None:
@@ -160,3 +196,10 @@ def _refuse_shared(base: nn.Module, motivated: nn.Module) -> None:
         if id(tensor) in ours:
             raise NestingError(f"{name} of the motivated network is already {ours[id(tensor)]} of the base; pair two "
                                "networks that share nothing")
+    if places := overlapping({f"{name} of the {role}": tensor for role, network in (
+            ("base", base), ("motivated network", motivated)) for name, tensor in mapped_tensors(network).items()}):
+        raise NestingError(f"{places[0]} and {places[1]} lie in one memory; pair two networks that share nothing")
+
+
+def _tie(pair: Pair, _) -> None:
+    pair.tie()

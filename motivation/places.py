@@ -131,8 +131,9 @@ class Correspondence:
         refusal = None
         before = dict(self._partners)
         # A part of size 1 leaves no trace (one head): try where the base may have one.
-        # The innermost first: a single group or head is as wide as its dimension.
-        for chosen in reversed([*combinations(range(len(theirs)), len(ours))]):
+        # The innermost first: a single group or head is as wide as its dimension; groups of one channel are not.
+        order = [*combinations(range(len(theirs)), len(ours))]
+        for chosen in order if base.counts_groups and base.kind is None else reversed(order):
             rest = dict(zip(chosen, ours, strict=True))
             try:
                 return _joined("product", [self.place(rest.get(number, Layout(1)), part)
@@ -148,8 +149,7 @@ class Correspondence:
                            "smaller")
         why = base.fixed or motivated.fixed
         if base.size < motivated.size and why in SCALES:
-            self.notes.setdefault(f"an attention head of {base.size} lies in one of {motivated.size}: the attention's "
-                                  "scale differs")
+            self.notes.setdefault(f"{base.size} in the base, {motivated.size} in the motivated network: it {why}")
         elif base.size < motivated.size and why:
             raise Mismatch(f"{base.size} in the base, {motivated.size} in the motivated network, but it {why}", "fixed")
         if base.axis and motivated.axis and base.size > 1 and not base.fixed \

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from motivation.data.augmentation import Augmentation
-from motivation.optimizer_state import StatePolicy, check_policy, fused_if_offered
+from motivation.optimizer_state import StatePolicy, check_differential_options, check_policy, fused_if_offered
 
 # What a schedule cannot do without; timm's own defaults count steps here.
 NEEDED = {"step": "decay_epochs", "multistep": "decay_milestones"}
@@ -129,8 +129,7 @@ class Recipe(Augmentation):
         if not 0 < self.rollback_lr < 1:
             raise ValueError(f"rollback_lr={self.rollback_lr}: must be a factor between 0 and 1")
         check_policy(self.state)
-        if self.differential_lr < 0:
-            raise ValueError(f"differential_lr={self.differential_lr}: must be 0 or more")
+        check_differential_options(self.differential_lr, self.differential_weight_decay)
         self._check_optimizer()
         self._check_schedule()
 

@@ -6,7 +6,8 @@ depends on their size. An operation without a rule fixes everything it touches, 
 have one size in both networks.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -25,11 +26,13 @@ class Trace:
         layouts: of every parameter and buffer, one a dimension.
         branch_ends: by block, the parameters whose zeroing makes its residual branches give zero.
         inputs: by block, the arguments and keywords of its forward pass (meta tensors).
+        image_shape: of the images, ``(C, H, W)``.
     """
 
     layouts: dict[str, tuple[Layout, ...]] = field(default_factory=dict)
     branch_ends: dict[str, list[str]] = field(default_factory=dict)
     inputs: dict[str, tuple[tuple, dict]] = field(default_factory=dict)
+    image_shape: tuple[int, ...] = ()
 
 
 def mixes_channels(module: nn.Module) -> bool:
@@ -37,6 +40,19 @@ def mixes_channels(module: nn.Module) -> bool:
     name = type(module).__name__.lower()
     return ("norm" in name and "batchnorm" not in name and "act" not in name and not any(module.children())) \
         or "responsenorm" in name or name.startswith("groupnorm")
+
+
+@contextmanager
+def evaluating(*networks: nn.Module) -> Iterator[None]:
+    """Networks in evaluation mode inside the block, every module in its own mode after it."""
+    training = {module: module.training for network in networks for module in network.modules()}
+    try:
+        for network in networks:
+            network.eval()
+        yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode
 
 
 def trace(network: nn.Module, image_shape: tuple[int, ...], blocks: Iterable[str] = ()) -> Trace:
@@ -56,16 +72,18 @@ def trace(network: nn.Module, image_shape: tuple[int, ...], blocks: Iterable[str
     for name, tensor in tensors.items():
         tensor.axes = [fresh(size) for size in tensor.shape]
         tensor.parameter = name
-    noted = Trace(branch_ends={name: [] for name in blocks})
-    training = {module: module.training for module in network.modules()}
+    noted = Trace(branch_ends={name: [] for name in blocks}, image_shape=tuple(image_shape))
     handles = []
     norms = [module for module in network.modules() if mixes_channels(module) and "forward" not in vars(module)]
+    recurrent = [module for module in network.modules() if isinstance(module, nn.RNNBase)
+                 and not getattr(module, "proj_size", 0) and "forward" not in vars(module)]
     fast_path = torch.backends.mha.get_fastpath_enabled()
-    network.eval()
     try:
         torch.backends.mha.set_fastpath_enabled(False)
         for module in norms:
             module.forward = _NormWithoutStatistics(module)
+        for module in recurrent:
+            module.forward = _Recurrent(module)
         for name in noted.branch_ends:
             handles += _watch(network.get_submodule(name), name, noted, recorder)
         dtype = next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), None)
@@ -73,7 +91,7 @@ def trace(network: nn.Module, image_shape: tuple[int, ...], blocks: Iterable[str
         image.axes = [fresh(size) for size in image.shape]
         for axes in image.axes:
             fix(axes, "is the image's")
-        with torch.no_grad(), recorder:
+        with torch.no_grad(), evaluating(network), recorder:
             logits = torch.func.functional_call(network, tensors, (image,))
         classes = getattr(network, "num_classes", None) != 0
         for output in (logits if isinstance(logits, tuple | list) else (logits,)) if classes else ():
@@ -83,10 +101,8 @@ def trace(network: nn.Module, image_shape: tuple[int, ...], blocks: Iterable[str
         torch.backends.mha.set_fastpath_enabled(fast_path)
         for handle in handles:
             handle.remove()
-        for module in norms:
+        for module in norms + recurrent:
             del module.forward
-        for module, mode in training.items():
-            module.training = mode
     noted.layouts = {name: tuple(map(layout, tensor.axes)) for name, tensor in tensors.items()}
     return noted
 
@@ -114,6 +130,22 @@ class _NormWithoutStatistics:
         out.axes = axes
         out.ends = tuple(name for name in ends if name)
         return out
+
+
+class _Recurrent:
+    """Stands in for an LSTM's or GRU's forward: one operation, whose sizes are fixed; torch runs it step by step."""
+
+    def __init__(self, module: nn.RNNBase):
+        self.module = module
+
+    def __call__(self, x: Tensor, *_, **__) -> tuple[Tensor, None]:
+        out = x.new_empty(*x.shape[:-1], self.module.hidden_size * (2 if self.module.bidirectional else 1))
+        for tensor in (*self.module._parameters.values(), out):
+            for axes in axes_of(tensor):
+                fix(axes, "goes through a recurrent layer")
+        fix(axes_of(x)[-1], "goes through a recurrent layer")
+        out.axes = [*axes_of(x)[:-1], out.axes[-1]]
+        return out, None
 
 
 def _watch(module: nn.Module, name: str, noted: Trace, recorder: "_Recorder") -> list:
@@ -175,6 +207,8 @@ class _Recorder(TorchDispatchMode):
         if len(activations) == 1 and parameters:
             old = getattr(activations[0], "ends", ())
             out.ends = tuple(parameters) if name == "mul" else (*old, *parameters)
+            if name == "mul" and getattr(activations[0], "stream", None) == self.block is not None:
+                out.stream = self.block  # a scale of the stream: the block hands on while it is 1
         elif len(activations) == 1:
             out.ends = getattr(activations[0], "ends", ())
         elif name in ("add", "sub") and len(activations) == 2:

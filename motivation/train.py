@@ -119,6 +119,7 @@ class Session:
         position: where in the run training stands.
         unrecorded: trained steps that are not on record yet; with a lag, their losses are still on the way.
         recalibration_batches: for ``batch_norm: recalibrate``.
+        synchronized: whether both networks held one set of mapped weights when last evaluated.
     """
 
     config: dict[str, Any]
@@ -133,6 +134,7 @@ class Session:
     position: Position = field(default_factory=lambda: Position())
     unrecorded: deque = field(default_factory=deque)
     recalibration_batches: int = 0
+    synchronized: bool | None = None
 
     def steps(self) -> Iterator[StepResult | LateStep]:
         """Train what is left of the epoch it stands in, a step a time."""
@@ -158,6 +160,7 @@ class Session:
         engine, pair, ledger = self.trainer.engine, self.trainer.pair, self.trainer.ledger
         copied = ledger.bytes_copied
         self.trainer.synchronize()
+        self.synchronized = pair and pair.is_synchronized()
         if pair is not None and pair.batch_norm == "recalibrate":
             # The first epoch's batches, drawn again: the loader keeps no state, so training sees nothing of it.
             images = (images for images, _ in itertools.islice(self.loader.epoch(0), self.recalibration_batches))
@@ -534,7 +537,7 @@ def _finish(session: Session, folder: RunFolder, checkpoints: Checkpoints,
     save_checkpoint(folder.path / "checkpoints" / "final.pt", session.trainer.model.state_dict())
     pair = session.trainer.pair
     summary = {**folder.epochs()[-1], "seed": session.config["seed"], "null_rate": math.nan,
-               "pair/batch_norm": pair and pair.batch_norm, "pair/synchronized": pair and True}
+               "pair/batch_norm": pair and pair.batch_norm, "pair/synchronized": session.synchronized}
     if pair:
         summary["null_rate"] = null_rate(folder.path, session.config, session.forward_flops).rate
     checkpoints.wait()

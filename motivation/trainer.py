@@ -99,9 +99,9 @@ class Trainer:
     decisions, and the ledger counts the whole batch. Held-out losses are taken of all held-out images in every process.
 
     Raises:
-        ValueError: a monitor or schedule without a pair, a monitor that needs a signal this trainer cannot give, a
-            schedule that cannot act on the monitor's scores, a negative lag, or an optimizer whose state cannot be
-            carried through the pair's map.
+        ValueError: a monitor, a schedule or a rule for switches without a pair, a monitor that needs a signal this
+            trainer cannot give, a schedule that cannot act on the monitor's scores, a negative lag, or an optimizer
+            whose state cannot be carried through the pair's map.
     """
 
     def __init__(self, model: Pair | nn.Module, optimizer: Callable[[Iterable], Optimizer], loss: Loss,
@@ -128,6 +128,9 @@ class Trainer:
         if self.pair is None:
             if schedule is not None or monitor is not None:
                 raise ValueError("a monitor and a schedule switch between two networks; give the trainer a Pair")
+            if (state, differential_lr, differential_weight_decay) != ("carry", 1, None):
+                raise ValueError("state, differential_lr and differential_weight_decay say what a switch between two "
+                                 "networks does; give the trainer a Pair")
             self.optimizers = [optimizer(as_groups(groups(model)))]
             start_momentum(self.optimizers[0])
             self._state = None

@@ -12,10 +12,18 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from motivation.axes import Layout
+from motivation.axes import HEAD_WIDTH, Layout
 from motivation.families import DepthRule, depth_rule_of
-from motivation.image_shape import trace_both
-from motivation.nesting import NestingError, Walk, mapped_tensors, paired_tensors, refuse_unmappable
+from motivation.image_shape import first_trace, trace_both
+from motivation.nesting import (
+    NestingError,
+    Walk,
+    join,
+    mapped_tensors,
+    paired_tensors,
+    refuse_other_kind,
+    refuse_unmappable,
+)
 from motivation.places import Correspondence, Mismatch, Place, has_unequal_sum
 from motivation.trace import Trace, mixes_channels
 
@@ -122,8 +130,11 @@ class WeightsMap:
         """Check the map against two networks, as one made by hand must be: each parameter of the base once.
 
         Raises:
-            NestingError: a tensor that is missing, has another shape, or is mapped twice.
+            NestingError: a tensor that is missing, has another shape, or is mapped twice; a differential block that
+                does not exist or holds a mapped tensor; networks that cannot be mapped at all.
         """
+        refuse_unmappable(base, "base")
+        refuse_unmappable(motivated, "motivated")
         ours, theirs = mapped_tensors(base), mapped_tensors(motivated)
         for entry in self.entries:
             for name, tensors, shape, role in ((entry.base, ours, entry.shape, "base"),
@@ -134,11 +145,26 @@ class WeightsMap:
                 if tuple(tensors[name].shape) != shape:
                     raise NestingError(f"{name}: shape {shape} in the map, {tuple(tensors[name].shape)} in the {role} "
                                        "network")
-                del tensors[name]
+            refuse_other_kind(entry.base, ours.pop(entry.base), theirs.pop(entry.motivated))
         for name, tensor in ours.items():
             # Buffers may stay each network's own: batch_norm="separate" leaves them out.
             if isinstance(tensor, nn.Parameter):
                 raise NestingError(f"{name}: the map leaves out this parameter of the base")
+        self._check_blocks({name for name, _ in motivated.named_modules()})
+
+    def _check_blocks(self, known: set[str]) -> None:
+        """A differential block is initialised anew: nothing of the base may lie in it."""
+        if len(self.nearest_blocks) != len(self.differential_blocks):
+            raise NestingError(f"the map has {len(self.differential_blocks)} differential_blocks and "
+                               f"{len(self.nearest_blocks)} nearest_blocks; it must name one for each, or \"\"")
+        for name in [*self.differential_blocks, *filter(None, self.nearest_blocks)]:
+            if name not in known:
+                raise NestingError(f"{name}: the map names it as a block, but the motivated network has no such module")
+        for block in self.differential_blocks:
+            inside = next((e.motivated for e in self.entries if e.motivated.startswith(join(block, ""))), None)
+            if inside:
+                raise NestingError(f"{block or 'the network itself'}: the map calls this block differential, but maps "
+                                   f"{inside} in it")
 
 
 def map_weights(base: nn.Module, motivated: nn.Module, name: MapName = "structural",
@@ -160,22 +186,35 @@ def map_weights(base: nn.Module, motivated: nn.Module, name: MapName = "structur
         raise ValueError(f"unknown weights map {name!r}; choose one of {', '.join(get_args(MapName))}")
     refuse_unmappable(base, "base")
     refuse_unmappable(motivated, "motivated")
-    walk = Walk(depth_rule or depth_rule_of(base))
+    walk = Walk(depth_rule or depth_rule_of(base), strict=name == "structural")
     paired = [tensors for modules in walk.modules(base, motivated) for tensors in paired_tensors(*modules)]
     differ = walk.heads_differ or walk.differential or any(ours.shape != theirs.shape for _, ours, _, theirs in paired)
     traces = None
     if differ and name == "structural":
-        traces = _traces(base, motivated, image_shape)
+        traces = _traces(base, motivated, image_shape, paired)
     entries, notes = _entries(paired, traces)
     _refuse_other_classes(entries, base, motivated)
-    return WeightsMap(entries, tuple(walk.differential), tuple(walk.nearest), (*notes, *_notes(entries, motivated)))
+    return WeightsMap(entries, tuple(walk.differential), tuple(walk.nearest),
+                      (*notes, *_scales(walk, notes), *_notes(entries, motivated)))
 
 
-def _traces(base: nn.Module, motivated: nn.Module, image_shape: tuple[int, ...] | None) -> tuple[Trace, Trace]:
+def _traces(base: nn.Module, motivated: nn.Module, image_shape: tuple[int, ...] | None,
+            paired: list[tuple[str, Tensor, str, Tensor]]) -> tuple[Trace, Trace]:
     try:
         return trace_both(base, motivated, image_shape)
     except ValueError as error:
-        raise NestingError(f"{error}; weights_map='literal' with init='native' needs no look at it") from error
+        other = [(name, small, large) for name, small, _, large in paired if small.shape != large.shape]
+        try:
+            taken = [" x ".join(map(str, first_trace(network, None).image_shape)) for network in (base, motivated)]
+        except ValueError:
+            taken = []
+        if not other or len({*taken}) < 2:
+            raise NestingError(f"{error}; weights_map='literal' with init='native' needs no look at it") from error
+        # Each takes images of its own size: most likely their grids of positions differ.
+        name, small, large = next((tensors for tensors in other if "pos" in tensors[0]), other[0])
+        raise NestingError(_refusal(name, small, large, "no image runs through both networks: the base takes "
+                                    f"{taken[0]}, the motivated network {taken[1]}; create both for one size (timm: "
+                                    "img_size=...)"), "fixed") from error
 
 
 def _entries(paired: list[tuple[str, Tensor, str, Tensor]], traces: tuple[Trace, Trace] | None
@@ -213,6 +252,14 @@ def _refuse_other_classes(entries: tuple[Entry, ...], base: nn.Module, motivated
     if ours is None and last and not last.dims[0].whole:
         raise NestingError(f"{last.base}: {last.shape[0]} classes in the base, {last.motivated_shape[0]} in the "
                            "motivated network; both must have the same classes")
+
+
+def _scales(walk: Walk, notes: list[str]) -> list[str]:
+    """Attention scales that differ with the width, one note for all, where the trace has not noted it."""
+    for said, with_width in walk.scales.values():
+        if not with_width:
+            raise NestingError(said, "design")
+    return [] if any(HEAD_WIDTH in note for note in notes) else [said for said, _ in walk.scales.values()][:1]
 
 
 def _notes(entries: tuple[Entry, ...], motivated: nn.Module) -> tuple[str, ...]:

@@ -285,7 +285,7 @@ def test_pair_prints_where_each_tensor_lies(capsys, tmp_path):
     assert row[-2] == "alias"
     assert lines[-3].startswith("A has 269,722 parameters, 58.1% of B's 464,154; a switch copies 0 values")
     assert lines[-2].startswith("only B has 6 blocks: layer1.2, layer1.3, ")
-    assert lines[-1] == "the first expansion changes no logit"
+    assert lines[-1] == "the first expansion changes no logit (in evaluation mode)"
     saved = tmp_path / "map.json"
     assert main(["pair", "vit_tiny_patch16_224", "vit_small_patch16_224", "--json", str(saved)]) == 0
     out = capsys.readouterr().out

@@ -108,7 +108,8 @@ NEIGHBOURS = [
     ("maxvit_tiny_tf_224", "maxvit_small_tf_224", "stages.0.blocks.0.conv.shortcut.expand: Identity in the base"),
     ("poolformer_s12", "poolformer_s24", DEPTH), ("davit_tiny", "davit_small", DEPTH),
     ("hgnet_tiny", "hgnet_small", WIDTH),
-    ("ghostnet_100", "ghostnet_130", WIDTH), ("repvgg_b0", "repvgg_b1", WIDTH), ("nfnet_f0", "nfnet_f1", DEPTH),
+    ("ghostnet_100", "ghostnet_130", WIDTH), ("repvgg_b0", "repvgg_b1", WIDTH),
+    ("nfnet_f0", "nfnet_f1", r"stages\.1\.0: beta is 0\.98"),
     ("regnetx_002", "regnetx_004", "s1.b1.conv1.conv.weight"), ("vgg11", "vgg13", "features.2: MaxPool2d in the base"),
 ]
 

@@ -1,15 +1,29 @@
 """Differential blocks: identity changes no logit, or the pair says where it does; native and copy do what they say."""
 
+import dataclasses
+from functools import partial
+
 import pytest
 import timm
 import torch
 from conftest import snapshot
 from networks import efficientnet, vits
+from timm.layers import GroupNormAct, StdConv2d
+from timm.models.metaformer import (
+    Attention,
+    GroupNorm1NoBias,
+    LayerNorm2dNoBias,
+    LayerNormNoBias,
+    MetaFormer,
+    SepConv,
+)
+from timm.models.resnetv2 import ResNetV2
 from torch import nn
 
 from motivation import Pair
-from motivation.initialization import hands_on
+from motivation.initialization import hands_on, logit_change
 from motivation.models import CifarResNet
+from motivation.weights_map import map_weights
 
 
 def scaled(name, base, motivated, **options):
@@ -32,6 +46,14 @@ DEEPER = {
              (3, 32, 32)),
     "maxvit": (lambda: scaled("maxvit_pico_rw_256", {"depths": (1, 1, 1, 1)}, {"depths": (1, 2, 1, 1)}, img_size=64),
                (3, 64, 64)),
+    "standardised weights": (lambda: [ResNetV2(layers, (32, 32, 64, 64), 5, conv_layer=StdConv2d, norm_layer=partial(
+        GroupNormAct, num_groups=8)) for layers in ((1, 1, 1, 1), (2, 1, 1, 2))], (3, 32, 32)),
+    "scaled stream": (lambda: [MetaFormer(num_classes=5, depths=depths, dims=(8, 8, 32, 32), norm_layers=[
+        LayerNorm2dNoBias] * 2 + [LayerNormNoBias] * 2, token_mixers=[SepConv, SepConv, Attention, Attention])
+        for depths in ((1, 1, 1, 1), (1, 2, 1, 3))], (3, 32, 32)),
+    "scaled stream, no weights in the mixer": (lambda: [MetaFormer(num_classes=5, depths=depths, dims=(8,) * 4,
+        norm_layers=GroupNorm1NoBias, layer_scale_init_values=None) for depths in ((1, 1, 1, 1), (1, 2, 1, 3))],
+        (3, 32, 32)),
 }
 
 
@@ -79,10 +101,76 @@ class Blocks(nn.Module):
 def test_pair_says_where_identity_is_not_exact():
     pair = Pair(Blocks(1, SiluAfterAddition), Blocks(3, SiluAfterAddition))
     [note] = pair.notes
-    assert note.startswith("stage.1 (SiluAfterAddition) does not start as the identity: no skip around it, or an")
+    assert note.endswith("(an activation, a norm)")
+    assert note.startswith("stage.1 (SiluAfterAddition) does not start as the identity: what follows the")
     images = torch.randn(2, 3, 4, 4)
     assert not torch.equal(pair.base(images), pair.motivated(images))
     assert not pair.motivated.stage[1].conv.weight.any()  # its branch still starts at zero
+
+
+class NoSkip(SiluAfterAddition):
+    def forward(self, x):
+        return self.conv(x)
+
+
+def test_pair_says_where_no_skip_is():
+    [note] = Pair(Blocks(1, NoSkip), Blocks(2, NoSkip), weights_map="literal").notes
+    assert note == "stage.1 (NoSkip) does not start as the identity: no skip around it was found"
+
+
+def altered(activation=nn.ReLU, **norm):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), activation(), nn.BatchNorm1d(8, **norm), nn.Linear(8, 5))
+
+
+def test_no_note_is_a_claim_that_was_tried():
+    """What the literal map lets through and what one's own map leaves out: the logits show it, the pair says it."""
+    changed = "the first expansion changes the logits of a random image by up to"
+    assert Pair(altered(), altered()).notes == ()
+    for base, motivated in ((altered(), altered(nn.GELU)), (altered(), altered(eps=0.1))):
+        [note] = Pair(base, motivated, weights_map="literal").notes
+        assert note.startswith(changed)
+    base, motivated = CifarResNet(8, 5), CifarResNet(14, 5)
+    whole = map_weights(base, motivated)
+    for edited in (dataclasses.replace(whole, differential_blocks=(), nearest_blocks=()),
+                   dataclasses.replace(whole, entries=tuple(e for e in whole.entries if "running" not in e.base))):
+        [note] = Pair(CifarResNet(8, 5), CifarResNet(14, 5), weights_map=edited).notes
+        assert note.startswith(changed)
+    [note] = Pair(base, motivated, batch_norm="separate").notes
+    assert note == "BatchNorm statistics are each network's own"
+
+
+def test_what_cannot_be_tried_is_said():
+    class Opaque(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Linear(2, 2)
+
+        def forward(self, x):
+            raise RuntimeError("not today")
+
+    [note] = Pair(Opaque(), Opaque()).notes
+    assert note.startswith("whether the first expansion changes logits could not be checked: no image runs through "
+                           "both networks; give image_shape=(C, H, W) (tried 2; RuntimeError: not today")
+    with torch.device("meta"):
+        [note] = Pair(CifarResNet(8, 5), CifarResNet(8, 5)).notes
+    assert note.endswith("the networks hold no values (meta device)")
+
+
+def test_trying_changes_nothing():
+    """Modes, buffers, weights and random numbers are as before; start values that hide a difference do not hide it."""
+    networks = altered(), altered(nn.GELU)
+    for network in networks:
+        nn.init.zeros_(network[-1].weight)
+    networks[0][3].eval()
+    before, modes = [snapshot(n) for n in networks], [m.training for n in networks for m in n.modules()]
+    rng = torch.get_rng_state()
+    entries = map_weights(*networks, "literal").entries
+    assert logit_change(*networks, entries)
+    assert torch.equal(torch.get_rng_state(), rng)
+    assert [m.training for n in networks for m in n.modules()] == modes
+    for network, saved in zip(networks, before, strict=True):
+        assert all(torch.equal(tensor, saved[name]) for name, tensor in network.state_dict().items())
 
 
 def test_widths_are_noted():

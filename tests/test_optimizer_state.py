@@ -15,7 +15,7 @@ from torch import nn
 from motivation import Pair, Trainer
 from motivation.monitors import Consecutive
 from motivation.optimizer_state import INITIAL_VALUES
-from motivation.recipes import optimizer_class
+from motivation.recipes import Recipe, optimizer_class
 
 SLICED = ["sgd", "sgdw", "adam", "adamw", "nadam", "nadamw", "radam", "rmsprop", "rmsproptf", "lamb", "lion", "adan",
           "adabelief"]
@@ -126,7 +126,7 @@ def test_decay_shrinks_moments_towards_their_start():
     assert carried["step"] == decayed["step"]
 
 
-@pytest.mark.parametrize("state", ["never", -0.1, 1.5, math.nan])
+@pytest.mark.parametrize("state", ["never", -0.1, 1.5, math.nan, None, [1], True])
 def test_unknown_policies_are_refused(resnets, state):
     with pytest.raises(ValueError, match="must be carry, reset, or a factor from 0 to 1"):
         Trainer(Pair(*resnets), factory("sgd"), F.cross_entropy, Consecutive(), Script(1), state=state)
@@ -139,6 +139,31 @@ def test_differential_tensors_have_their_own_rate_and_decay(resnets):
         == {True: (1e-3, 0.1), False: (5e-4, 0.0)}
     with pytest.raises(ValueError, match=r"wholly differential; 1\.weight is mapped in part"):
         Trainer(Pair(mlp(4), mlp(7)), factory("sgd"), F.cross_entropy, Consecutive(), Script(1), differential_lr=0.5)
+
+
+def test_a_rate_that_is_a_tensor_is_not_every_groups(resnets):
+    """torch takes a tensor for a learning rate, and puts the same one into each group."""
+    rate = torch.tensor(1e-3)
+    trainer = Trainer(Pair(*resnets), factory("adamw", lr=rate), F.cross_entropy, Consecutive(), Script(1),
+                      differential_lr=0.5)
+    assert rate.item() == trainer.optimizers[0].param_groups[0]["lr"].item() == torch.tensor(1e-3).item()
+    assert [group["lr"].item() / rate.item() for group in trainer.optimizers[1].param_groups] == [1.0, 0.5]
+
+
+@pytest.mark.parametrize(("option", "value"), [("differential_lr", -0.1), ("differential_lr", math.nan),
+                                               ("differential_weight_decay", -1.0),
+                                               ("differential_weight_decay", math.inf)])
+def test_impossible_differential_options_are_refused(resnets, option, value):
+    with pytest.raises(ValueError, match=f"^{option}={value}: must be 0 or more"):
+        Trainer(Pair(*resnets), factory("sgd"), F.cross_entropy, **{option: value})
+    with pytest.raises(ValueError, match=f"^{option}={value}: must be 0 or more"):
+        Recipe(epochs=1, **{option: value})
+
+
+@pytest.mark.parametrize("option", [{"state": "reset"}, {"differential_lr": 0.5}, {"differential_weight_decay": 0.1}])
+def test_one_network_has_no_switch(resnets, option):
+    with pytest.raises(ValueError, match="say what a switch between two networks does; give the trainer a Pair"):
+        Trainer(resnets[0], factory("sgd"), F.cross_entropy, **option)
 
 
 @pytest.mark.parametrize("name", ["adamw", "lamb"])

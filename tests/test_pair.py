@@ -79,6 +79,27 @@ def test_conversion_of_one_network_is_noticed(resnets):
     pair.assert_tied()
 
 
+@pytest.mark.parametrize("network", ["base", "motivated"])
+def test_conversion_of_one_network_is_noticed_at_a_switch(network):
+    """A slice would be copied out of, or into, memory that is no longer the network's."""
+    pair = Pair(mlp(6), mlp(9))
+    assert pair.expand() > 0
+    getattr(pair, network).double().float()
+    with pytest.raises(ValueError, match="moved or converted since the last switch"):
+        pair.contract()
+    pair.tie()
+    assert pair.contract() == pair.double().float().expand() > 0
+
+
+def test_loaded_tensors_are_shared(resnets):
+    """`assign=True` gives each network the loaded tensors; the base's are then the motivated network's."""
+    pair = Pair(*resnets)
+    saved = {name: tensor.clone() + 1 for name, tensor in pair.state_dict().items()}
+    nn.ModuleList([pair]).load_state_dict({f"0.{name}": tensor for name, tensor in saved.items()}, assign=True)
+    pair.assert_tied()
+    assert torch.equal(pair.motivated.conv1.weight, saved["base.conv1.weight"])
+
+
 def test_copy_and_state_dict_keep_the_sharing(resnets):
     pair = Pair(*resnets)
     twin = copy.deepcopy(pair)
@@ -123,6 +144,12 @@ def test_refused_pairs_leave_both_networks_unchanged(resnets):
         Pair(base, base)
     with pytest.raises(NestingError, match=r"fc.weight"):
         Pair(base, CifarResNet(20, num_classes=4, in_chans=1))
+    with pytest.raises(ValueError, match="unknown depth rule 'bogus'"):
+        Pair(base, copy.deepcopy(base), depth_rule="bogus")
+    with pytest.raises(NestingError, match=r"^conv1\.weight: torch\.float32 in the base, torch\.float64 in the"):
+        Pair(base, copy.deepcopy(motivated).double())
+    with pytest.raises(NestingError, match=r"^conv1\.weight: cpu in the base, meta in the motivated network;"):
+        Pair(base, copy.deepcopy(motivated).to("meta"), weights_map=map_weights(base, motivated))
     assert (storages(base), storages(motivated)) == pointers
     for network, saved in zip(resnets, before, strict=True):
         assert all(torch.equal(saved[name], tensor) for name, tensor in network.state_dict().items())
@@ -170,6 +197,22 @@ def test_recalibration_takes_the_mean_of_batch_statistics(resnets):
     assert all(module.momentum == 0.1 for module in pair.modules() if isinstance(module, nn.BatchNorm2d))
 
 
+def test_failed_recalibration_leaves_the_statistics(resnets):
+    pair = Pair(*resnets, batch_norm="recalibrate")
+    before = snapshot(pair)
+
+    def failing():
+        yield next(batches(1))[0]
+        raise OSError("the disk is gone")
+
+    for given, error, message in ((failing(), OSError, "disk"), ([], ValueError, "no batches to recompute")):
+        with pytest.raises(error, match=message):
+            pair.recalibrate("motivated", given)
+        assert all(torch.equal(tensor, before[name]) for name, tensor in pair.state_dict().items())
+        assert all(m.momentum == 0.1 and not m.training for m in pair.motivated.modules() if hasattr(m, "momentum"))
+    Pair(nn.Linear(2, 2), nn.Linear(2, 2)).recalibrate("base", [])
+
+
 def test_a_map_of_ones_own_is_used_and_checked(resnets):
     weights_map = map_weights(*resnets, depth_rule="first")
     assert Pair(*copy.deepcopy(resnets), weights_map=weights_map).weights_map is weights_map
@@ -181,3 +224,15 @@ def test_networks_that_share_already_are_refused(resnets):
     resnets[1].fc = resnets[0].fc
     with pytest.raises(NestingError, match=r"fc\.weight of the motivated network is already fc\.weight of the base"):
         Pair(*resnets)
+
+
+def test_networks_in_one_memory_are_refused(resnets):
+    """Two parameters that are views of one storage, or overlap in part, are one weight."""
+    base, motivated = resnets
+    memory = torch.zeros(100)
+    base.fc.bias = nn.Parameter(memory[:5])
+    motivated.fc.bias = nn.Parameter(memory[4:9])
+    with pytest.raises(NestingError, match=r"fc\.bias of the base and fc\.bias of the motivated network lie in one"):
+        Pair(base, motivated)
+    motivated.fc.bias = nn.Parameter(memory[5:10])
+    Pair(base, motivated)

@@ -3,14 +3,15 @@
 import pytest
 import torch
 from conftest import mlp
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from networks import efficientnet, vits
+from test_structural_map import logits_of_both
 from test_trainer import OPTIMIZERS, train_beside_oracle
 from torch import nn
 
 from motivation import Pair
-from motivation.weights_map import tensor_of
+from motivation.weights_map import map_weights, tensor_of
 
 
 def fused_rows(base_width, motivated_width):
@@ -49,7 +50,9 @@ def test_switches_are_the_identity_on_base_tensors():
         for parameter in pair.motivated.parameters():
             parameter.normal_()
     before = {name: tensor.clone() for name, tensor in pair.base.state_dict().items()}
+    assert not pair.is_synchronized()
     assert pair.expand() == pair.contract() > 0
+    assert pair.is_synchronized()
     assert all(torch.equal(before[name], tensor) for name, tensor in pair.base.state_dict().items())
     for entry in pair.weights_map.entries:
         assert torch.equal(entry.slice_of(tensor_of(pair.motivated, entry.motivated)), before[entry.base])
@@ -107,6 +110,15 @@ def test_random_pairs_nest_element_by_element(networks):
         pair.contract()
     assert all(torch.equal(before[name], tensor) for name, tensor in pair.base.state_dict().items())
     assert len(places) == len(pair.base.state_dict())
+
+
+@settings(max_examples=40, deadline=None)
+@given(random_pairs())
+@example((convnet(2, 2, 1), convnet(4, 2, 1)))  # two groups of one channel in two of two
+def test_random_pairs_compute_the_base(networks):
+    """The structural map's definition: with every differential weight zero, the base's logits to rounding."""
+    ours, theirs = logits_of_both(*networks, map_weights(*networks), (1, 8, 8))
+    assert torch.allclose(ours, theirs, rtol=0, atol=1e-10 * float(ours.abs().max()))
 
 
 def test_one_fused_copy_a_direction(monkeypatch):

@@ -6,10 +6,11 @@ Norms that mix channels are the identity in both networks: their statistics chan
 import pytest
 import torch
 from networks import FAMILIES
+from timm.layers import ScaledStdConv2d, StdConv2d
 from torch import nn
 
 from motivation.trace import mixes_channels
-from motivation.weights_map import map_weights, tensor_of
+from motivation.weights_map import NestingError, map_weights, tensor_of
 
 
 def spread_weights(network: nn.Module, image_shape: tuple[int, ...]) -> None:
@@ -63,6 +64,50 @@ def test_motivated_network_without_differential_weights_is_the_base(family):
     scale = ours.abs().max()
     assert (ours - ours[:1]).abs().max() > 1e-3 * scale  # the logits tell the images apart
     assert torch.allclose(ours, theirs, rtol=0, atol=1e-10 * float(scale))
+
+
+@pytest.mark.parametrize("layer", [StdConv2d, ScaledStdConv2d])
+def test_standardised_weights_do_not_nest_across_widths(layer):
+    """A weight less its own mean, over its own deviation: zeros beside it change both."""
+    narrow, same, wide = (nn.Sequential(nn.Conv2d(3, width, 1), layer(width, 2 * width, 3), nn.AdaptiveAvgPool2d(1),
+                                        nn.Flatten(), nn.Linear(2 * width, 5)) for width in (4, 4, 8))
+    assert not map_weights(narrow, same).notes
+    with pytest.raises(NestingError, match=r"but it is normalised over$"):
+        map_weights(narrow, wide)
+
+
+def test_recurrent_layers_are_one_operation():
+    """Their gates and steps are not looked into: other sizes are refused, deeper stacks around them are not."""
+    class Recurrent(nn.Module):
+        def __init__(self, hidden, outer):
+            super().__init__()
+            self.stem, self.rnn = nn.Linear(6, 4), nn.LSTM(4, hidden, bidirectional=True, batch_first=True)
+            self.inner, self.head = nn.Linear(2 * hidden, outer), nn.Linear(outer, 5)
+
+        def forward(self, x):
+            return self.head(self.inner(self.rnn(self.stem(x)[:, None])[0]).mean(1))
+
+    assert map_weights(Recurrent(3, 4), Recurrent(3, 8)).sliced
+    with pytest.raises(NestingError, match=r"^rnn\.weight_ih_l0: .*but it goes through a recurrent layer"):
+        map_weights(Recurrent(3, 4), Recurrent(6, 4))
+
+
+@pytest.mark.parametrize("heads", [False, True])
+def test_what_a_wider_softmax_or_head_changes_is_named(heads):
+    """Both pair, neither is exact: the note says which it is."""
+    class Gate(nn.Module):
+        def __init__(self, width):
+            super().__init__()
+            self.inner, self.outer = nn.Linear(6, width), nn.Linear(width, 6)
+
+        def forward(self, x):
+            x = self.inner(x)
+            return self.outer(x @ (x.transpose(0, 1) @ x) if heads else x.softmax(-1))
+
+    [note] = map_weights(*(nn.Sequential(nn.Linear(6, 6), Gate(width)) for width in (4, 8))).notes
+    assert note.startswith("4 in the base, 8 in the motivated network: it ")
+    assert ("attention head" in note) is heads
+    assert ("softmax" in note) is not heads
 
 
 @pytest.mark.parametrize("family", ["vit", "eva02", "resnext", "swin", "densenet"])

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from functools import partial
 
 import pytest
 import timm
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from networks import vits
 from torch import nn
+from torch.nn.utils import prune
 
 from motivation.models import CifarResNet
 from motivation.places import Place
@@ -44,16 +46,77 @@ def test_a_smaller_motivated_network_is_refused():
     (nn.Conv2d(2, 2, 3), nn.Conv2d(2, 2, 3, stride=2),
      r"^the network itself: stride is \(1, 1\) in the base, \(2, 2\)"),
     (nn.Sequential(nn.Linear(2, 3)), nn.Sequential(nn.Linear(2, 4)), r"^0\.weight: .*it is the number of classes"),
-    (nn.Sequential(nn.Conv2d(2, 4, 3)), nn.Sequential(nn.Conv2d(4, 8, 3)), r"no image runs through the network"),
+    (nn.Sequential(nn.Conv2d(2, 4, 3)), nn.Sequential(nn.Conv2d(4, 8, 3)), r"no image runs through both networks"),
     (nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2)), nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 3), nn.Linear(3, 2)),
      r"^1\.weight: .*"),
-    (nn.Bilinear(2, 2, 2), nn.Bilinear(2, 2, 3), r"no image runs through the network .* image_shape"),
+    (nn.Bilinear(2, 2, 2), nn.Bilinear(2, 2, 3), r"no image runs through both networks.* image_shape"),
     (nn.ModuleDict({"a": nn.Linear(2, 2)}), nn.ModuleDict({"b": nn.Linear(2, 2)}), r"child 'a' exists only"),
     (nn.LazyLinear(2), nn.LazyLinear(2), "not initialised yet"),
 ])
 def test_refusals_name_the_place(base, motivated, message):
     with pytest.raises(NestingError, match=message):
         map_weights(base, motivated)
+
+
+class Set(nn.Module):
+    """A module that is set to something."""
+
+    def __init__(self, width=2, **settings):
+        super().__init__()
+        self.linear = nn.Linear(2, width)
+        self.back = nn.Linear(width, 2)
+        vars(self).update(settings)
+
+    def forward(self, x):
+        return self.back(self.linear(x))
+
+
+def test_what_paired_modules_compute_beside_their_weights_must_agree():
+    """One network of activations, pools, norms or plain settings is not another's base, whatever its weights."""
+    for ours, theirs, message in (
+            (nn.ReLU(), nn.GELU(), "1: ReLU in the base, GELU in the motivated network"),
+            (nn.ReLU(), nn.Identity(), "1: ReLU in the base, Identity"), (nn.Sequential(), nn.Tanh(), "1: Sequential"),
+            (nn.AvgPool1d(2), nn.MaxPool1d(2), "1: AvgPool1d in the base, MaxPool1d"),
+            (nn.GELU(), nn.GELU("tanh"), "1: approximate is none in the base, tanh in the motivated network"),
+            (nn.LayerNorm(2), nn.LayerNorm(2, eps=1e-3), "1: eps is 1e-05 in the base, 0.001"),
+            (nn.Conv2d(2, 2, 3, padding=1), nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect"),
+             "1: padding_mode is zeros in the base, reflect"),
+            (Set(beta=0.5), Set(beta=1), r"1: beta is 0\.5 in the base, 1 in"),
+            (Set(alpha=None), Set(alpha=0.5), r"1: alpha is None in the base, 0\.5 in"),
+            (Set(act=nn.functional.relu), Set(act=nn.functional.gelu), "1: act is <function relu"),
+            (Set(act=partial(nn.functional.elu, alpha=2.0)), Set(act=nn.functional.elu), "1: act is functools.partial"),
+            (Set(scale=0.5), Set(scale=0.25), r"1: scale is 0\.5 in the base, 0\.25")):
+        with pytest.raises(NestingError, match=f"^{message}"):
+            map_weights(nn.Sequential(nn.Linear(2, 2), ours), nn.Sequential(nn.Linear(2, 2), theirs))
+        # The paper's map looks at tensors; that logits differ is then the pair's to say.
+        assert map_weights(nn.Sequential(nn.Linear(2, 2), ours), nn.Sequential(nn.Linear(2, 2), theirs), "literal")
+
+
+def test_what_may_differ():
+    """What acts in training alone, functions made twice, and an attention's scale where widths differ (noted)."""
+    for ours, theirs in ((nn.Identity(), nn.Dropout(0.1)), (nn.Dropout(0.2), nn.Dropout(0.1)),
+                         (nn.ReLU(True), nn.ReLU()), (nn.BatchNorm1d(2), nn.BatchNorm1d(2, momentum=0.5)),
+                         (Set(drop_rate=0.0), Set(drop_rate=0.1)),
+                         (Set(init_values=0.1), Set(init_values=1e-5)),
+                         (Set(mlp_ratio=4.0), Set(mlp_ratio=3.0)), (nn.Sequential(nn.Dropout()), nn.Identity()),
+                         [Set(act=partial(nn.functional.elu, alpha=2.0)) for _ in range(2)],
+                         [Set(act=lambda x: x) for _ in range(2)]):
+        assert map_weights(nn.Sequential(nn.Linear(2, 2), ours), nn.Sequential(nn.Linear(2, 2), theirs)).notes == ()
+    weights_map = map_weights(nn.Sequential(nn.Linear(2, 2), Set(2, scale=0.5)),
+                              nn.Sequential(nn.Linear(2, 2), Set(4, scale=0.25)))
+    assert weights_map.notes == ("1: scale is 0.5 in the base, 0.25 in the motivated network",)
+
+
+def test_another_depth_rule_is_named_where_it_helps():
+    def staged(*betas):
+        return nn.Sequential(nn.Sequential(*(Set(beta=float(beta)) for beta in betas)), nn.Linear(2, 2))
+
+    with pytest.raises(NestingError, match=r"^0\.1: beta is 2\.0 .*; depth_rule='last-to-last' pairs blocks that"):
+        map_weights(staged(1, 2), staged(1, 3, 2))
+    with pytest.raises(NestingError, match=r"^0\.1: beta is 2\.0 in the base, 3\.0 in the motivated network$"):
+        map_weights(staged(1, 2), staged(1, 3, 4))
+    with pytest.raises(NestingError, match=r"^0\.1: beta is 2\.0 in the base, 3\.0 in the motivated network$"):
+        map_weights(staged(1, 2), staged(1, 3))
 
 
 def test_tied_parameters_are_refused():
@@ -67,6 +130,10 @@ def test_tied_parameters_are_refused():
     (lambda network: network.append(network[0]), r"^2\.weight and 0\.weight of the base network are one tied"),
     (lambda network: network.extend([(norm := nn.BatchNorm1d(2, affine=False)), norm]),
      r"^3 and 2 of the base .* one module"),
+    (lambda network: setattr(network[1], "weight", nn.Parameter(network[0].weight.data)),
+     r"^1\.weight and 0\.weight of the base network lie in one memory"),
+    (lambda network: prune.random_unstructured(network[1], "weight", 0.5),
+     r"^1 of the base network is pruned"),
     (lambda network: nn.utils.parametrizations.weight_norm(network[1]), r"^1 of the base network is parametrised"),
     (lambda network: nn.utils.parametrizations.spectral_norm(network[0]), r"^0 of the base network is parametrised"),
     (lambda network: network.append(nn.LazyLinear(2)), r"^2\.weight of the base network is not initialised yet"),
@@ -93,7 +160,8 @@ def test_position_embeddings_of_another_grid_are_refused():
     grid = timm.create_model("vit_tiny_patch16_224", num_classes=5, in_chans=1, img_size=16, patch_size=4, embed_dim=16,
                              depth=2, num_heads=4)
     assert map_weights(base, motivated)
-    with pytest.raises(NestingError, match="no image runs through the network"):
+    with pytest.raises(NestingError, match=r"^pos_embed: shape \(1, 5, 8\) .* in shape \(1, 17, 16\) .*: no image runs "
+                       r"through both networks: the base takes 1 x 8 x 8, the motivated network 1 x 16 x 16; create"):
         map_weights(base, grid)
 
 
@@ -110,6 +178,15 @@ def test_map_is_saved_read_and_overridden():
         dataclasses.replace(weights_map, entries=weights_map.entries[1:]).check(base, motivated)
     with pytest.raises(NestingError, match=r"^cls_token: the map names it, but"):
         dataclasses.replace(weights_map, entries=weights_map.entries[:1] * 2).check(base, motivated)
+    for changes, message in (
+            ({"differential_blocks": ("blocks",), "nearest_blocks": ("",)},
+             r"^blocks: the map calls this block differential, but maps blocks\.0"),
+            ({"differential_blocks": ("",), "nearest_blocks": ("",)}, "^the network itself: the map calls this block"),
+            ({"differential_blocks": ("blocks.7",)}, r"^blocks\.7: the map names it as a block, but"),
+            ({"nearest_blocks": ()}, "^the map has 1 differential_blocks and 0 nearest_blocks"),
+            ({"nearest_blocks": ("blocks.7",)}, r"^blocks\.7: the map names it as a block, but")):
+        with pytest.raises(NestingError, match=message):
+            dataclasses.replace(weights_map, **changes).check(base, motivated)
     for text in ('{"entries": [{}]}', '{"entries": [{"base": "a", "motivated": "a", "dims": [[3, 2]]}]}', "[]", "x"):
         with pytest.raises(ValueError, match=r"no weights map|is no place|Expecting value"):
             WeightsMap.from_json(text)

@@ -1,6 +1,7 @@
 """Networks by name: our CIFAR ResNets, everything else from timm."""
 
 import difflib
+import re
 
 from torch import nn
 
@@ -41,14 +42,18 @@ def check_name(name: str) -> None:
     import timm
 
     if not timm.is_model(name):
-        close = difflib.get_close_matches(name, [*CIFAR_RESNETS, *timm.list_models()], n=3)
+        known = [*CIFAR_RESNETS, *timm.list_models()]
+        spelled = re.sub(r"[^a-z0-9.]+", "_", name.lower())
+        close = [other for other in known if other.startswith(f"{spelled}_")][:3] \
+            or difflib.get_close_matches(spelled, known, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else f"choose {', '.join(CIFAR_RESNETS)} or a timm model"
         raise ValueError(f"unknown model {name!r}; {hint}")
 
 
 def create_pair(base: str, motivated: str, num_classes: int, in_chans: int = 3, *,
                 weights_map: MapName | WeightsMap = "structural", init: Init = "identity",
-                depth_rule: DepthRule | None = None, batch_norm: BatchNormPolicy = "shared", **options) -> Pair:
+                depth_rule: DepthRule | None = None, batch_norm: BatchNormPolicy = "shared",
+                image_shape: tuple[int, ...] | None = None, **options) -> Pair:
     """Two networks by name, as a `Pair`.
 
     Args:
@@ -60,6 +65,7 @@ def create_pair(base: str, motivated: str, num_classes: int, in_chans: int = 3, 
         init: see `Pair`.
         depth_rule: see `Pair`.
         batch_norm: see `Pair`.
+        image_shape: see `Pair`.
         options: further arguments of both networks.
 
     Raises:
@@ -67,4 +73,5 @@ def create_pair(base: str, motivated: str, num_classes: int, in_chans: int = 3, 
     """
     small = create_model(base, num_classes, in_chans, **options)
     large = create_model(motivated, num_classes, in_chans, **options)
-    return Pair(small, large, weights_map=weights_map, init=init, depth_rule=depth_rule, batch_norm=batch_norm)
+    return Pair(small, large, weights_map=weights_map, init=init, depth_rule=depth_rule, batch_norm=batch_norm,
+                image_shape=image_shape)

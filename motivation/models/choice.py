@@ -28,6 +28,7 @@ class PairModel:
         depth_rule: see `motivation.Pair`; null for the family's.
         batch_norm: see `motivation.Pair`.
         recalibration_batches: training batches whose statistics ``batch_norm: recalibrate`` takes.
+        image_shape: see `motivation.Pair`; null finds it out.
         options: further arguments of both networks, such as timm's ``img_size``.
         base_options: of the base alone, on top.
         motivated_options: of the motivated network alone, on top.
@@ -43,6 +44,7 @@ class PairModel:
     depth_rule: DepthRule | None = None
     batch_norm: BatchNormPolicy = "shared"
     recalibration_batches: int = 50
+    image_shape: tuple[int, ...] | None = None
     options: dict[str, Any] = field(default_factory=dict)
     base_options: dict[str, Any] = field(default_factory=dict)
     motivated_options: dict[str, Any] = field(default_factory=dict)
@@ -59,7 +61,7 @@ class PairModel:
         motivated = ClassicalModel(self.motivated, self.options | self.motivated_options).build(
             num_classes, in_chans, derived_seed(seed, MOTIVATED_WEIGHTS))
         return Pair(base, motivated, weights_map=self.weights_map, init=self.init, depth_rule=self.depth_rule,
-                    batch_norm=self.batch_norm)
+                    batch_norm=self.batch_norm, image_shape=self.image_shape and tuple(self.image_shape))
 
 
 @dataclass(frozen=True)
