@@ -115,7 +115,7 @@ def test_every_config_says_what_it_is():
     ({"monitor": {"name": "all_of", "pairs": [[{"name": "ema"}]]}},
      r"monitor\.pairs\[0\]=.*a list of 2: Monitor, a number"),
     ({"monitor": {"name": "consecutive", "lag": -1}}, "monitor.lag=-1"),
-    ({"monitor": {"name": "gradient_agreement"}}, r"schedule\.k=2\.0: must be at most 1.*its own level, 0\.1"),
+    ({"monitor": {"name": "gradient_agreement"}}, r"schedule\.k=2\.0: must be at most 1.*its own level is 0\.1"),
     ({"schedule": {"name": "quota", "share": 1.0}}, "schedule.share=1.0"),
     ({"schedule": {"name": "replay", "run": "nowhere"}}, "schedule.run=nowhere: its steps.csv cannot be read"),
     ({"schedule": {"name": "warm_up", "steps": 5, "schedule": {"name": "threshold", "k": 0}}},
