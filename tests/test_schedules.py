@@ -201,6 +201,25 @@ def test_quota_meets_its_share_of_all_steps_where_scores_are_missing(name, share
     assert abs(motivated.mean() - share) <= 0.01
 
 
+@pytest.mark.parametrize("total", [34, 510, 2000])
+@pytest.mark.parametrize("share", [0.02, 1 / 6, 0.5, 0.9])
+@pytest.mark.parametrize("stream", [lambda step: -step, lambda step: step, lambda step: 0.0])
+def test_quota_is_never_far_from_its_share(stream, share, total):
+    """Every prefix of a short or long run, of scores that only fall, only rise or stand."""
+    motivated = phases(Quota(share, total_steps=total), np.array([float(stream(step)) for step in range(total)]))
+    apart = motivated.cumsum() - share * np.arange(1, total + 1)
+    assert np.abs(apart).max() <= max(2, 0.005 * total) + 1e-9
+
+
+@pytest.mark.parametrize("total", [34, 510, 2000])
+@pytest.mark.parametrize(("share", "scored"), [(1 / 6, 2), (0.4, 2), (0.5, 2), (0.2, 4)])
+def test_quota_repays_steps_without_a_score(share, scored, total):
+    """Every second or fourth step has a score: the share is met to the bound, even where it takes every one of them."""
+    scores = np.where(np.arange(total) % scored == 0, np.sin(12.9 * np.arange(total)), math.nan)
+    motivated = phases(Quota(share, total_steps=total), scores)
+    assert abs(motivated.sum() - share * total) <= max(2, 0.005 * total) + 1
+
+
 def test_quota_takes_the_highest_scores_and_breaks_ties_at_random():
     noise = np.random.default_rng(1).normal(size=5000)
     chosen = phases(Quota(0.2), noise)
