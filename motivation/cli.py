@@ -230,7 +230,7 @@ def diagnose(options: argparse.Namespace) -> int:
     from motivation.analysis.runs import read_runs
 
     check_figure_path(options.figure)
-    diagnoses = [room.diagnose(run) for run in read_runs(options.runs)]
+    diagnoses = room.diagnose_all(read_runs(options.runs))
     figure = save_figure(draw_diagnoses(diagnoses), options.figure)
     print("\n\n".join(map(room.report, diagnoses)))
     print(figure)

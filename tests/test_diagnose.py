@@ -277,12 +277,17 @@ def test_command_line(tmp_path, capsys, finished):
     assert diagnose(read_run(run)).noise.null.rate == json.loads((run / "summary.json").read_text())["null_rate"]
 
 
-def test_classical_training_and_no_run_are_refused(capsys, finished):
-    classical = finished("model=resnet20")
+def test_classical_training_is_left_out_and_alone_refused(tmp_path, capsys, finished):
+    classical, run = finished("model=resnet20"), finished()
     capsys.readouterr()
+    assert main(["diagnose", str(classical), str(run), "--figure", str(tmp_path / "out.png")]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == f"motivation: {classical} is left out: training of one network has no expansions\n"
+    assert str(run) in captured.out
+    assert str(classical) not in captured.out
     assert main(["diagnose", str(classical)]) == 1
     [line] = capsys.readouterr().err.splitlines()
-    assert "classical training of one network: it has no expansions" in line
+    assert "training of one network has no expansions to diagnose; name a run of a pair" in line
     assert main(["diagnose", "nowhere"]) == 1
     assert "no such run folder" in capsys.readouterr().err
 

@@ -362,3 +362,15 @@ def test_a_schedule_of_ones_own_needs_only_decide():
 
     assert phases(Above(), [5, 1, 1]).tolist() == [False, True, False]
     assert phases(WarmUp(Above(), 2), [5, 5, 1]).tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize(("make", "words"), [
+    (lambda: WarmUp(Threshold(2), 100, total_steps=100), "none before step 100, and none from step 100 on"),
+    (lambda: Window(Threshold(2), 0.999, 1.0, total_steps=100), "none before step 100, and none from step 100 on"),
+    (lambda: Window(WarmUp(Threshold(2), 60), 0.0, 0.5, total_steps=100), "none before step 60, and none from step 50"),
+    (lambda: WarmUp(CoolDown(Window(Threshold(2), 0.0, 0.5, total_steps=100), 3), 60), "none before step 60"),
+    (lambda: Budget(Threshold(2), 0.001, total_steps=100, base_flops=10, motivated_flops=17), "fraction=0.001"),
+])
+def test_gates_that_never_open_are_refused(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()

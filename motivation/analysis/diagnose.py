@@ -1,5 +1,6 @@
 """Did a run's expansions measure progress or noise? Its rate of motivated steps against its null rate."""
 
+import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -98,18 +99,30 @@ def diagnose(run: Run) -> Diagnosis:
 
     A null in closed form holds for independent readings of two like networks. What is said to be progress, or rarer
     than noise, is so against noise like that of the run's own readings too.
-
-    Raises:
-        ValueError: classical training, which has no expansions.
     """
-    if len(run.networks) == 1:
-        raise ValueError(f"{run.path} is classical training of one network: it has no expansions to diagnose")
+    assert len(run.networks) > 1, "one network has no expansions"
     motivated = run.steps["motivated"]
     flops = {phase: run.summary[f"{phase}/forward_flops"] for phase in ("base", "motivated")}
     noise = _comparison(motivated, null_rate(run.path, run.config, flops))
     own = null_rate(run.path, run.config, flops, kind="permute") if noise.null.kind == "analytic" else None
     return Diagnosis(run, float(motivated.mean()), tenths(motivated), _interval_lengths(motivated[None]), noise,
                      _comparison(motivated, own) if own and own.kind == "permute" else None)
+
+
+def diagnose_all(runs: list[Run]) -> list[Diagnosis]:
+    """Diagnose the runs that trained a pair; the others are named on standard error.
+
+    Raises:
+        ValueError: no run is left.
+    """
+    pairs = [run for run in runs if len(run.networks) > 1]
+    if not pairs:
+        raise ValueError(f"{', '.join(str(run.path) for run in runs)}: training of one network has no expansions to "
+                         "diagnose; name a run of a pair")
+    for run in runs:
+        if run not in pairs:
+            print(f"motivation: {run.path} is left out: training of one network has no expansions", file=sys.stderr)
+    return [diagnose(run) for run in pairs]
 
 
 def _comparison(motivated: np.ndarray, null: NullRate) -> Comparison:
