@@ -207,7 +207,7 @@ def null_over_truth(monitor: str, curve: str, rho: float, size: float, steps: in
 
     def share(readings: np.ndarray) -> float:
         shown = dict.fromkeys(("base", "motivated"), readings[:, None].tolist())
-        return float(follow(fresh()[1], [(make(), shown)], steps, steps).mean())
+        return float(follow(fresh()[1], [(make(), shown, 0)], steps, steps).mean())
 
     for seed in range(curves):
         rng = np.random.default_rng(seed)

@@ -230,7 +230,7 @@ def diagnose(options: argparse.Namespace) -> int:
     from motivation.analysis.runs import read_runs
 
     check_figure_path(options.figure)
-    diagnoses = [room.diagnose(run) for run in read_runs(options.runs)]
+    diagnoses = room.diagnose_all(read_runs(options.runs))
     figure = save_figure(draw_diagnoses(diagnoses), options.figure)
     print("\n\n".join(map(room.report, diagnoses)))
     print(figure)
@@ -519,10 +519,13 @@ def _sweep(options: argparse.Namespace) -> int:
     # Known before Hydra is set up for the sweep: the two cannot be composed inside one another.
     _default_hydra()
     machinery = Hydra.create_main_hydra2(task_name="train", config_search_path=search_path)
-    config = machinery.compose_config(options.config_name or "config", options.overrides, RunMode.MULTIRUN,
+    # Hydra checks what is not swept against the default choices; the first of each swept group are meant instead.
+    given = _with_first_choices(machinery.config_loader, options.overrides)
+    config = machinery.compose_config(options.config_name or "config", list(given), RunMode.MULTIRUN,
                                       with_log_configuration=False)
     with open_dict(config):
         config.hydra.mode = RunMode.MULTIRUN
+        config.hydra.overrides.task = [given[override] for override in config.hydra.overrides.task]
     _refuse_code(config, options.overrides)
     folder = Path(config.hydra.sweep.dir)
     made = not folder.exists()
@@ -550,6 +553,17 @@ def _sweep(options: argparse.Namespace) -> int:
     for job in failed:
         print(f"motivation: error: {' '.join(job.overrides)}: {_one_line(job._return_value)}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _with_first_choices(loader, overrides: list[str]) -> dict[str, str]:
+    """Overrides with the first choice of each swept config group in place of its sweep, and what was given for each."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides(overrides)
+    groups = {override.key_or_group for override in parsed if loader.get_group_options(override.key_or_group)}
+    return {f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
+            if override.is_discrete_sweep() and override.key_or_group in groups else given: given
+            for given, override in zip(overrides, parsed, strict=True)}
 
 
 def _remember_jobs(sweeper, sweep: Path) -> list:

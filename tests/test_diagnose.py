@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import yaml
+from scipy.signal import lfilter
 
 from motivation.analysis.diagnose import diagnose, report, share_error, tenths
 from motivation.analysis.figures import draw_diagnoses
@@ -187,10 +188,10 @@ def test_the_papers_monitor_on_a_quiet_curve_is_noise(tmp_path):
                              Threshold(2)))
     found = diagnose(run)
     assert found.verdict.startswith("The expansions cannot be told from noise: ")
-    assert found.low < 0 < found.high
+    assert found.noise.low < 0 < found.noise.high
     assert found.observed == pytest.approx(1 / 6, abs=0.02)
-    assert np.mean(found.lengths) == pytest.approx(np.mean(found.null_lengths), rel=0.1)
-    assert null_rate(tmp_path / "run", run.config, FLOPS).rate == found.null.rate
+    assert np.mean(found.lengths) == pytest.approx(np.mean(found.noise.lengths), rel=0.1)
+    assert null_rate(tmp_path / "run", run.config, FLOPS).rate == found.noise.null.rate
 
 
 def test_a_trend_on_a_falling_curve_is_progress(tmp_path):
@@ -199,17 +200,40 @@ def test_a_trend_on_a_falling_curve_is_progress(tmp_path):
                              schedule))
     found = diagnose(run)
     assert found.verdict.startswith("The expansions measured progress: ")
-    assert found.low > 0
-    assert found.by_tenth[0] > 3 * found.null_by_tenth[0]
+    assert found.noise.low > 0
+    assert found.by_tenth[0] > 3 * found.noise.by_tenth[0]
     text = report(found)
     assert text.splitlines()[-1] == found.verdict
     assert "noise: noise like that of the run's own readings" in text
 
 
-def test_alternating_losses_are_rarer_than_noise(tmp_path):
+def test_a_run_that_never_expands_says_so(tmp_path):
     losses = np.tile([1.0, 2.0], STEPS // 2)
     run = read_run(write_run(tmp_path / "run", losses, {"name": "consecutive"}, PAPER, Consecutive(), Threshold(2)))
-    assert "rarer than noise would give" in diagnose(run).verdict
+    assert diagnose(run).verdict == "No expansion: no step is motivated where noise gives 16.5%."
+
+
+def test_the_papers_null_is_asked_about_the_runs_own_noise_too(tmp_path):
+    """Losses that wander: far more straight decreases than of independent ones, and none of them progress."""
+    losses = 2 + 0.2 * lfilter([1.0], [1.0, -0.6], np.random.default_rng(0).normal(size=STEPS))
+    run = read_run(write_run(tmp_path / "run", losses, {"name": "consecutive"}, PAPER, Consecutive(), Threshold(2)))
+    found = diagnose(run)
+    assert (found.noise.null.kind, found.own.null.kind) == ("analytic", "permute")
+    assert found.noise.low > 0.02
+    assert found.own.low < 0 < found.own.high
+    assert found.verdict.startswith("The expansions cannot be told from noise: ")
+    assert "where independent noise gives 16.5%" in found.verdict
+    assert found.verdict.endswith("; readings that are correlated, or differ between the networks, are no progress.")
+    rows = [line.split("|")[1].strip() for line in report(found).splitlines() if line.startswith("|")]
+    assert rows[2:] == ["motivated steps", "on independent noise", "on noise like its own"]
+
+
+def test_progress_is_more_than_either_noise(tmp_path):
+    losses = np.resize([2.0, 1.0, 0.0], STEPS) + 0.05 * np.random.default_rng(0).normal(size=STEPS)
+    run = read_run(write_run(tmp_path / "run", losses, {"name": "consecutive"}, PAPER, Consecutive(), Threshold(2)))
+    found = diagnose(run)
+    assert min(found.noise.low, found.own.low) > 0.1
+    assert found.verdict.startswith("The expansions measured progress: ")
 
 
 def test_recorded_signals_are_what_is_flipped(tmp_path):
@@ -219,10 +243,10 @@ def test_recorded_signals_are_what_is_flipped(tmp_path):
     folder = write_run(tmp_path / "run", falling(STEPS, 0.1), spec, CARRY, GradientAgreement(), schedule, cosines)
     run = read_run(folder)
     found = diagnose(run)
-    assert found.null.kind == "signflip"
+    assert found.noise.null.kind == "signflip"
     assert found.observed == pytest.approx(0.69, abs=0.03)
-    assert found.null.rate == pytest.approx(0.38, abs=0.03)
-    assert found.low > 0
+    assert found.noise.null.rate == pytest.approx(0.38, abs=0.03)
+    assert found.noise.low > 0
 
 
 def test_controls_get_no_verdict(tmp_path):
@@ -235,7 +259,7 @@ def test_controls_get_no_verdict(tmp_path):
     run = read_run(write_run(tmp_path / "gone", falling(STEPS, 0.1), {"name": "consecutive"}, gone, Consecutive(),
                              Never()))
     found = diagnose(run)
-    assert "No verdict" in found.verdict
+    assert found.verdict.startswith("No expansion: no step is motivated, and its monitor and schedule cannot be built")
     assert "run=nowhere" in found.verdict
     assert draw_diagnoses([found, found]).axes
 
@@ -249,23 +273,28 @@ def test_command_line(tmp_path, capsys, finished):
     assert figure == "out.png"
     assert (tmp_path / "out.png").stat().st_size > 10_000
     assert sum(line.startswith("The expansions ") for line in lines) == 1
-    assert sum(line.startswith("No verdict: 0.0% of steps") for line in lines) == 1
-    assert diagnose(read_run(run)).null.rate == json.loads((run / "summary.json").read_text())["null_rate"]
+    assert sum(line.startswith("No expansion: no step is motivated") for line in lines) == 1
+    assert diagnose(read_run(run)).noise.null.rate == json.loads((run / "summary.json").read_text())["null_rate"]
 
 
-def test_classical_training_and_no_run_are_refused(capsys, finished):
-    classical = finished("model=resnet20")
+def test_classical_training_is_left_out_and_alone_refused(tmp_path, capsys, finished):
+    classical, run = finished("model=resnet20"), finished()
     capsys.readouterr()
+    assert main(["diagnose", str(classical), str(run), "--figure", str(tmp_path / "out.png")]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == f"motivation: {classical} is left out: training of one network has no expansions\n"
+    assert str(run) in captured.out
+    assert str(classical) not in captured.out
     assert main(["diagnose", str(classical)]) == 1
     [line] = capsys.readouterr().err.splitlines()
-    assert "classical training of one network: it has no expansions" in line
+    assert "training of one network has no expansions to diagnose; name a run of a pair" in line
     assert main(["diagnose", "nowhere"]) == 1
     assert "no such run folder" in capsys.readouterr().err
 
 
 def test_too_short_a_run_gets_no_verdict(finished, tmp_path):
     found = diagnose(read_run(finished("schedule=threshold", "monitor=trend", "monitor.window=16")))
-    assert found.null.kind == "none"
+    assert found.noise.null.kind == "none"
     assert "16 readings are too few for a null" in found.verdict
     run = write_run(tmp_path / "run", np.array([2.0, 1.0, 0.5]), {"name": "consecutive"}, PAPER, Consecutive(),
                     Threshold(2))

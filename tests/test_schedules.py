@@ -201,6 +201,25 @@ def test_quota_meets_its_share_of_all_steps_where_scores_are_missing(name, share
     assert abs(motivated.mean() - share) <= 0.01
 
 
+@pytest.mark.parametrize("total", [34, 510, 2000])
+@pytest.mark.parametrize("share", [0.02, 1 / 6, 0.5, 0.9])
+@pytest.mark.parametrize("stream", [lambda step: -step, lambda step: step, lambda step: 0.0])
+def test_quota_is_never_far_from_its_share(stream, share, total):
+    """Every prefix of a short or long run, of scores that only fall, only rise or stand."""
+    motivated = phases(Quota(share, total_steps=total), np.array([float(stream(step)) for step in range(total)]))
+    apart = motivated.cumsum() - share * np.arange(1, total + 1)
+    assert np.abs(apart).max() <= max(2, 0.005 * total) + 1e-9
+
+
+@pytest.mark.parametrize("total", [34, 510, 2000])
+@pytest.mark.parametrize(("share", "scored"), [(1 / 6, 2), (0.4, 2), (0.5, 2), (0.2, 4)])
+def test_quota_repays_steps_without_a_score(share, scored, total):
+    """Every second or fourth step has a score: the share is met to the bound, even where it takes every one of them."""
+    scores = np.where(np.arange(total) % scored == 0, np.sin(12.9 * np.arange(total)), math.nan)
+    motivated = phases(Quota(share, total_steps=total), scores)
+    assert abs(motivated.sum() - share * total) <= max(2, 0.005 * total) + 1
+
+
 def test_quota_takes_the_highest_scores_and_breaks_ties_at_random():
     noise = np.random.default_rng(1).normal(size=5000)
     chosen = phases(Quota(0.2), noise)
@@ -343,3 +362,15 @@ def test_a_schedule_of_ones_own_needs_only_decide():
 
     assert phases(Above(), [5, 1, 1]).tolist() == [False, True, False]
     assert phases(WarmUp(Above(), 2), [5, 5, 1]).tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize(("make", "words"), [
+    (lambda: WarmUp(Threshold(2), 100, total_steps=100), "none before step 100, and none from step 100 on"),
+    (lambda: Window(Threshold(2), 0.999, 1.0, total_steps=100), "none before step 100, and none from step 100 on"),
+    (lambda: Window(WarmUp(Threshold(2), 60), 0.0, 0.5, total_steps=100), "none before step 60, and none from step 50"),
+    (lambda: WarmUp(CoolDown(Window(Threshold(2), 0.0, 0.5, total_steps=100), 3), 60), "none before step 60"),
+    (lambda: Budget(Threshold(2), 0.001, total_steps=100, base_flops=10, motivated_flops=17), "fraction=0.001"),
+])
+def test_gates_that_never_open_are_refused(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()

@@ -62,6 +62,22 @@ def test_submitits_local_executor_trains_and_names_the_failed(tmp_path):
     assert [run.path for run in read_runs([sweep])] == [sweep / "1"]
 
 
+@pytest.mark.parametrize(("group", "key", "value"), [("monitor=trend,change", "monitor.window", 10),
+                                                     ("schedule=quota,random", "schedule.share", 0.1)])
+def test_a_value_may_belong_to_the_swept_choices_alone(tmp_path, capsys, group, key, value):
+    """The default monitor has no window and the default schedule no share: it is the swept ones that take them."""
+    sweep = tmp_path / "sweep"
+    assert main(["train", "-m", *FAST, group, f"{key}={value}", "recipe.steps=10", "recipe.epochs=null",
+                 f"hydra.sweep.dir={sweep}"]) == 0
+    assert capsys.readouterr().out.splitlines() == [str(sweep / job) for job in "01"]
+    room, _, names = group.partition("=")
+    made = [OmegaConf.load(sweep / job / "config.yaml")[room] for job in "01"]
+    assert [config.name for config in made] == names.split(",")
+    assert [config[key.partition(".")[2]] for config in made] == [value, value]
+    line = refused(capsys, "train", "-m", *FAST, group, f"{room}.nosuch=1", f"hydra.sweep.dir={tmp_path / 'no'}")
+    assert f"{room}.nosuch: unknown key" in line
+
+
 def test_an_error_that_cannot_travel_is_put_in_words(tmp_path, capsys, monkeypatch):
     """An exception that does not pickle would break the pool that brings it back."""
     class Local(Exception):

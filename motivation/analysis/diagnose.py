@@ -1,5 +1,6 @@
 """Did a run's expansions measure progress or noise? Its rate of motivated steps against its null rate."""
 
+import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -12,69 +13,126 @@ BATCHES_A_TENTH = 4
 CONFIDENCE = 0.95
 
 
+class Comparison(NamedTuple):
+    """A run's expansions against one null.
+
+    Attributes:
+        null: what noise would do.
+        by_tenth: ``(10,)`` the null's share of motivated steps by tenth of training; NaN where there is none.
+        lengths: steps of every simulated interval.
+        excess: the run's share minus the null rate.
+        low: lower end of its 95 % confidence interval.
+        high: upper end.
+    """
+
+    null: NullRate
+    by_tenth: np.ndarray
+    lengths: np.ndarray
+    excess: float
+    low: float
+    high: float
+
+    @property
+    def side(self) -> int:
+        """1 where the share lies above what noise gives, -1 where it lies below, 0 where neither can be told."""
+        return int(self.low > 0) - int(self.high < 0)
+
+    def __str__(self) -> str:
+        """The null rate and the excess over it."""
+        return (f"{self.null.rate:.1%} (excess {100 * self.excess:+.1f} points, 95 % interval {100 * self.low:+.1f} "
+                f"to {100 * self.high:+.1f})")
+
+
 class Diagnosis(NamedTuple):
     """A run's expansions against those of noise.
 
     Attributes:
         run: the run.
-        null: what noise would do.
         observed: share of motivated steps.
         by_tenth: ``(10,)`` the same by tenth of training; NaN where a tenth has no step.
-        null_by_tenth: ``(10,)`` the null's; NaN where there is none.
-        excess: observed minus null rate.
-        low: lower end of its 95 % confidence interval.
-        high: upper end.
         lengths: steps of every interval of the run.
-        null_lengths: of every simulated one.
+        noise: against the null that its monitor declares.
+        own: against noise like that of its own readings, where that null is in closed form; None where it is not, or
+            the readings are too few.
     """
 
     run: Run
-    null: NullRate
     observed: float
     by_tenth: np.ndarray
-    null_by_tenth: np.ndarray
-    excess: float
-    low: float
-    high: float
     lengths: np.ndarray
-    null_lengths: np.ndarray
+    noise: Comparison
+    own: Comparison | None
 
     @property
     def verdict(self) -> str:
         """One plain sentence."""
+        null, own = self.noise.null, self.own
         share = f"{self.observed:.1%} of steps are motivated"
-        if self.null.kind == "set":
-            return f"No verdict: {share}, because {self.null.reason}; compare its accuracy with a control's instead."
-        if self.null.kind == "none":
-            return f"No verdict: {share}, and {self.null.reason}."
-        if np.isnan(self.low):
-            return f"No verdict: {share} where noise gives {self.null.rate:.1%}, in too few steps to tell them apart."
-        against = (f"{share} where noise gives {self.null.rate:.1%} (excess {100 * self.excess:+.1f} points, 95 % "
-                   f"interval {100 * self.low:+.1f} to {100 * self.high:+.1f})")
-        if self.low > 0:
+        if not self.observed:
+            share = "no step is motivated"
+        result = "No verdict" if self.observed else "No expansion"
+        if null.kind == "set":
+            return f"{result}: {share}, because {null.reason}" + (
+                "; compare its accuracy with a control's instead." if self.observed else ".")
+        if null.kind == "none":
+            return f"{result}: {share}, and {null.reason}."
+        if not self.observed:
+            return f"{result}: {share} where noise gives {null.rate:.1%}."
+        if np.isnan(self.noise.low):
+            return f"No verdict: {share} where noise gives {null.rate:.1%}, in too few steps to tell them apart."
+        against = f"{share} where noise gives {self.noise}"
+        if own:
+            against = f"{share} where independent noise gives {self.noise} and noise like this run's own {own}"
+        sides = {each.side for each in (self.noise, own) if each}
+        if sides == {1}:
             return f"The expansions measured progress: {against}."
-        if self.high < 0:
+        if sides == {-1}:
             return f"The expansions were rarer than noise would give: {against}."
-        return f"The expansions cannot be told from noise: {against}."
+        because = ""
+        if self.noise.side:
+            because = "; readings that are correlated, or differ between the networks, are no progress"
+        return f"The expansions cannot be told from noise: {against}{because}."
 
 
 def diagnose(run: Run) -> Diagnosis:
     """Compare a finished run's expansions with its null.
 
-    Raises:
-        ValueError: classical training, which has no expansions.
+    A null in closed form holds for independent readings of two like networks. What is said to be progress, or rarer
+    than noise, is so against noise like that of the run's own readings too.
     """
-    if len(run.networks) == 1:
-        raise ValueError(f"{run.path} is classical training of one network: it has no expansions to diagnose")
+    assert len(run.networks) > 1, "one network has no expansions"
     motivated = run.steps["motivated"]
     flops = {phase: run.summary[f"{phase}/forward_flops"] for phase in ("base", "motivated")}
-    null = null_rate(run.path, run.config, flops)
-    excess, low, high = compared(motivated, null)
-    lengths = [np.array([length for _, length in intervals(phases)], int) for phases in (motivated, *null.motivated)]
-    simulated = len(null.motivated) > 0
-    return Diagnosis(run, null, float(motivated.mean()), tenths(motivated),
-                     tenths(null.motivated.mean(0)) if simulated else np.full(TENTHS, np.nan),
-                     excess, low, high, lengths[0], np.concatenate(lengths[1:]) if simulated else np.empty(0, int))
+    noise = _comparison(motivated, null_rate(run.path, run.config, flops))
+    own = null_rate(run.path, run.config, flops, kind="permute") if noise.null.kind == "analytic" else None
+    return Diagnosis(run, float(motivated.mean()), tenths(motivated), _interval_lengths(motivated[None]), noise,
+                     _comparison(motivated, own) if own and own.kind == "permute" else None)
+
+
+def diagnose_all(runs: list[Run]) -> list[Diagnosis]:
+    """Diagnose the runs that trained a pair; the others are named on standard error.
+
+    Raises:
+        ValueError: no run is left.
+    """
+    pairs = [run for run in runs if len(run.networks) > 1]
+    if not pairs:
+        raise ValueError(f"{', '.join(str(run.path) for run in runs)}: training of one network has no expansions to "
+                         "diagnose; name a run of a pair")
+    for run in runs:
+        if run not in pairs:
+            print(f"motivation: {run.path} is left out: training of one network has no expansions", file=sys.stderr)
+    return [diagnose(run) for run in pairs]
+
+
+def _comparison(motivated: np.ndarray, null: NullRate) -> Comparison:
+    by_tenth = tenths(null.motivated.mean(0)) if len(null.motivated) else np.full(TENTHS, np.nan)
+    return Comparison(null, by_tenth, _interval_lengths(null.motivated), *compared(motivated, null))
+
+
+def _interval_lengths(motivated: np.ndarray) -> np.ndarray:
+    """Steps of every interval of runs ``(runs, steps)``."""
+    return np.array([length for phases in motivated for _, length in intervals(phases)], int)
 
 
 def compared(motivated: np.ndarray, null: NullRate) -> tuple[float, float, float]:
@@ -114,18 +172,23 @@ def share_error(motivated: np.ndarray) -> tuple[float, float]:
 
 def report(diagnosis: Diagnosis) -> str:
     """The figures behind a verdict, then the verdict."""
+    comparisons = [("on independent noise", diagnosis.noise), ("on noise like its own", diagnosis.own)]
+    if not diagnosis.own:
+        comparisons = [("on noise", diagnosis.noise)]
     rows = [["tenth of training", *(str(tenth) for tenth in range(1, TENTHS + 1)), "all"]]
     for name, values, overall in (("motivated steps", diagnosis.by_tenth, diagnosis.observed),
-                                  ("on noise", diagnosis.null_by_tenth, diagnosis.null.rate)):
+                                  *((name, each.by_tenth, each.null.rate) for name, each in comparisons)):
         rows.append([name, *(_percent(value) for value in values), _percent(overall)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     table = ["| " + " | ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) + " |"
              for row in rows]
     table.insert(1, "|" + "|".join("-" * (width + 1) + ":" for width in widths) + "|")
     lines = [f"{diagnosis.run.path}: {describe(diagnosis.run.config)}", *table,
-             f"intervals: {_lengths(diagnosis.lengths)}; on noise: {_lengths(diagnosis.null_lengths)}"]
-    if diagnosis.null.kind not in ("set", "none"):
-        lines.append(f"noise: {diagnosis.null.reason} ({diagnosis.null.kind})")
+             f"intervals: {_lengths(diagnosis.lengths)}"
+             + "".join(f"; {name}: {_lengths(each.lengths)}" for name, each in comparisons)]
+    for _, each in comparisons:
+        if each.null.kind not in ("set", "none"):
+            lines.append(f"noise: {each.null.reason} ({each.null.kind})")
     return "\n".join([*lines, diagnosis.verdict])
 
 

@@ -4,16 +4,20 @@ A run that learns nothing is simulated with the loop closed: in every step that 
 scores a reading that holds no progress, made as it declares (`Monitor.null`), and its schedule decides. What a decision
 changes is changed here too: which network the next probe is of, and whether it shows anything.
 
-- ``analytic``: independent readings; the rate is in closed form where the schedule has one.
+- ``analytic``: independent readings; the rate is in closed form where the schedule has one. It knows nothing of
+  correlated readings or of two networks whose readings differ: `permute` is to be asked too.
 - ``permute``: the run is cut into tenths (fewer where a tenth would be shorter than eight windows). In each the
-  readings are its mean and the noise of the run's own readings, without their trend and without what sets the two
-  networks apart: an autoregression whose innovations are permuted (`motivation.analysis.noise`). Permuting the raw
-  readings of a falling curve would mistake its steps for noise.
+  readings are its mean and the noise of the run's own readings, without their trend: an autoregression whose
+  innovations are permuted (`motivation.analysis.noise`). In simulated steps that are motivated they lie as much lower
+  or higher as the motivated network's did. Permuting the raw readings of a falling curve would mistake its steps for
+  noise.
 - ``signflip``: readings of the run, of the same network and about the same time, with random signs.
 - a share that the schedule sets, or that no score decides, is that share, and says nothing about noise.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +29,7 @@ from motivation.analysis.noise import SEGMENTS, noise_of
 from motivation.analysis.runs import read_signals, read_steps
 from motivation.config import build
 from motivation.monitors import Monitor
+from motivation.monitors.signal import Null
 from motivation.schedules import Schedule
 
 TENTHS = 10
@@ -33,8 +38,8 @@ FEWEST = 12 * SEGMENTS   # readings that noise can be told from a trend in
 NEIGHBOURS = 20          # readings that a sign-flipped one is drawn from
 SIMULATED_STEPS = 200_000
 Fresh = Callable[[], tuple[Monitor, Schedule]]
-# A monitor, and what the probes show it, in order, by the network that is probed.
-Stretch = tuple[Monitor, dict[str, list[list[float]]]]
+# A monitor, what the probes show it, in order, by the network that is probed, and how many of them only warm it up.
+Stretch = tuple[Monitor, dict[str, list[list[float]]], int]
 
 
 class NullRate(NamedTuple):
@@ -53,7 +58,8 @@ class NullRate(NamedTuple):
     motivated: np.ndarray
 
 
-def null_rate(folder: Path, config: Mapping[str, Any], forward_flops: Mapping[str, int], seed: int = 0) -> NullRate:
+def null_rate(folder: Path, config: Mapping[str, Any], forward_flops: Mapping[str, int], seed: int = 0,
+              kind: Null | None = None) -> NullRate:
     """The null rate of a run, from its folder's steps.csv and signals.csv.
 
     Args:
@@ -61,6 +67,7 @@ def null_rate(folder: Path, config: Mapping[str, Any], forward_flops: Mapping[st
         config: the run's resolved config.
         forward_flops: of one image, by network.
         seed: of the simulation.
+        kind: how readings without progress are made; default as its monitor declares.
     """
     steps = read_steps(folder)
     total = len(steps["loss"])
@@ -81,11 +88,12 @@ def null_rate(folder: Path, config: Mapping[str, Any], forward_flops: Mapping[st
         return NullRate(np.nan, "none", f"its monitor and schedule cannot be built again: {error}",
                         np.empty((0, total), bool))
     read = read_signals(folder) or (np.arange(total), steps["loss"][:, None])
-    return simulate(fresh, *read, steps["motivated"], per_epoch, np.random.default_rng(seed))
+    return simulate(fresh, *read, steps["motivated"], per_epoch, np.random.default_rng(seed), kind,
+                    config["monitor"].get("lag", 0))
 
 
 def simulate(fresh: Fresh, at: np.ndarray, readings: np.ndarray, motivated: np.ndarray, steps_per_epoch: int,
-             rng: np.random.Generator) -> NullRate:
+             rng: np.random.Generator, kind: Null | None = None, lag: int = 0) -> NullRate:
     """Null rate of a monitor and schedule on a run's readings.
 
     Args:
@@ -95,14 +103,16 @@ def simulate(fresh: Fresh, at: np.ndarray, readings: np.ndarray, motivated: np.n
         motivated: ``(steps,)`` which steps of the run trained the motivated network.
         steps_per_epoch: steps between two epoch edges.
         rng: of the simulation.
+        kind: how readings without progress are made; default as the monitor declares.
+        lag: steps that a decision lags behind its reading.
     """
     monitor, schedule = fresh()
-    total, kind, name = len(motivated), monitor.null, type(monitor).__name__
+    total, kind, name = len(motivated), kind or monitor.null, type(monitor).__name__
     probes = -(-total // monitor.every)
     if schedule.set_share:
         kind, reason = "set", "the schedule sets the share of motivated steps, whatever the signal"
-        stretches = lambda: [(_Given(), _both(rng.normal(size=(total, 1))))]  # noqa: E731 - one of a choice
-    elif (missing := _missing(monitor, readings)):
+        stretches = lambda: [(_Given(), _both(rng.normal(size=(total, 1))), 0)]  # noqa: E731 - one of a choice
+    elif (missing := _missing(monitor, kind, readings)):
         return NullRate(np.nan, "none", missing.format(name=name), np.empty((0, total), bool))
     elif kind == "permute":
         reason = "noise like that of the run's own readings, without their trend"
@@ -112,28 +122,32 @@ def simulate(fresh: Fresh, at: np.ndarray, readings: np.ndarray, motivated: np.n
         stretches = _flipped(fresh, at, readings, motivated, probes, rng)
     else:
         reason = "independent readings"
-        stretches = lambda: [(fresh()[0], _both(rng.normal(size=(probes, readings.shape[1]))))]  # noqa: E731
+        stretches = lambda: [(fresh()[0], _both(rng.normal(size=(probes, readings.shape[1]))), 0)]  # noqa: E731
     simulations = int(np.clip(SIMULATED_STEPS // total, 2, 200))
-    simulated = np.stack([follow(fresh()[1], stretches(), total, steps_per_epoch) for _ in range(simulations)])
+    simulated = np.stack([follow(fresh()[1], stretches(), total, steps_per_epoch, lag) for _ in range(simulations)])
     closed = schedule.null_rate(monitor, steps_per_epoch) if kind == "analytic" else np.nan
     return NullRate(float(simulated.mean() if np.isnan(closed) else closed), kind, reason, simulated)
 
 
-def follow(schedule: Schedule, stretches: list[Stretch], total: int, steps_per_epoch: int) -> np.ndarray:
+def follow(schedule: Schedule, stretches: Iterable[Stretch], total: int, steps_per_epoch: int,
+           lag: int = 0) -> np.ndarray:
     """Which steps are motivated, bool ``(total,)``, where probes show what is given, one stretch after another."""
     phase, phases = schedule.start(), []
     waiting = iter(stretches)
-    monitor, shown = next(waiting)
-    place = 0
+    late = deque([math.nan] * lag)
+    monitor, shown, place = None, {phase: []}, 0
     for step in range(total):
         phases.append(phase)
-        score = monitor.last
+        if place == len(shown[phase]) and (stretch := next(waiting, None)):
+            monitor, shown, place = stretch
+            # A monitor in mid-training has read this network already.
+            for reading in shown[phase][:place]:
+                monitor.last = monitor.score(*reading)
         if step % monitor.every == 0:
-            monitor.last = score = monitor.score(*shown[phase][place])
+            monitor.last = monitor.score(*shown[phase][place])
             place += 1
-            if place == len(shown[phase]):
-                place, (monitor, shown) = 0, next(waiting, (monitor, shown))
-        phase = schedule.decide(score)
+        late.append(monitor.last)
+        phase = schedule.decide(late.popleft())
         if (step + 1) % steps_per_epoch == 0:
             phase = schedule.end_epoch(phase)
     return np.array([phase == "motivated" for phase in phases], dtype=bool)
@@ -150,14 +164,14 @@ def _both(readings: np.ndarray) -> dict[str, list[list[float]]]:
     return dict.fromkeys(("base", "motivated"), readings.tolist())
 
 
-def _missing(monitor: Monitor, readings: np.ndarray) -> str:
+def _missing(monitor: Monitor, kind: Null, readings: np.ndarray) -> str:
     """Why a monitor has no null on these readings; empty where it has one."""
-    least = max(FEWEST, WINDOWS * monitor.window) if monitor.null == "permute" else 2 * (monitor.null == "signflip")
-    if monitor.null == "none":
+    least = max(FEWEST, WINDOWS * monitor.window) if kind == "permute" else 2 * (kind == "signflip")
+    if kind == "none":
         return "no null is defined for {name}"
     if len(readings) < least:
         return f"{len(readings)} readings are too few for a null: {{name}} needs {least}"
-    if monitor.null != "analytic" and not np.isfinite(readings[:, 0]).all():
+    if kind != "analytic" and not np.isfinite(readings[:, 0]).all():
         return "some readings of {name} are not finite, and say nothing about noise"
     return ""
 
@@ -167,7 +181,7 @@ def _permuted(fresh: Fresh, readings: np.ndarray, motivated: np.ndarray, probes:
     """Noise in every tenth, seen by a monitor of its own that is warmed up on more of it: no jump is read."""
     window, noise = fresh()[0].window, noise_of(readings[:, 0], motivated)
     count = max(1, min(TENTHS, len(readings) // (WINDOWS * window)))
-    parts = np.array_split(readings, count)
+    parts, shares = np.array_split(readings, count), np.array_split(motivated, count)
     lengths = [len(part) for part in np.array_split(np.arange(probes), count)]
 
     def stretches() -> Iterator[Stretch]:
@@ -175,16 +189,18 @@ def _permuted(fresh: Fresh, readings: np.ndarray, motivated: np.ndarray, probes:
             warm_up = 4 * window if number else 0
             whole = part[np.isfinite(part).all(1)] if np.isfinite(part).all(1).any() else part
             drawn = whole[rng.integers(0, len(whole), warm_up + length)]
-            drawn[:, 0] = part[:, 0].mean() + noise.draw(len(drawn), rng, number / count, (number + 1) / count)
+            place = number / count, (number + 1) / count
+            apart = noise.difference(*place)
+            level = part[:, 0].mean() - apart * shares[number].mean()
+            values = level + noise.draw(len(drawn), rng, *place)
             monitor = fresh()[0]
             shown = {}
             for phase, on in (("base", 0.0), ("motivated", 1.0)):
+                drawn[:, 0] = values + on * apart
                 if "motivated" in monitor.reads:
                     drawn[:, monitor.reads.index("motivated")] = on
                 shown[phase] = drawn.tolist()
-            for reading in shown["base"][:warm_up]:
-                monitor.last = monitor.score(*reading)
-            yield monitor, {phase: numbers[warm_up:] for phase, numbers in shown.items()}
+            yield monitor, shown, warm_up
 
     return stretches
 
@@ -207,6 +223,6 @@ def _flipped(fresh: Fresh, at: np.ndarray, readings: np.ndarray, motivated: np.n
             signed = mine[first + rng.integers(0, width, probes)]
             signed[:, 0] *= rng.choice([-1.0, 1.0], probes)
             shown[phase] = signed.tolist()
-        return [(fresh()[0], shown)]
+        return [(fresh()[0], shown, 0)]
 
     return stretches

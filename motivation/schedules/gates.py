@@ -17,6 +17,8 @@ class Gate(Schedule):
         ran: phase of the last step.
         length: steps that ran in that phase without a break.
         steps: steps that ran.
+        opens: first step that may be motivated, as far as this gate and those inside know.
+        closes: first step from which on none may.
     """
 
     state = ("phase", "ran", "length", "steps")
@@ -24,10 +26,24 @@ class Gate(Schedule):
     def __init__(self, schedule: Schedule):
         self.schedule = completed(schedule)
         self.set_share = self.schedule.set_share
+        self.opens: int = getattr(schedule, "opens", 0)
+        self.closes: float = getattr(schedule, "closes", math.inf)
         self.phase: Phase = "base"
         self.ran: Phase | None = None
         self.length = 0
         self.steps = 0
+
+    def limit(self, name: str, opens: int, closes: float | None) -> None:
+        """Expand only from one step to before another (None: no end).
+
+        Raises:
+            ValueError: no step is left, opening with the name and value of what limits.
+        """
+        self.opens = max(self.opens, opens)
+        self.closes = min(self.closes, math.inf if closes is None else closes)
+        if self.opens >= self.closes:
+            raise ValueError(f"{name}: no step can be motivated: none before step {self.opens}, and none from step "
+                             f"{self.closes} on")
 
     def allow(self, wanted: Phase) -> Phase:
         """Phase of the next step, given what the inner schedule wants."""
@@ -143,17 +159,17 @@ class WarmUp(Gate):
     Args:
         schedule: the inner one.
         steps: first steps, all base.
-        total_steps: length of training; a longer warm-up is refused.
+        total_steps: length of training; a warm-up that leaves no step to expand in is refused.
     """
 
     def __init__(self, schedule: Schedule, steps: int, *, total_steps: int | None = None):
         check_steps("steps", steps, total_steps)
         super().__init__(schedule)
-        self.first = steps
+        self.limit(f"steps={steps}", steps, total_steps)
 
     def allow(self, wanted: Phase) -> Phase:
         """``base`` in the first steps."""
-        return "base" if self.steps < self.first else wanted
+        return "base" if self.steps < self.opens else wanted
 
 
 class Window(Gate):
@@ -166,7 +182,7 @@ class Window(Gate):
         total_steps: length of training.
 
     Raises:
-        ValueError: no total_steps, or fractions that are not 0 <= start < stop <= 1.
+        ValueError: no total_steps, fractions that are not 0 <= start < stop <= 1, or no step that could expand.
     """
 
     def __init__(self, schedule: Schedule, start: float = 0.0, stop: float = 1.0, *, total_steps: int | None = None):
@@ -174,8 +190,7 @@ class Window(Gate):
             raise ValueError(f"start={start}: must be from 0 to below stop={stop}, which is at most 1")
         check_known("total_steps", total_steps)
         super().__init__(schedule)
-        self.opens = round(start * total_steps)
-        self.closes = round(stop * total_steps)
+        self.limit(f"start={start}", round(start * total_steps), round(stop * total_steps))
 
     def allow(self, wanted: Phase) -> Phase:
         """``base`` outside the window."""
@@ -194,7 +209,7 @@ class Budget(Gate):
         motivated_flops: forward FLOPs of one image in the motivated network.
 
     Raises:
-        ValueError: a fraction outside (0, 1), or a fact of the run that is missing.
+        ValueError: a fraction outside (0, 1) or too small for one motivated step, or a fact of the run that is missing.
     """
 
     state = (*Gate.state, "motivated")
@@ -213,6 +228,8 @@ class Budget(Gate):
         # m motivated and total - m base steps have the fraction m c / (m c + total - m), c the ratio of their costs.
         ratio = motivated_flops / base_flops
         self.affordable = math.floor(fraction * total_steps / (fraction + ratio * (1 - fraction)))
+        if not self.affordable:
+            raise ValueError(f"fraction={fraction}: too small for one motivated step in {total_steps} steps")
         self.motivated = 0
 
     def decide(self, score: float) -> Phase:

@@ -5,18 +5,21 @@ import bisect
 from motivation.randomness import SCHEDULE, uniform
 from motivation.schedules.schedule import Phase, Schedule, check_share, check_steps
 
-FEEDBACK_STEPS = 20  # steps within which a deficit is made good: a share is met within about this many steps
+FEEDBACK_STEPS = 20     # steps within which a deficit is made good
+BAND, BAND_SHARE = 2, 0.005
+UNKNOWN_BAND = 10       # steps, where the run's length is unknown
 
 
 class Quota(Schedule):
     """Motivated at the steps whose score ranks highest among the last ``window`` scores (as many as there are).
 
     The rank's cut is the online quantile ``1 - share``, moved by feedback on the realised share of all steps from the
-    first one on: what is missing is made good within 20 steps, whatever the scores do. Ties, as integer scores have,
-    are broken at random. Steps without a score (NaN) are base steps that count: their share is owed, and steps with a
-    score make good for it, over an eighth of what is left of training, at least 20 of them. So the share is met
-    wherever enough steps have a score, and not only long before the end. An interval goes on across epochs. Inside a
-    gate the share is that of its own decisions: what the gate forbids is not made good.
+    first one on, so that what is missing is made good within about 20 steps. The number of motivated steps so far never
+    differs from ``share`` times all steps by more than 0.5 % of training, at least two steps (ten where the length is
+    unknown): a decision that would go beyond is the other one, whatever the score. Ties, as integer scores have, are
+    broken at random. Steps without a score (NaN) are base steps that count: their share is owed, and the next steps
+    with a score make good for it. An interval goes on across epochs. Inside a gate the share is that of its own
+    decisions: what the gate forbids is not made good.
     O(log window) a step, memory one window.
 
     Args:
@@ -30,7 +33,7 @@ class Quota(Schedule):
     """
 
     set_share = True
-    state = ("scores", "oldest", "steps", "debt", "due", "motivated")
+    state = ("scores", "oldest", "steps", "motivated")
 
     def __init__(self, share: float, window: int = 200, *, seed: int = 0, total_steps: int | None = None):
         check_share("share", share)
@@ -38,30 +41,25 @@ class Quota(Schedule):
         self.share = share
         self.window = window
         self.seed = seed
-        self.total_steps = total_steps
+        self.band = UNKNOWN_BAND if total_steps is None else max(BAND, BAND_SHARE * total_steps)
         self.scores: list[float] = []
         self.oldest = 0
         self.steps = self.motivated = 0
-        self.debt = self.due = 0.0
         self._ranked: list[float] = []
 
     def decide(self, score: float) -> Phase:
-        """``motivated`` where the score ranks above the cut."""
+        """``motivated`` where the score ranks above the cut, or the share would be missed."""
         self.steps += 1
+        # Of the steps up to the one that is decided on; the first was a base step.
+        owed = self.share * (self.steps + 1) - self.motivated
         if score != score:
-            self.debt += self.share
             return "base"
         below = bisect.bisect_left(self._ranked, score)
         ties = bisect.bisect_right(self._ranked, score) - below
         rank = (below + uniform(self.seed, SCHEDULE, self.steps) * (ties + 1)) / (len(self._ranked) + 1)
         self._remember(score)
-        left = 0 if self.total_steps is None else self.total_steps - self.steps
-        repaid = self.debt / max(FEEDBACK_STEPS, left / 8)
-        self.debt -= repaid
-        share = self.share + repaid
-        owed = self.due - self.motivated
-        self.due += share
-        if rank < 1 - share - owed / FEEDBACK_STEPS:
+        chosen = rank >= 1 - self.share - owed / FEEDBACK_STEPS
+        if owed - 1 < -self.band or (not chosen and owed <= self.band):
             return "base"
         self.motivated += 1
         return "motivated"
