@@ -91,6 +91,7 @@ class Position:
         epoch: the epoch it is in.
         closed: all steps of this epoch and its edge are done, its evaluation is not.
         loss_sum: sum of the batch losses of this epoch so far.
+        signals: rows of signals.csv so far.
         rollbacks: how often it went back after a NaN.
         lr_scale: factor on the learning rate since then.
     """
@@ -98,6 +99,7 @@ class Position:
     epoch: int = 0
     closed: bool = False
     loss_sum: float = 0.0
+    signals: int = 0
     rollbacks: int = 0
     lr_scale: float = 1.0
 
@@ -478,20 +480,33 @@ def _restore(session: Session, folder: RunFolder, checkpoints: Checkpoints) -> N
     if state is not None:
         session.load_state_dict(state, source)
         checkpoints.discard_after(session.trainer.steps)
-    folder.rewind(session.trainer.steps, session.position.epoch, session.trainer.lag)
+    folder.rewind(session.trainer.steps, session.position.epoch, session.position.signals)
 
 
 def _newest(folder: RunFolder, checkpoints: Checkpoints) -> tuple[Path | None, dict | None]:
     """The newest checkpoint that can be gone on from, and its state; None where there has been none."""
-    rows = folder.steps_recorded()
+    recorded, short = folder.recorded(), ""
     for saved, state in checkpoints.readable():
-        if saved.step <= rows:
+        short = _short(saved.step, state, recorded)
+        if not short:
             return saved.path, state
-        _say(f"{saved.path} is of step {saved.step}, but steps.csv holds only {rows} whole rows; an older one is tried")
+        _say(f"{saved.path} is of step {saved.step}, but {short}; an older one is tried")
     if checkpoints.found():
-        raise ValueError(f"no checkpoint in {checkpoints.folder} can be used; train the run anew in another folder")
+        raise ValueError(f"no checkpoint in {checkpoints.folder} can be used{short and f', since {short}'}; train the "
+                         "run anew in another folder")
     _say(f"{folder.path} has no checkpoint; training starts at step 0")
     return None, None
+
+
+def _short(step: int, state: Mapping[str, Any], recorded: Mapping[str, tuple[int, str]]) -> str:
+    """Which files do not hold all rows that a checkpoint's run had left; nothing where all do."""
+    try:
+        needed = {"steps.csv": step, "epochs.jsonl": state["position"]["epoch"],
+                  "signals.csv": state["position"]["signals"]}
+        return " and ".join(recorded[name][1] for name, rows in needed.items() if recorded[name][0] < rows)
+    except (KeyError, TypeError):
+        # No checkpoint of a run: loading it says so.
+        return ""
 
 
 def _train(session: Session, folder: RunFolder, path: Path, tracker: Tracker, checkpoints: Checkpoints,
@@ -593,6 +608,7 @@ def _record(session: Session, folder: RunFolder, progress: PlainProgress,
         folder.step(step, session.position.epoch, result.phase, result.loss, result.score, result.lr, result.flops)
         if reads != ("loss",) and result.reading is not None:
             folder.signals(step - session.trainer.lag, reads, result.reading)
+            session.position.signals += 1
         progress.step(step, session.position.epoch, result, session.trainer.ledger)
         yield result
 
@@ -616,7 +632,7 @@ def _roll_back(session: Session, folder: RunFolder, checkpoints: Checkpoints, er
     session.load_state_dict(from_main(load_checkpoint, newest), newest)
     session.position.rollbacks, session.position.lr_scale = done + 1, lr_scale
     session.unrecorded.clear()
-    folder.rewind(session.trainer.steps, session.position.epoch, session.trainer.lag)
+    folder.rewind(session.trainer.steps, session.position.epoch, session.position.signals)
     _say(f"{error} ({place}); back to step {session.trainer.steps}, learning rate x {lr_scale:g} from here on")
 
 
