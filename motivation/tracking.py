@@ -7,6 +7,7 @@ import math
 import os
 import secrets
 import sys
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -201,6 +202,19 @@ def _is_epoch(number: int, row: bytes) -> bool:
         return False
 
 
+# Files whose locks this process holds.
+_held: weakref.WeakSet[IO] = weakref.WeakSet()
+
+
+def _let_go() -> None:
+    """A forked process, such as a worker that reads images, may outlive a kill of this one: not with its locks."""
+    for file in _held:
+        file.close()
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
 def _lock(file: IO, path: Path) -> None:
     """Hold a run folder until its file is closed, also by a kill."""
     try:
@@ -208,6 +222,7 @@ def _lock(file: IO, path: Path) -> None:
     except BlockingIOError:
         raise ValueError(f"run folder {path} is being written by another process; wait for it, or choose another "
                          "with hydra.run.dir=PATH") from None
+    _held.add(file)
 
 
 @contextmanager

@@ -93,6 +93,7 @@ class Position:
         loss_sum: sum of the batch losses of this epoch so far.
         signals: rows of signals.csv so far.
         rollbacks: how often it went back after a NaN.
+        failed: the step of the last one.
         lr_scale: factor on the learning rate since then.
     """
 
@@ -101,6 +102,7 @@ class Position:
     loss_sum: float = 0.0
     signals: int = 0
     rollbacks: int = 0
+    failed: int = -1
     lr_scale: float = 1.0
 
 
@@ -529,7 +531,7 @@ def _train(session: Session, folder: RunFolder, path: Path, tracker: Tracker, ch
                 progress.epoch(row)
         except Interrupted as error:
             _take_down(session, folder, progress)
-            checkpoints.save(session.state_dict(), session.trainer.steps)
+            _save(session, checkpoints)
             checkpoints.wait()
             name = signal.Signals(error.number).name
             launcher = "torchrun ... -m " if processes() > 1 else ""
@@ -568,7 +570,7 @@ def _epoch(session: Session, folder: RunFolder, checkpoints: Checkpoints, stop: 
             due = when.every_steps and trainer.steps % when.every_steps == 0
             if due and not from_main(lambda: checkpoints.busy):
                 _take_down(session, folder, progress)
-                checkpoints.save(session.state_dict(), trainer.steps)
+                _save(session, checkpoints)
         trainer.end_epoch()
         position.closed = True
     row = {"epoch": epoch, **_accuracies(None, "top1"), **_accuracies(None, "val_top1")}
@@ -583,7 +585,7 @@ def _epoch(session: Session, folder: RunFolder, checkpoints: Checkpoints, stop: 
     folder.epoch(row)
     session.position = replace(position, epoch=epoch + 1, closed=False, loss_sum=0.0)
     if (when.every_epochs and (epoch + 1) % when.every_epochs == 0) or epoch == epochs - 1:
-        checkpoints.save(session.state_dict(), trainer.steps, row["base/val_top1"])
+        _save(session, checkpoints, row["base/val_top1"])
     return row, predicted
 
 
@@ -618,22 +620,40 @@ def _take_down(session: Session, folder: RunFolder, progress: PlainProgress) -> 
     deque(_record(session, folder, progress), maxlen=0)
 
 
+def _save(session: Session, checkpoints: Checkpoints, validation: float | None = None) -> None:
+    """Save a checkpoint, where there is something to go on from: weights that are NaN or infinite are none."""
+    # First, since with a lag it reads what is on its way: a loss that is not finite is the better story.
+    state, model = session.state_dict(), session.trainer.model
+    weights = [tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point()]
+    if torch.stack(torch._foreach_norm(weights, 1)).isfinite().all():
+        checkpoints.save(state, session.trainer.steps, validation)
+    else:
+        _say(f"no checkpoint of step {session.trainer.steps}: the weights are not finite; older ones stay")
+
+
 def _roll_back(session: Session, folder: RunFolder, checkpoints: Checkpoints, error: NonFiniteLoss) -> None:
-    """Go back to the newest checkpoint and on with a smaller learning rate; or stop, where the recipe says so."""
+    """Go back to a checkpoint and on with a smaller learning rate; or stop, where the recipe says so.
+
+    The newest one, or the one before where the run fails at the same step again: its weights may be spoiled already.
+    """
     checkpoints.wait()
-    done, rollbacks = session.position.rollbacks, session.recipe.rollbacks
-    newest = from_main(lambda: next((saved.path for saved in checkpoints.found()), None))
-    epoch = session.position.epoch
-    place = f"epoch {epoch}, batch {session.trainer.steps - epoch * len(session.loader)}"
-    if done >= rollbacks or newest is None:
-        kept = f"the last good checkpoint is {newest}" if newest else "there is no checkpoint"
+    before = session.position
+    found = from_main(checkpoints.found)
+    place = "epoch {}, batch {}".format(*divmod(error.step, len(session.loader)))
+    if before.rollbacks >= session.recipe.rollbacks or not found:
+        kept = f"the last good checkpoint is {found[0].path}" if found else "there is no checkpoint"
         raise ValueError(f"{error} ({place}); {kept}") from error
-    lr_scale = session.position.lr_scale * session.recipe.rollback_lr
-    session.load_state_dict(from_main(load_checkpoint, newest), newest)
-    session.position.rollbacks, session.position.lr_scale = done + 1, lr_scale
+    back = found[min(error.step <= before.failed, len(found) - 1)]
+    session.load_state_dict(from_main(load_checkpoint, back.path), back.path)
+    session.position.rollbacks, session.position.failed = before.rollbacks + 1, error.step
+    session.position.lr_scale = before.lr_scale * session.recipe.rollback_lr
     session.unrecorded.clear()
     folder.rewind(session.trainer.steps, session.position.epoch, session.position.signals)
-    _say(f"{error} ({place}); back to step {session.trainer.steps}, learning rate x {lr_scale:g} from here on")
+    # What a run that is killed now has to know too.
+    checkpoints.discard_after(back.step)
+    _save(session, checkpoints, back.validation)
+    checkpoints.wait()
+    _say(f"{error} ({place}); back to step {back.step}, learning rate x {session.position.lr_scale:g} from here on")
 
 
 def _say(line: str) -> None:
