@@ -305,6 +305,7 @@ def _carry_out(asked: tuple | int) -> int:
 
 def _asked(arguments: list[str]) -> tuple | int:
     """The arguments of `motivation.train.run` for one run; a sweep or what Hydra shows is done at once: its status."""
+    import yaml
     from hydra._internal.utils import get_args_parser
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
@@ -321,6 +322,8 @@ def _asked(arguments: list[str]) -> tuple | int:
     except HydraException as error:
         GlobalHydra.instance().clear()
         raise ValueError(_explained(error, options)) from error
+    except yaml.YAMLError as error:
+        raise ValueError(_one_line(error)) from error
     finally:
         GlobalHydra.instance().clear()
 
@@ -407,36 +410,51 @@ HYDRA_KEYS = ("run", "sweep", "sweeper", "launcher", "job", "mode", "overrides",
               "help")
 
 
-# Settings of submitit that a batch script runs, or that name what runs it: the user's own words only.
-LAUNCHER_COMMANDS = ("setup", "python", "srun_args", "additional_parameters")
+# Settings that a batch script runs, or that decide what its and a job's programs are: the user's own words only.
+COMMANDS = ("launcher.setup", "launcher.python", "launcher.srun_args", "launcher.additional_parameters", "job.env_set")
 
 
 def _refuse_code(config, overrides: list[str]) -> None:
-    """Raise ValueError where Hydra's part of a config would run code: callbacks, log handlers, any ``_target_``.
+    """Raise ValueError where a config would run code: callbacks, log handlers, any ``_target_``.
 
-    The sweeper and the launcher are classes of installed plugins, which Hydra itself found.
+    The sweeper and the launcher are classes of installed plugins, which Hydra itself found; what they are built from is
+    looked at as they will see it, with every interpolation carried out.
+
+    Args:
+        config: with Hydra's own part.
+        overrides: of the command line.
     """
     from hydra.core.plugins import Plugins
     from hydra.plugins.launcher import Launcher
     from hydra.plugins.sweeper import Sweeper
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
     from motivation.config import refuse_targets
 
     ours = OmegaConf.to_container(_default_hydra(), resolve=False)
-    theirs = OmegaConf.to_container(config.hydra, resolve=False)
+    whole = OmegaConf.to_container(config, resolve=False)
+    theirs = whole.pop("hydra")
+    refuse_targets(whole)
     if changed := [key for key in theirs if key not in HYDRA_KEYS and theirs[key] != ours.get(key)]:
         raise ValueError(f"hydra.{changed[0]} is refused: a config may set {', '.join(HYDRA_KEYS)}")
     plugins = [f"{plugin.__module__}.{plugin.__name__}" for kind in (Launcher, Sweeper)
                for plugin in Plugins.instance().discover(kind)]
     for part in ("launcher", "sweeper"):
+        if not isinstance(theirs[part], dict):
+            raise ValueError(f"hydra.{part}={theirs[part]!r}: must be a mapping; choose one with hydra/{part}=NAME")
+        try:
+            theirs[part] = OmegaConf.to_container(config.hydra[part], resolve=True)
+        except OmegaConfBaseException as error:
+            raise ValueError(f"hydra.{part}: {_one_line(error)}") from error
         target = theirs[part].pop("_target_", None)
         if target not in plugins:
             raise ValueError(f"hydra.{part}._target_={target}: no installed {part}; choose one with hydra/{part}=NAME")
-    for key in LAUNCHER_COMMANDS:
-        if theirs["launcher"].get(key) and not any(override.lstrip("+~").startswith(f"hydra.launcher.{key}")
-                                                   for override in overrides):
-            raise ValueError(f"hydra.launcher.{key} is refused in a config, since it runs commands; give it on the "
+    for key in COMMANDS:
+        part, _, name = key.partition(".")
+        if theirs[part].get(name) and not any(override.lstrip("+~").startswith(f"hydra.{key}")
+                                              for override in overrides):
+            raise ValueError(f"hydra.{key} is refused in a config, since it decides what is run; give it on the "
                              "command line")
     refuse_targets(theirs, "hydra")
     if hidden := [key for key in theirs["sweeper"].get("params") or {} if key.lstrip("+~").startswith("hydra")]:
@@ -470,9 +488,32 @@ def _plain(config) -> dict:
     with open_dict(config):
         config = OmegaConf.masked_copy(config, [key for key in config if key not in ("hydra", "resume")])
     try:
-        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        with _no_environment():
+            return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
+        if ENVIRONMENT_REFUSED in str(error):
+            raise ValueError(f"{error.full_key}: {ENVIRONMENT_REFUSED}") from error
         raise ValueError(_one_line(error)) from error
+
+
+ENVIRONMENT_REFUSED = ("${oc.env:...} is refused, since a run's config is written down and environment variables hold "
+                       "keys; give the value itself")
+
+
+@contextlib.contextmanager
+def _no_environment():
+    """Context in which no config reads an environment variable: it goes into run folders, checkpoints and W&B."""
+    from omegaconf import OmegaConf
+    from omegaconf.resolvers import oc
+
+    def refuse(*_):
+        raise ValueError(ENVIRONMENT_REFUSED)
+
+    OmegaConf.register_new_resolver("oc.env", refuse, replace=True)
+    try:
+        yield
+    finally:
+        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
 
 
 def _job(config) -> Path:
@@ -536,6 +577,8 @@ def _sweep(options: argparse.Namespace) -> int:
                          "it: resume=auto")
     context = HydraContext(config_loader=machinery.config_loader, callbacks=Callbacks(config))
     sweeper = Plugins.instance().instantiate_sweeper(config=config, hydra_context=context, task_function=_job)
+    _check_jobs(sweeper, lambda job: _refuse_code(machinery.config_loader.load_sweep_config(config, job),
+                                                  options.overrides))
     jobs = _remember_jobs(sweeper, folder)
     try:
         sweeper.sweep(arguments=list(config.hydra.overrides.task))
@@ -564,6 +607,18 @@ def _with_first_choices(loader, overrides: list[str]) -> dict[str, str]:
     return {f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
             if override.is_discrete_sweep() and override.key_or_group in groups else given: given
             for given, override in zip(overrides, parsed, strict=True)}
+
+
+def _check_jobs(sweeper, check) -> None:
+    """Check every job's overrides before the launcher gets any: what a swept option brings, only a job's config has."""
+    launch = sweeper.launcher.launch
+
+    def check_and_launch(job_overrides, initial_job_idx):
+        for job in job_overrides:
+            check(list(job))
+        return launch(job_overrides, initial_job_idx=initial_job_idx)
+
+    sweeper.launcher.launch = check_and_launch
 
 
 def _remember_jobs(sweeper, sweep: Path) -> list:

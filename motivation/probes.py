@@ -21,7 +21,16 @@ KINDS = frozenset({"heldout", "after", "gradient"})
 
 
 class NonFiniteLoss(ValueError):
-    """A training loss or gradient was NaN or infinite; the step's update has already spoiled the weights."""
+    """A training loss or gradient was NaN or infinite; the step's update has already spoiled the weights.
+
+    Args:
+        message: what was not finite.
+        step: whose; with a lag, some steps before the trainer's.
+    """
+
+    def __init__(self, message: str, step: int):
+        super().__init__(message)
+        self.step = step
 
 
 @dataclass
@@ -69,7 +78,7 @@ class Observation:
         if not (math.isfinite(loss) and math.isfinite(gradient)):
             what = f"loss is {loss}" if not math.isfinite(loss) else f"gradient has a norm of {gradient}"
             raise NonFiniteLoss(f"the {self.phase} network's {what} at step {self.step}; lower the learning rate or "
-                                "check the images")
+                                "check the images", self.step)
         measured, rest = rest[:self.measured], rest[self.measured:]
         return Signal(loss, self.phase, self.flops, rest[0] if self.after else None,
                       rest[self.after:] or None, self.gradient, measured or None)

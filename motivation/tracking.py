@@ -7,7 +7,8 @@ import math
 import os
 import secrets
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,7 @@ class RunFolder:
             _lock(self._steps.file, self.path)
             if config is not None:
                 self.config(config)
-                self.rewind(0, 0)
+                self.rewind(0, 0, 0)
         except OSError as error:
             raise ValueError(f"run folder {self.path} cannot be written: {error.strerror}; "
                              "choose another with hydra.run.dir=PATH") from error
@@ -87,23 +88,21 @@ class RunFolder:
         """The rows of epochs.jsonl; a line that a kill or a full disk cut short is left out."""
         return [json.loads(line) for line in self._epochs.lines()]
 
-    def steps_recorded(self) -> int:
-        """Whole rows of steps.csv."""
-        return len(self._steps.lines()) - 1
+    def recorded(self) -> dict[str, tuple[int, str]]:
+        """By file, how many rows stand before the first that is damaged or cut short, and that in words."""
+        found = {"steps.csv": self._steps.good(_is_step, header=True), "epochs.jsonl": self._epochs.good(_is_epoch),
+                 "signals.csv": (0, "signals.csv is missing")}
+        if self._signals is not None:
+            columns = b"".join(self._signals.lines()[:1]).count(b",")
+            found["signals.csv"] = self._signals.good(lambda _, row: row.count(b",") == columns, header=True)
+        return found
 
-    def rewind(self, steps: int, epochs: int, lag: int = 0) -> None:
-        """Drop every row after the first so many steps and epochs, and the summary: training goes on from there.
-
-        Args:
-            steps: that stay.
-            epochs: that stay.
-            lag: the last so many steps' signals are read again.
-        """
+    def rewind(self, steps: int, epochs: int, signals: int) -> None:
+        """Drop every row after the first so many of each file, and the summary: training goes on from there."""
         self._steps.keep(steps + 1)
         self._epochs.keep(epochs)
         if self._signals is not None:
-            rows = self._signals.lines()[1:]
-            self._signals.keep(1 + sum(int(row.partition(b",")[0]) < steps - lag for row in rows) if rows else 0)
+            self._signals.keep(signals + 1 if signals else 0)
         if not self._steps.lines():
             self._steps.append(",".join(STEP_COLUMNS))
         (self.path / "summary.json").unlink(missing_ok=True)
@@ -170,6 +169,19 @@ class Rows:
         """Every whole line, without its end."""
         return self.path.read_bytes().split(b"\n")[:-1]
 
+    def good(self, is_row: Callable[[int, bytes], bool], header: bool = False) -> tuple[int, str]:
+        """How many rows stand before the first that is none or is cut short, and that in words.
+
+        Args:
+            is_row: whether a line is the row of this number, from 0.
+            header: the first line is no row.
+        """
+        rows = self.lines()[header:]
+        for number, row in enumerate(rows):
+            if not is_row(number, row):
+                return number, f"{self.path.name} is damaged in line {number + header + 1}"
+        return len(rows), f"{self.path.name} holds only {len(rows)} whole row{'s' if len(rows) != 1 else ''}"
+
     def keep(self, lines: int) -> None:
         """Cut the file after its first lines."""
         self.file.truncate(sum(len(line) + 1 for line in self.lines()[:lines]))
@@ -179,6 +191,30 @@ class Rows:
         os.fsync(self.file.fileno())
 
 
+def _is_step(number: int, row: bytes) -> bool:
+    return row.startswith(b"%d," % number) and row.count(b",") == len(STEP_COLUMNS) - 1
+
+
+def _is_epoch(number: int, row: bytes) -> bool:
+    try:
+        return json.loads(row)["epoch"] == number
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return False
+
+
+# Files whose locks this process holds.
+_held: weakref.WeakSet[IO] = weakref.WeakSet()
+
+
+def _let_go() -> None:
+    """A forked process, such as a worker that reads images, may outlive a kill of this one: not with its locks."""
+    for file in _held:
+        file.close()
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
 def _lock(file: IO, path: Path) -> None:
     """Hold a run folder until its file is closed, also by a kill."""
     try:
@@ -186,6 +222,7 @@ def _lock(file: IO, path: Path) -> None:
     except BlockingIOError:
         raise ValueError(f"run folder {path} is being written by another process; wait for it, or choose another "
                          "with hydra.run.dir=PATH") from None
+    _held.add(file)
 
 
 @contextmanager

@@ -91,14 +91,18 @@ class Position:
         epoch: the epoch it is in.
         closed: all steps of this epoch and its edge are done, its evaluation is not.
         loss_sum: sum of the batch losses of this epoch so far.
+        signals: rows of signals.csv so far.
         rollbacks: how often it went back after a NaN.
+        failed: the step of the last one.
         lr_scale: factor on the learning rate since then.
     """
 
     epoch: int = 0
     closed: bool = False
     loss_sum: float = 0.0
+    signals: int = 0
     rollbacks: int = 0
+    failed: int = -1
     lr_scale: float = 1.0
 
 
@@ -481,20 +485,33 @@ def _restore(session: Session, folder: RunFolder, checkpoints: Checkpoints) -> N
     if state is not None:
         session.load_state_dict(state, source)
         checkpoints.discard_after(session.trainer.steps)
-    folder.rewind(session.trainer.steps, session.position.epoch, session.trainer.lag)
+    folder.rewind(session.trainer.steps, session.position.epoch, session.position.signals)
 
 
 def _newest(folder: RunFolder, checkpoints: Checkpoints) -> tuple[Path | None, dict | None]:
     """The newest checkpoint that can be gone on from, and its state; None where there has been none."""
-    rows = folder.steps_recorded()
+    recorded, short = folder.recorded(), ""
     for saved, state in checkpoints.readable():
-        if saved.step <= rows:
+        short = _short(saved.step, state, recorded)
+        if not short:
             return saved.path, state
-        _say(f"{saved.path} is of step {saved.step}, but steps.csv holds only {rows} whole rows; an older one is tried")
+        _say(f"{saved.path} is of step {saved.step}, but {short}; an older one is tried")
     if checkpoints.found():
-        raise ValueError(f"no checkpoint in {checkpoints.folder} can be used; train the run anew in another folder")
+        raise ValueError(f"no checkpoint in {checkpoints.folder} can be used{short and f', since {short}'}; train the "
+                         "run anew in another folder")
     _say(f"{folder.path} has no checkpoint; training starts at step 0")
     return None, None
+
+
+def _short(step: int, state: Mapping[str, Any], recorded: Mapping[str, tuple[int, str]]) -> str:
+    """Which files do not hold all rows that a checkpoint's run had left; nothing where all do."""
+    try:
+        needed = {"steps.csv": step, "epochs.jsonl": state["position"]["epoch"],
+                  "signals.csv": state["position"]["signals"]}
+        return " and ".join(recorded[name][1] for name, rows in needed.items() if recorded[name][0] < rows)
+    except (KeyError, TypeError):
+        # No checkpoint of a run: loading it says so.
+        return ""
 
 
 def _train(session: Session, folder: RunFolder, path: Path, tracker: Tracker, checkpoints: Checkpoints,
@@ -517,7 +534,7 @@ def _train(session: Session, folder: RunFolder, path: Path, tracker: Tracker, ch
                 progress.epoch(row)
         except Interrupted as error:
             _take_down(session, folder, progress)
-            checkpoints.save(session.state_dict(), session.trainer.steps)
+            _save(session, checkpoints)
             checkpoints.wait()
             name = signal.Signals(error.number).name
             launcher = "torchrun ... -m " if processes() > 1 else ""
@@ -556,7 +573,7 @@ def _epoch(session: Session, folder: RunFolder, checkpoints: Checkpoints, stop: 
             due = when.every_steps and trainer.steps % when.every_steps == 0
             if due and not from_main(lambda: checkpoints.busy):
                 _take_down(session, folder, progress)
-                checkpoints.save(session.state_dict(), trainer.steps)
+                _save(session, checkpoints)
         trainer.end_epoch()
         position.closed = True
     row = {"epoch": epoch, **_accuracies(None, "top1"), **_accuracies(None, "val_top1")}
@@ -571,7 +588,7 @@ def _epoch(session: Session, folder: RunFolder, checkpoints: Checkpoints, stop: 
     folder.epoch(row)
     session.position = replace(position, epoch=epoch + 1, closed=False, loss_sum=0.0)
     if (when.every_epochs and (epoch + 1) % when.every_epochs == 0) or epoch == epochs - 1:
-        checkpoints.save(session.state_dict(), trainer.steps, row["base/val_top1"])
+        _save(session, checkpoints, row["base/val_top1"])
     return row, predicted
 
 
@@ -596,6 +613,7 @@ def _record(session: Session, folder: RunFolder, progress: PlainProgress,
         folder.step(step, session.position.epoch, result.phase, result.loss, result.score, result.lr, result.flops)
         if reads != ("loss",) and result.reading is not None:
             folder.signals(step - session.trainer.lag, reads, result.reading)
+            session.position.signals += 1
         progress.step(step, session.position.epoch, result, session.trainer.ledger)
         yield result
 
@@ -605,22 +623,40 @@ def _take_down(session: Session, folder: RunFolder, progress: PlainProgress) -> 
     deque(_record(session, folder, progress), maxlen=0)
 
 
+def _save(session: Session, checkpoints: Checkpoints, validation: float | None = None) -> None:
+    """Save a checkpoint, where there is something to go on from: weights that are NaN or infinite are none."""
+    # First, since with a lag it reads what is on its way: a loss that is not finite is the better story.
+    state, model = session.state_dict(), session.trainer.model
+    weights = [tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point()]
+    if torch.stack(torch._foreach_norm(weights, 1)).isfinite().all():
+        checkpoints.save(state, session.trainer.steps, validation)
+    else:
+        _say(f"no checkpoint of step {session.trainer.steps}: the weights are not finite; older ones stay")
+
+
 def _roll_back(session: Session, folder: RunFolder, checkpoints: Checkpoints, error: NonFiniteLoss) -> None:
-    """Go back to the newest checkpoint and on with a smaller learning rate; or stop, where the recipe says so."""
+    """Go back to a checkpoint and on with a smaller learning rate; or stop, where the recipe says so.
+
+    The newest one, or the one before where the run fails at the same step again: its weights may be spoiled already.
+    """
     checkpoints.wait()
-    done, rollbacks = session.position.rollbacks, session.recipe.rollbacks
-    newest = from_main(lambda: next((saved.path for saved in checkpoints.found()), None))
-    epoch = session.position.epoch
-    place = f"epoch {epoch}, batch {session.trainer.steps - epoch * len(session.loader)}"
-    if done >= rollbacks or newest is None:
-        kept = f"the last good checkpoint is {newest}" if newest else "there is no checkpoint"
+    before = session.position
+    found = from_main(checkpoints.found)
+    place = "epoch {}, batch {}".format(*divmod(error.step, len(session.loader)))
+    if before.rollbacks >= session.recipe.rollbacks or not found:
+        kept = f"the last good checkpoint is {found[0].path}" if found else "there is no checkpoint"
         raise ValueError(f"{error} ({place}); {kept}") from error
-    lr_scale = session.position.lr_scale * session.recipe.rollback_lr
-    session.load_state_dict(from_main(load_checkpoint, newest), newest)
-    session.position.rollbacks, session.position.lr_scale = done + 1, lr_scale
+    back = found[min(error.step <= before.failed, len(found) - 1)]
+    session.load_state_dict(from_main(load_checkpoint, back.path), back.path)
+    session.position.rollbacks, session.position.failed = before.rollbacks + 1, error.step
+    session.position.lr_scale = before.lr_scale * session.recipe.rollback_lr
     session.unrecorded.clear()
-    folder.rewind(session.trainer.steps, session.position.epoch, session.trainer.lag)
-    _say(f"{error} ({place}); back to step {session.trainer.steps}, learning rate x {lr_scale:g} from here on")
+    folder.rewind(session.trainer.steps, session.position.epoch, session.position.signals)
+    # What a run that is killed now has to know too.
+    checkpoints.discard_after(back.step)
+    _save(session, checkpoints, back.validation)
+    checkpoints.wait()
+    _say(f"{error} ({place}); back to step {back.step}, learning rate x {session.position.lr_scale:g} from here on")
 
 
 def _say(line: str) -> None:

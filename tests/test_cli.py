@@ -213,6 +213,85 @@ def test_a_config_folder_runs_no_code_either(tmp_path, capsys):
         assert "hydra.callbacks is refused" in line
 
 
+def config_folder(tmp_path, **experiments):
+    """A --config-dir with these experiments."""
+    (tmp_path / "conf/experiment").mkdir(parents=True)
+    for name, text in experiments.items():
+        (tmp_path / f"conf/experiment/{name}.yaml").write_text(f"# @package _global_\n{text}\n")
+    return "--config-dir", str(tmp_path / "conf")
+
+
+@pytest.mark.parametrize("place", ["evil", "recipe.evil"])
+def test_an_interpolation_brings_no_code_to_hydras_part(tmp_path, capsys, place):
+    evil = f"+{place}={{_target_: os.mkdir, path: {tmp_path / 'ran'}}}"
+    assert f"{place}._target_: _target_ is refused" in refused(
+        capsys, "train", "-m", *FAST, evil, f"hydra.sweeper.params=${{{place}}}", f"hydra.sweep.dir={tmp_path / 's'}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_resolver_brings_none_either(tmp_path, capsys):
+    """`oc.create` makes a mapping that no key of the config holds: looked at as the sweeper will see it."""
+    made = f"${{oc.create:{{_target_: os.mkdir, path: {tmp_path / 'ran'}}}}}"
+    folder = config_folder(tmp_path, mine=f"hydra:\n  sweeper:\n    params: \"{made}\"")
+    line = refused(capsys, "train", "-m", *FAST, *folder, "experiment=mine", f"hydra.sweep.dir={tmp_path / 's'}")
+    assert "hydra.sweeper.params._target_: _target_ is refused" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["conf"]
+
+
+EVIL_PARTS = {
+    "job_logging": "version: 1, root: {handlers: [x]}, handlers: {x: {(): os.mkdir, path: PATH}}",
+    "job.env_set": "LD_PRELOAD: PATH",
+    "callbacks": "x: {_target_: os.mkdir, path: PATH}",
+}
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local"])
+@pytest.mark.parametrize("part", EVIL_PARTS)
+def test_a_swept_option_runs_no_code(tmp_path, capsys, launcher, part):
+    """Each job's config is composed by itself: all are checked before the launcher gets the first."""
+    values = EVIL_PARTS[part].replace("PATH", str(tmp_path / "ran"))
+    text = "hydra:\n  " + "".join(f"{key}: {{" for key in part.split(".")) + values + "}" * part.count(".") + "}"
+    folder = config_folder(tmp_path, evil=text, good="seed: 1")
+    line = refused(capsys, "train", "-m", *FAST, *folder, "experiment=good,evil", f"hydra/launcher={launcher}",
+                   f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    assert f"hydra.{part} is refused" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["conf"]
+
+
+def test_the_command_line_may_set_a_jobs_environment(tmp_path, capsys):
+    assert main(["train", "--cfg", "hydra", "+hydra.job.env_set.A=b"]) == 0
+    assert "A: b" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("value", ["${oc.env:WANDB_API_KEY}", "${oc.decode:'${oc.env:WANDB_API_KEY}'}",
+                                   "${${way}:WANDB_API_KEY}", "${hydra:job.name}${oc.env:WANDB_API_KEY,none}"])
+@pytest.mark.parametrize("mode", [(), ("-m",)])
+def test_a_config_reads_no_key_from_the_environment(tmp_path, capsys, monkeypatch, value, mode):
+    """It would be written into config.yaml and checkpoints and sent to W&B; Hydra's own part names folders only."""
+    monkeypatch.setenv("WANDB_API_KEY", "secret")
+    folder = config_folder(tmp_path, mine=f"way: oc.env\ntracker:\n  project: {json.dumps(value)}")
+    assert main(["train", *mode, *FAST, *folder, "tracker=wandb", "experiment=mine",
+                 f"hydra.run.dir={tmp_path / 'run'}" if not mode else f"hydra.sweep.dir={tmp_path / 'sweep'}"]) == 1
+    captured = capsys.readouterr()
+    [line] = captured.err.splitlines()
+    assert "tracker.project: ${oc.env:...} is refused" in line
+    assert "secret" not in captured.out + captured.err
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and "secret" in path.read_text()]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_config_file_that_is_no_yaml_is_named(tmp_path, capsys):
+    line = refused(capsys, "train", *config_folder(tmp_path, mine="a: b: c"), "experiment=mine")
+    assert "experiment/mine.yaml" in line
+    assert "unexpected" not in line
+
+
+def test_hydras_part_may_name_a_folder_by_the_environment(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("SCRATCH", str(tmp_path / "scratch"))
+    assert main(["train", *FAST, "recipe.steps=1", "recipe.epochs=null", "hydra.run.dir=${oc.env:SCRATCH}/run"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'scratch/run'}\n"
+
+
 def test_a_refused_sweep_changes_nothing(tmp_path, capsys):
     sweep = tmp_path / "sweep"
     line = refused(capsys, "train", "-m", *FAST, "model=resnet20,nosuch", f"hydra.sweep.dir={sweep}")
@@ -232,6 +311,7 @@ def test_a_refused_sweep_changes_nothing(tmp_path, capsys):
     (["recipe.optimizer.name=adamw"], "recipe.optimizer.momentum: .*recipe.optimizer.momentum=null"),
     (["hydra.run.dir=null"], "hydra.run.dir must name a folder"),
     (["hydra.run.dir=''"], "hydra.run.dir='': must name a folder"),
+    (["hydra.launcher=null"], "hydra.launcher=None: must be a mapping"),
     (["model=resnet20", "model.network=vit_tiny_patch16_224"], "VisionTransformer cannot take an image of"),
     (["model=resnet20", "+model.options={depth:8}"], "model: "),
     (["model.base=resnet44"], "model: layer1: 7 blocks in the base, only 5"),

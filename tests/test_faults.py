@@ -10,12 +10,13 @@ import pytest
 import torch
 from conftest import QUICK, compose_config
 from processes import finish, start
-from test_resume import left, stopped
+from test_resume import left, stop_after, stopped
 
 import motivation.train
 from motivation.checkpoint import CheckpointError, Checkpoints, load_checkpoint, save_checkpoint, snapshot
 from motivation.cli import main
 from motivation.engine import Engine, OutOfMemory
+from motivation.interruption import Interrupted
 from motivation.preflight import check_disk, check_memory
 from motivation.tracking import RunFolder
 from motivation.train import prepare, run
@@ -162,13 +163,13 @@ def test_second_process_is_refused(tmp_path, monkeypatch):
     run(config, folder, resume=True)
 
 
-def nan_at(monkeypatch, step, values):
-    """Make the engine report these (loss, gradient norm) in one step, the first time it comes."""
+def nan_at(monkeypatch, steps, values):
+    """Make the engine report these (loss, gradient norm) in some of the steps that it takes, counted from 0."""
     real, seen = Engine.step, iter(range(10_000))
 
     def reported(self, *arguments):
         result = real(self, *arguments)
-        return torch.tensor(values) if next(seen) == step else result
+        return torch.tensor(values) if next(seen) in steps else result
 
     monkeypatch.setattr(Engine, "step", reported)
 
@@ -178,19 +179,85 @@ def nan_at(monkeypatch, step, values):
     ((0.5, float("inf")), "gradient has a norm of inf at step 10"),
 ])
 def test_nan_stops_with_the_batch_and_the_last_good_checkpoint(tmp_path, monkeypatch, values, said):
-    nan_at(monkeypatch, 10, values)
+    nan_at(monkeypatch, {10}, values)
     with pytest.raises(ValueError, match=rf"{said}.* \(epoch 1, batch 2\); the last good checkpoint is .*step-0+8-"):
         run(compose_config(*QUICK), tmp_path / "run")
     assert len((tmp_path / "run/steps.csv").read_text().splitlines()) == 11
 
 
 def test_nan_rolls_back_with_a_smaller_learning_rate(tmp_path, monkeypatch, capsys):
-    nan_at(monkeypatch, 10, (float("nan"), 1.0))
+    nan_at(monkeypatch, {10}, (float("nan"), 1.0))
     folder = run(compose_config(*QUICK, "recipe.rollbacks=1", "recipe.schedule.name=constant"), tmp_path / "run")
     assert "back to step 8, learning rate x 0.5" in capsys.readouterr().err
     rows = [line.split(",") for line in (folder / "steps.csv").read_text().splitlines()[1:]]
     assert [int(row[0]) for row in rows] == list(range(16))
     assert [float(row[5]) for row in rows] == [0.1] * 8 + [0.05] * 8
+
+
+ROLLING = ("recipe.rollbacks=3", "recipe.schedule.name=constant")
+
+
+def test_a_step_that_fails_again_goes_one_checkpoint_further_back(tmp_path, monkeypatch, capsys):
+    """Weights may be spoiled before a loss shows it. A run stopped after its rollbacks goes on with them."""
+    config = compose_config(*QUICK, *ROLLING)
+    # Step 10, and after three steps from checkpoint 8 once more.
+    for name in ("whole", "run"):
+        with monkeypatch.context() as patch:
+            nan_at(patch, {10, 13}, (float("nan"), 1.0))
+            if name == "whole":
+                run(config, tmp_path / name)
+            else:
+                # The third step from checkpoint 0.
+                stop_after(patch, 16)
+                with pytest.raises(Interrupted):
+                    run(config, tmp_path / name)
+        said = capsys.readouterr().err
+        assert [int(step) for step in re.findall(r"back to step (\d+)", said)] == [8, 0]
+    rows = [line.split(",") for line in (tmp_path / "whole/steps.csv").read_text().splitlines()[1:]]
+    assert [(int(row[0]), float(row[5])) for row in rows] == [(step, 0.025) for step in range(16)]
+    run(config, tmp_path / "run", resume=True)
+    assert left(tmp_path / "run") == left(tmp_path / "whole")
+
+
+def test_killed_right_after_a_rollback_knows_of_it(tmp_path, monkeypatch):
+    config = compose_config(*QUICK, *ROLLING)
+    with monkeypatch.context() as patch:
+        nan_at(patch, {10, 13}, (float("nan"), 1.0))
+        run(config, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        nan_at(patch, {10}, (float("nan"), 1.0))
+        patch.setattr(motivation.train, "_say", lambda line: "back to" in line and 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(config, tmp_path / "run")
+    # Its step 10 fails again.
+    nan_at(monkeypatch, {2}, (float("nan"), 1.0))
+    run(config, tmp_path / "run", resume=True)
+    assert left(tmp_path / "run") == left(tmp_path / "whole")
+
+
+def test_weights_that_are_not_finite_are_no_checkpoint(tmp_path, monkeypatch, capsys):
+    """The last step of an epoch may spoil what no loss has shown yet."""
+    real, seen = motivation.train.Trainer.step, iter(range(100))
+
+    def spoiling(self, *batch):
+        result = real(self, *batch)
+        if next(seen) == 7:
+            with torch.no_grad():
+                self.model.motivated.layer3[4].conv2.weight[0, 0, 0, 0] = float("inf")
+                self.model.base.conv1.weight[0, 0, 0, 0] = float("nan")
+        return result
+
+    monkeypatch.setattr(motivation.train.Trainer, "step", spoiling)
+    with pytest.raises(ValueError, match=r"loss is nan at step 8; .* the last good checkpoint is .*step-0{9}-"):
+        run(compose_config(*QUICK, "evaluate_every=2"), tmp_path / "run")
+    assert "no checkpoint of step 8: the weights are not finite" in capsys.readouterr().err
+    assert [saved.step for saved in Checkpoints(tmp_path / "run/checkpoints").found()] == [0]
+
+
+def test_with_a_lag_the_batch_named_is_the_losss(tmp_path, monkeypatch):
+    nan_at(monkeypatch, {9}, (float("nan"), 1.0))
+    with pytest.raises(ValueError, match=r"loss is nan at step 9; .* \(epoch 1, batch 1\)"):
+        run(compose_config(*QUICK, "monitor.lag=3"), tmp_path / "run")
 
 
 def test_real_divergence_ends_in_one_line(tmp_path, capsys):

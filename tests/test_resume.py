@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -123,6 +124,40 @@ def test_rows_after_the_checkpoint_are_dropped_and_trained_again(tmp_path, monke
         file.write('{"epoch": 1, "tr')
     run(config, folder, resume=True)
     assert left(folder) == left(finished())
+
+
+READING = ("monitor=gradient_norm",)
+
+
+@pytest.mark.parametrize(("name", "change", "said", "recovers"), [
+    ("epochs.jsonl", lambda lines: lines[:1], "epochs.jsonl holds only 1 whole row", True),
+    ("epochs.jsonl", lambda lines: ["{oops", *lines[1:]], "epochs.jsonl is damaged in line 1", False),
+    ("epochs.jsonl", lambda lines: [lines[0], "[" * 10_000], "epochs.jsonl is damaged in line 2", True),
+    ("epochs.jsonl", lambda lines: lines[:1] * 2, "epochs.jsonl is damaged in line 2", True),
+    ("steps.csv", lambda lines: [*lines[:12], *lines[13:]], "steps.csv is damaged in line 13", True),
+    ("signals.csv", lambda lines: lines[:10], "signals.csv holds only 9 whole rows", True),
+    ("signals.csv", lambda lines: [*lines[:11], "?", *lines[12:]], "signals.csv is damaged in line 12", True),
+    ("signals.csv", None, "signals.csv is missing", False),
+    ("signals.csv", lambda lines: [], "signals.csv holds only 0 whole rows", False),
+])
+def test_a_file_that_a_checkpoint_outruns_costs_the_checkpoint(tmp_path, capsys, finished, name, change, said,
+                                                                recovers):
+    """Rows that others took away are trained again from a checkpoint that all files reach; without one, by name."""
+    folder = shutil.copytree(finished(*READING), tmp_path / "run")
+    (folder / "summary.json").unlink()
+    if change is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_text("".join(f"{line}\n" for line in change((folder / name).read_text().splitlines())))
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    if recovers:
+        run(compose_config(*QUICK, *READING), folder, resume=True)
+        assert f"step 16, but {said}; an older one is tried" in capsys.readouterr().err
+        assert left(folder) == left(finished(*READING))
+    else:
+        with pytest.raises(ValueError, match=f"no checkpoint in .* can be used, since {said}"):
+            run(compose_config(*QUICK, *READING), folder, resume=True)
+        assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
 
 def test_killed_in_its_first_moment_starts_again(tmp_path, finished):

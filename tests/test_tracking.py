@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import os
 import re
 import struct
 import time
@@ -231,6 +232,24 @@ def test_a_folder_that_holds_a_run_is_left_alone(tmp_path):
         RunFolder(tmp_path, {})
     assert [path.name for path in tmp_path.iterdir()] == ["steps.csv"]
     assert (tmp_path / "steps.csv").read_text() == "mine"
+
+
+def test_a_forked_process_holds_no_lock(tmp_path):
+    """A worker that outlives the kill of its run does not keep the next one out."""
+    folder = RunFolder(tmp_path / "run", {})
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        os.read(read, 1)
+        os._exit(0)
+    with pytest.raises(ValueError, match="being written by another process"):
+        RunFolder(tmp_path / "run", None)
+    folder.close()
+    RunFolder(tmp_path / "run", None).close()
+    os.write(write, b"x")
+    assert os.waitpid(child, 0)[1] == 0
+    os.close(read)
+    os.close(write)
 
 
 def test_a_folder_under_a_file_is_named(tmp_path):
