@@ -8,7 +8,7 @@ source's identity, not its path.
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
@@ -179,12 +179,25 @@ def read_table(name: str) -> dict[str, Any]:
     """A table's file by its name or number.
 
     Raises:
-        ValueError: there is no such table.
+        ValueError: there is no such table, or a figure in it is no number.
     """
     name = f"table{name}" if name.isdecimal() else name
     if name not in list_tables():
         raise ValueError(f"no table {name!r}; there are {', '.join(list_tables())}")
-    return {"name": name} | yaml.safe_load((resources.files("motivation.experiments") / f"{name}.yaml").read_text())
+    table = yaml.safe_load((resources.files("motivation.experiments") / f"{name}.yaml").read_text())
+    check_figures(name, table["rows"])
+    return {"name": name} | table
+
+
+def check_figures(name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Raise ValueError where a printed figure is no number: YAML reads ``7e+8``, without a dot, as text."""
+    for row in rows:
+        for dataset, figures in row.items():
+            for key, value in figures.items() if isinstance(figures, Mapping) else ():
+                values = value if isinstance(value, list) else [value]
+                if wrong := [one for one in values if not isinstance(one, int | float | None)]:
+                    raise ValueError(f"{name}, row {row['row']}, {dataset}.{key}: {wrong[0]!r} is no number; write "
+                                     "7.0e+8, with a dot, not 7e+8")
 
 
 def plan_table(table: Mapping[str, Any], scale: str, seeds: int | None, compose: Compose,

@@ -154,12 +154,6 @@ def test_tables_share_cells(compose):
     assert [cell.identity for cell in experiment.cells] == [cell.identity for cell in control.cells]
 
 
-def test_holm():
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.9, 0.8]) == pytest.approx([1.0, 1.0])
-    assert holm([]) == []
-
-
 def row(label, accuracy, against=None, method=None, **reported):
     return TableRow(label, "cifar10", "base", reported, against, method, Measured(dict(enumerate(accuracy)), 1e9), 3)
 
