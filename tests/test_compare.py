@@ -112,7 +112,7 @@ def edit(path, change):
     ("summary.json", lambda path: edit(path, lambda values: values.pop("null_rate")), "'null_rate' is missing"),
     ("summary.json", lambda path: edit(path, lambda values: values.update({"base/top1": None})), "base/top1 is None"),
     ("summary.json", lambda path: edit(path, lambda values: values.update({"steps/base": 0, "steps/motivated": 0})),
-     "steps.csv has 16 rows, summary.json says 0"),
+     "summary.json says 0 steps"),
     ("epochs.jsonl", lambda path: path.write_text('{"base/top1": 3}\n'), "'budget/flops' is missing"),
     ("steps.csv", lambda path: path.write_text(path.read_text()[:-20]), "cannot be read as a run folder"),
     ("steps.csv", lambda path: path.write_text(""), "steps.csv has 0 rows"),

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-
 # Measures are figures of some six digits: what differs by less than this part of them is equal but for rounding.
 ROUNDING = 1e-9
 
