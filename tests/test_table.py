@@ -251,7 +251,7 @@ def test_five_hundred_runs_are_planned_and_rendered_in_seconds(compose, tmp_path
     assert text.count("60/60") == len(again.rows)
 
 
-def test_showing_a_table_makes_no_network(compose, tmp_path, capsys, monkeypatch):
+def test_showing_a_table_makes_no_network(tmp_path, capsys, monkeypatch):
     """And an estimate of costs counts each network once, however many runs train it, without drawing its weights."""
     made = []
     create = motivation.table_runs.create_model
@@ -262,7 +262,8 @@ def test_showing_a_table_makes_no_network(compose, tmp_path, capsys, monkeypatch
     assert "runs to train" not in capsys.readouterr().err
     assert made == []
     room = DataRoom()
-    costs = [cost_of(cell, room) for cell in planned(compose, "7", seeds=3).cells]
+    with _composing() as compose:
+        costs = [cost_of(cell, room) for cell in planned(compose, "7", seeds=3).cells]
     assert sorted(made) == ["resnet14", "resnet8"]
     plain = forward_of("resnet8", "{}", (1, 8, 8))
     assert costs[0] == 3 * plain * 256 * (1150 // 256)
