@@ -181,18 +181,20 @@ def _table_options(arguments: list[str]) -> argparse.Namespace:
 
 def table(options: argparse.Namespace) -> int:
     """``motivation table N``."""
+    from motivation.cells import Archive
     from motivation.table_runs import finish_table, list_states, show_plan, write_table
 
+    archive, overrides = Archive(options.runs), tuple(options.overrides)
     with _composing() as compose:
         if options.list or options.name is None:
-            print(list_states(compose, options.scale, options.seeds, options.runs, tuple(options.overrides)))
+            print(list_states(compose, options.scale, options.seeds, archive, overrides))
             return 0
-        plan = show_plan(compose, options.name, options.scale, options.seeds, options.runs, tuple(options.overrides),
-                         timing=not options.show)
+        plan = show_plan(compose, options.name, options.scale, options.seeds, archive, overrides,
+                         costs=not options.show)
         if options.plan:
             return 0
-        failed = [] if options.show else finish_table(plan, options.runs, options.jobs)
-        text, paths = write_table(plan, options.runs, options.out)
+        failed = plan.troubles(archive) if options.show else finish_table(plan, archive, options.jobs)
+        text, paths = write_table(plan, archive, options.out)
     print(text)
     for path in paths:
         print(path)

@@ -1,9 +1,12 @@
 """Running a table: what its missing runs cost, the runs one after another or at once, and the table they make."""
 
+import functools
+import json
 import multiprocessing
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -12,12 +15,15 @@ import torch
 
 import motivation.data
 import motivation.models.choice
-from motivation.analysis.paper_table import to_csv, to_latex, to_markdown, with_tests
+from motivation.analysis.paper_table import mean_accuracy, with_tests
+from motivation.analysis.table_text import to_csv, to_latex, to_markdown
+from motivation.cells import Archive, Cell, set_aside
 from motivation.config import build
 from motivation.ledger import TRAINING_FORWARDS, forward_flops
+from motivation.models import create_model
 from motivation.progress import clock
 from motivation.recipes import Recipe
-from motivation.table import Cell, Compose, Plan, list_tables, plan_table, read_table
+from motivation.table import Compose, Plan, list_tables, plan_table, read_table
 from motivation.train import prepare, run
 
 TIMED_STEPS = 3
@@ -52,8 +58,8 @@ class DataRoom:
         return self.dataset(spec).fingerprint
 
 
-def show_plan(compose: Compose, name: str, scale: str, seeds: int | None, runs: Path, overrides: tuple[str, ...],
-              timing: bool) -> Plan:
+def show_plan(compose: Compose, name: str, scale: str, seeds: int | None, archive: Archive,
+              overrides: tuple[str, ...], costs: bool) -> Plan:
     """Plan a table, and say on stderr what is finished and what the rest costs.
 
     Args:
@@ -61,24 +67,24 @@ def show_plan(compose: Compose, name: str, scale: str, seeds: int | None, runs: 
         name: of the table.
         scale: smoke, reduced or paper.
         seeds: runs a cell; None for the scale's own.
-        runs: folder of all cells.
+        archive: the folder of all cells.
         overrides: of every cell.
-        timing: estimate the time from a few steps of the first missing run.
+        costs: estimate FLOPs, and the time from a few steps of the first missing run.
     """
     room = DataRoom()
     plan = plan_table(read_table(name), scale, seeds, compose, room.fingerprint, overrides)
-    unfinished = plan.unfinished(runs)
+    unfinished = plan.unfinished(archive)
     _say(f"{plan.name} at scale {scale}: {len(plan.cells)} runs, {len(plan.cells) - len(unfinished)} finished")
     for dataset, reason in plan.missing.items():
         _say(f"{dataset} cannot be read: {reason}")
-    if trainable := plan.trainable(runs):
+    trainable = plan.trainable(archive)
+    if costs and trainable:
         # An estimate alone: what a run cannot do is that run's failure, when it is trained.
         try:
             flops = sum(cost_of(cell, room) for cell in trainable)
-            line = f"{len(trainable)} runs to train: about {flops:.3g} FLOPs"
-            if timing:
-                rate = flops_per_second(trainable[0])
-                line += f", {clock(flops / rate)} (h:mm:ss) one after another at {rate:.3g} FLOPs/s"
+            rate = flops_per_second(trainable[0])
+            line = (f"{len(trainable)} runs to train: about {flops:.3g} FLOPs, {clock(flops / rate)} (h:mm:ss) one "
+                    f"after another at {rate:.3g} FLOPs/s")
         except TROUBLE as error:
             line = f"{len(trainable)} runs to train; what they cost cannot be estimated: {_one_line(error)}"
         _say(line)
@@ -88,21 +94,33 @@ def show_plan(compose: Compose, name: str, scale: str, seeds: int | None, runs: 
 def cost_of(cell: Cell, room: DataRoom) -> float:
     """Training FLOPs that a cell will take, evaluation apart; a pair at its base's cost and a sixth of the extra.
 
-    A sixth is what the paper's rule takes on noise at k = 2; other schedules take less or say their share.
+    A sixth is what the paper's rule takes on noise at k = 2; other schedules take less or say their share. An
+    equal-FLOPs control costs what its source does.
     """
+    cell = cell.source if cell.control == "equal_flops" else cell
     config = cell.config
     dataset = room.dataset(config["data"])
     choice = build(motivation.models.choice.BY_NAME, config["model"], "model")
     recipe = build({"recipe": Recipe}, {"name": "recipe", **config["recipe"]}, "recipe")
-    shape = recipe.train_shape(dataset.image_shape)
-    model = choice.build(dataset.num_classes, shape[0], 0)
-    steps = recipe.total_steps(len(dataset.train) // recipe.batch_size)
-    if hasattr(model, "pair") or hasattr(model, "motivated"):
-        base, motivated = (forward_flops(network, shape) for network in (model.base, model.motivated))
-        forward = base + (motivated - base) / 6
+
+    def forward(role: str) -> int:
+        options = recipe.network_options | choice.options | getattr(choice, f"{role}_options", {})
+        return _forward_flops(getattr(choice, role), json.dumps(options, sort_keys=True), dataset.num_classes,
+                              recipe.train_shape(dataset.image_shape))
+
+    if hasattr(choice, "motivated"):
+        image = forward("base") + (forward("motivated") - forward("base")) / 6
     else:
-        forward = forward_flops(model, shape)
-    return TRAINING_FORWARDS * forward * steps * recipe.batch_size
+        image = forward("network")
+    steps = recipe.total_steps(len(dataset.train) // recipe.batch_size)
+    return TRAINING_FORWARDS * image * steps * recipe.batch_size
+
+
+@functools.cache
+def _forward_flops(name: str, options: str, num_classes: int, shape: tuple[int, ...]) -> int:
+    """Forward FLOPs of one image, of a network that is never made: no weights are drawn."""
+    with torch.device("meta"):
+        return forward_flops(create_model(name, num_classes, shape[0], **json.loads(options)), shape)
 
 
 def flops_per_second(cell: Cell) -> float:
@@ -117,16 +135,17 @@ def flops_per_second(cell: Cell) -> float:
     return max(1.0, (sum(session.trainer.ledger.flops.values()) - before)) / (perf_counter() - start)
 
 
-def finish_table(plan: Plan, runs: Path, jobs: int = 1) -> list[tuple[str, str]]:
+def finish_table(plan: Plan, archive: Archive, jobs: int = 1) -> list[tuple[str, str]]:
     """Train every cell that is missing, sources first; a failed one does not end the others.
 
     Args:
         plan: the table.
-        runs: folder of all cells.
+        archive: the folder of all cells.
         jobs: runs at once, each in a process of its own; 1 trains in this one.
 
     Returns:
-        Name and error of every cell that failed, and of every data set that cannot be read.
+        Name and error of every cell that failed or whose folder holds another run, and of every data set that cannot be
+        read.
 
     Raises:
         ValueError: no data set that is still needed can be read.
@@ -134,35 +153,45 @@ def finish_table(plan: Plan, runs: Path, jobs: int = 1) -> list[tuple[str, str]]
     """
     if jobs < 1:
         raise ValueError(f"--jobs {jobs}: must be at least 1")
-    unfinished = plan.trainable(runs)
+    trainable = plan.trainable(archive)
     failed = [(dataset, f"cannot be read: {reason}") for dataset, reason in plan.missing.items()]
-    if failed and not unfinished:
+    foreign = [cell for cell in plan.cells if archive.state(cell).kind == "foreign"]
+    if failed and not trainable and not foreign:
         raise ValueError(" ".join(failed[0]))
-    waves = [[cell for cell in unfinished if cell.source is None], [cell for cell in unfinished if cell.source]]
+    errors = {cell.identity: str(archive.state(cell).trouble) for cell in foreign}
+    failed += [(cell.name, errors[cell.identity]) for cell in foreign]
     done = 0
-    for wave in waves:
-        for cell, error in _train_all(plan, wave, runs, jobs):
+    for wave in ([cell for cell in trainable if cell.source is None], [cell for cell in trainable if cell.source]):
+        orphans = [(cell, f"its source failed: {cell.source.name}") for cell in wave
+                   if cell.source and cell.source.identity in errors]
+        ready = [cell for cell in wave if cell.source is None or cell.source.identity not in errors]
+        for cell, error in (*orphans, *_train_all(plan, ready, archive, jobs)):
             done += 1
-            _say(f"run {done} of {len(unfinished)}: {cell.name}: {error or 'finished'}")
+            _say(f"run {done} of {len(trainable)}: {cell.name}: {error or 'finished'}")
             if error:
+                errors[cell.identity] = error
                 failed.append((cell.name, error))
     return failed
 
 
-def _train_all(plan: Plan, cells: Sequence[Cell], runs: Path, jobs: int):
-    if jobs == 1:
+def _train_all(plan: Plan, cells: Sequence[Cell], archive: Archive, jobs: int) -> Iterator[tuple[Cell, str | None]]:
+    if jobs == 1 or len(cells) < 2:
         for cell in cells:
-            yield cell, train_cell(cell, runs, plan.name)
+            yield cell, train_cell(cell, archive.folder, plan.name)
         return
     # Not forked: torch's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        yield from zip(cells, pool.map(train_cell, cells, [runs] * len(cells), [plan.name] * len(cells)),
-                       strict=True)
+        futures = [pool.submit(train_cell, cell, archive.folder, plan.name) for cell in cells]
+        for cell, future in zip(cells, futures, strict=True):
+            try:
+                yield cell, future.result()
+            except BrokenProcessPool:
+                yield cell, "a process was killed, and the others with it; the same command goes on with them"
 
 
 def train_cell(cell: Cell, runs: Path, table: str) -> str | None:
-    """Train a cell, or go on with it where it was broken off.
+    """Train a cell, or go on with it where it was broken off; what is broken is set aside first.
 
     Args:
         cell: what to train.
@@ -172,24 +201,25 @@ def train_cell(cell: Cell, runs: Path, table: str) -> str | None:
     Returns:
         Its error, if any.
     """
-    path = runs / cell.name
+    archive = Archive(runs)
+    path = archive.path(cell)
     try:
-        config = cell.runnable(runs)
+        state = archive.state(cell)
+        config = archive.runnable(cell)
+        if state.kind == "broken":
+            _say(f"{path} is broken ({state.trouble}): set aside as {set_aside(path).name}, and trained again")
         if config["tracker"].get("group", table) is None:
             config["tracker"]["group"] = table
-        run(config, path, resume=(path / "config.yaml").is_file())
+        run(config, path, resume=state.kind == "unfinished")
     except TROUBLE as error:
         return _one_line(error)
     return None
 
 
-def write_table(plan: Plan, runs: Path, out: Path) -> tuple[str, list[Path]]:
+def write_table(plan: Plan, archive: Archive, out: Path) -> tuple[str, list[Path]]:
     """The table of the runs there are: its Markdown, and the files it was written to (.md, .tex, .csv)."""
-    rows = with_tests(plan.measured(runs))
-    spent = sum(row.measured.flops * len(row.measured.accuracy) for row in rows if row.measured.flops)
-    controls = sum(row.measured.flops * len(row.measured.accuracy) for row in rows if row.method and row.measured.flops)
-    note = (f"Scale {plan.scale}: {plan.note} Training took {spent:.3g} FLOPs in all rows, {controls:.3g} of them in "
-            "the controls that the paper lacks.")
+    rows = with_tests(plan.measured(archive))
+    note = f"Scale {plan.scale}: {plan.note} {_spent(plan, archive)}{_chosen(plan, archive)}"
     out.mkdir(parents=True, exist_ok=True)
     markdown = to_markdown(plan.title, note, rows)
     paths = []
@@ -199,12 +229,37 @@ def write_table(plan: Plan, runs: Path, out: Path) -> tuple[str, list[Path]]:
     return markdown, paths
 
 
-def list_states(compose: Compose, scale: str, seeds: int | None, runs: Path, overrides: tuple[str, ...]) -> str:
+def _spent(plan: Plan, archive: Archive) -> str:
+    """What training took, each run once, and what of it the controls that the paper lacks."""
+    def flops(cells: Sequence[Cell]) -> float:
+        runs = [archive.state(cell).run for cell in cells]
+        return sum(run.summary["budget/flops"] for run in runs if run)
+
+    theirs = {one.identity for row in plan.rows if not row.method for cell in row.cells for one in (cell, cell.source)
+              if one}
+    controls = flops([cell for cell in plan.cells if cell.identity not in theirs])
+    return (f"Training took {flops(plan.cells):.3g} FLOPs, {controls:.3g} of them in the controls that the paper "
+            "lacks.")
+
+
+def _chosen(plan: Plan, archive: Archive) -> str:
+    """Which row cross-validation chooses; the search is not over before all of its folds are finished."""
+    rows = [row for row in plan.measured(archive) if row.measured.accuracy]
+    folds = [row for row in plan.rows if row.measure == "val_top1"]
+    if not folds:
+        return ""
+    if len(rows) < len(folds) or any(len(row.measured.accuracy) < row.planned for row in rows):
+        return " The search is not finished: no row is chosen yet."
+    best = max(rows, key=lambda row: mean_accuracy(row.measured))
+    return f" Chosen by mean validation accuracy: {best.label}; the search cost all of these FLOPs."
+
+
+def list_states(compose: Compose, scale: str, seeds: int | None, archive: Archive, overrides: tuple[str, ...]) -> str:
     """All tables: title, and how many of their runs are finished at a scale."""
     room, lines = DataRoom(), []
     for name in list_tables():
         plan = plan_table(read_table(name), scale, seeds, compose, room.fingerprint, overrides)
-        finished = len(plan.cells) - len(plan.unfinished(runs))
+        finished = len(plan.cells) - len(plan.unfinished(archive))
         missing = f"; {', '.join(plan.missing)} cannot be read" if plan.missing else ""
         lines.append(f"{name:8} {plan.title}: {finished} of {len(plan.cells)} runs finished at scale {scale}{missing}")
     return "\n".join(lines)

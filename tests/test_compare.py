@@ -10,7 +10,6 @@ from scipy import stats
 from motivation.analysis.compare import comparison_table
 from motivation.analysis.figures import draw_comparison, intervals, save_figure
 from motivation.analysis.runs import group_runs, read_run, read_runs
-from motivation.analysis.statistics import difference
 from motivation.cli import main
 
 
@@ -52,25 +51,6 @@ def test_groups_of_one_description_are_told_apart(invented):
 def test_execution_does_not_set_runs_apart(invented):
     other = {"device": "cpu", "precision": "float32", "channels_last": False, "deterministic": True, "threads": 2}
     assert len(group_runs([invented("a", 0, 90.0), invented("b", 1, 90.0, engine=other)])) == 1
-
-
-def test_statistics_against_scipy():
-    a, b = {0: 90.0, 1: 91.0, 2: 93.0}, {0: 89.5, 1: 91.2, 2: 91.0}
-    paired = difference(a, b)
-    assert paired.test == "paired t"
-    assert paired.p == pytest.approx(stats.ttest_rel(list(a.values()), list(b.values())).pvalue)
-    welch = difference(a, {5: 89.5, 6: 91.2})
-    assert (welch.test, welch.mean) == ("Welch t", pytest.approx(np.mean([90, 91, 93]) - np.mean([89.5, 91.2])))
-    assert welch.p == pytest.approx(stats.ttest_ind([90, 91, 93], [89.5, 91.2], equal_var=False).pvalue)
-
-
-@pytest.mark.parametrize(("a", "b", "reason"), [
-    ({0: 1.0}, {0: 2.0}, "below n = 2"), ({0: 1.0, 1: 2.0}, {0: 2.0, 1: 3.0}, "all differences are equal"),
-    ({0: 1.0, 1: 1.0}, {2: 2.0, 3: 2.0}, "no variance")])
-def test_no_test_says_why(a, b, reason):
-    result = difference(a, b)
-    assert result.p is None
-    assert reason in result.test
 
 
 def test_intervals_of_a_phase_column():
@@ -132,7 +112,7 @@ def edit(path, change):
     ("summary.json", lambda path: edit(path, lambda values: values.pop("null_rate")), "'null_rate' is missing"),
     ("summary.json", lambda path: edit(path, lambda values: values.update({"base/top1": None})), "base/top1 is None"),
     ("summary.json", lambda path: edit(path, lambda values: values.update({"steps/base": 0, "steps/motivated": 0})),
-     "steps.csv has 16 rows, summary.json says 0"),
+     "summary.json says 0 steps"),
     ("epochs.jsonl", lambda path: path.write_text('{"base/top1": 3}\n'), "'budget/flops' is missing"),
     ("steps.csv", lambda path: path.write_text(path.read_text()[:-20]), "cannot be read as a run folder"),
     ("steps.csv", lambda path: path.write_text(""), "steps.csv has 0 rows"),

@@ -1,41 +1,29 @@
 """Tables of the paper: the facts they carry, their plan, identity, controls, tests, rendering and the command."""
 
-import csv
 import functools
-import io
 import json
 import shutil
 import time
 from pathlib import Path
 
 import motivation.conf
-import numpy as np
 import pytest
 import torch
 from conftest import compose_config
-from scipy import stats
+from fabricated import fabricate
 
 import motivation.engine
 import motivation.models.choice
 import motivation.table_runs
-from motivation.analysis.paper_table import (
-    Measured,
-    TableRow,
-    efficiency,
-    to_csv,
-    to_latex,
-    to_markdown,
-    with_tests,
-)
-from motivation.analysis.statistics import holm
+from motivation.cells import Archive, Cell
 from motivation.cli import _composing, main
 from motivation.config import build
 from motivation.data import Digits
 from motivation.ledger import forward_flops
 from motivation.models import create_model
 from motivation.recipes import Recipe
-from motivation.table import SCALES, Cell, list_tables, plan_table, read_table
-from motivation.table_runs import DataRoom, finish_table, train_cell
+from motivation.table import SCALES, list_tables, plan_table, read_table
+from motivation.table_runs import DataRoom, cost_of, finish_table, train_cell, write_table
 
 QUICK = ("tracker=none", "engine.threads=1", "recipe.epochs=1", "recipe.batch_size=256")
 
@@ -122,21 +110,9 @@ def test_efficientnets_cost_what_they_do_at_224_pixels(compose):
     assert costs == pytest.approx([0.385, 0.568, 0.658, 0.961, 1.502, 2.355], rel=0.01)
 
 
-def test_printed_figures_recompute():
-    """paper.md, points 1, 3 and 6: the efficiencies that the printed table gives, misprints aside."""
-    rows = {row["row"]: row["cifar10"] for row in read_table("1")["rows"] if "cifar10" in row}
-    base, dual, large = rows["Resnet-20-C"], rows["Res-20-32B"], rows["Resnet-32-C"]
-    gain = efficiency(dual["acc"][0], dual["flops"], (base["acc"][0], base["flops"])) / 100
-    assert gain * 100 == pytest.approx(2.18e1, rel=0.01)
-    assert gain / (efficiency(large["acc"][0], large["flops"], (base["acc"][0], base["flops"])) / 100) == pytest.approx(
-        1.24, rel=0.01)
-    share = (dual["flops"] - base["flops"]) / (large["flops"] - base["flops"])
-    assert share == pytest.approx(0.1684, abs=1e-4)
-
-
 def test_identity_is_what_sets_the_result():
     config = {"seed": 0, "model": {"name": "classical", "network": "resnet20"}, "recipe": {"epochs": 2}, "engine": {},
-              "tracker": {"name": "none"}, "schedule": {"name": "never"}}
+              "tracker": {"name": "none"}, "schedule": {"name": "never"}, "data": {"name": "digits"}}
     cell = Cell(config, "a")
     assert cell.identity == Cell(config | {"tracker": {"name": "wandb"}, "engine": {"threads": 1}}, "a").identity
     others = [Cell(config | {"seed": 1}, "a"), Cell(config, "b"), Cell(config | {"recipe": {"epochs": 3}}, "a"),
@@ -152,38 +128,6 @@ def test_tables_share_cells(compose):
     [experiment] = [row for row in six.rows if row.label == "Res-20-32-B-EXP-B"]
     [control] = [row for row in seven.rows if row.label.startswith("Res-20-32-B-original: matched")]
     assert [cell.identity for cell in experiment.cells] == [cell.identity for cell in control.cells]
-
-
-def test_holm():
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.9, 0.8]) == pytest.approx([1.0, 1.0])
-    assert holm([]) == []
-
-
-def row(label, accuracy, against=None, method=None, **reported):
-    return TableRow(label, "cifar10", "base", reported, against, method, Measured(dict(enumerate(accuracy)), 1e9), 3)
-
-
-def test_differences_have_their_test():
-    base, dual = row("C", [90, 91, 92.5]), row("B", [91, 91.5, 94], against="C")
-    control = row("B: matched", [91, 92, 93], against="C", method="B")
-    tested = with_tests([base, dual, control])
-    p = [stats.ttest_rel([91, 91.5, 94], other).pvalue for other in ([90, 91, 92.5], [91, 92, 93])]
-    assert tested[0].tested is None
-    assert [tested[1].tested.p, tested[2].tested.p] == pytest.approx(p)
-    assert [tested[1].adjusted, tested[2].adjusted] == pytest.approx(holm(p))
-    assert tested[2].tested.mean == pytest.approx(np.mean([91, 91.5, 94]) - 92)
-
-
-def test_three_renderings_say_the_same():
-    rows = with_tests([row("C_1", [90, 91], acc=[92.6, 0.2], flops=80e6, unit="2mac"), row("B", [], against="C_1")])
-    markdown, latex = to_markdown("T", "n.", rows), to_latex("T", "n.", rows)
-    [header, first, second] = list(csv.reader(io.StringIO(to_csv(rows))))
-    assert first[:4] == ["cifar10", "C_1", "92.60 ± 0.20", "90.50 ± 0.71"]
-    assert second[3] == "unfinished"
-    assert "| C_1 " in markdown
-    assert r"C\_1 & 92.60 $\pm$ 0.20 & 90.50" in latex
-    assert len(header) == 14
 
 
 def test_folds_part_the_training_set():
@@ -267,10 +211,10 @@ def test_a_missing_data_set_leaves_the_others(tmp_path):
     three["rows"].append({"row": "alone", "classical": "resnet50", "recipe": "transfer", "cifar10": {}})
     with _composing() as compose:
         plan = plan_table(three, "smoke", 1, compose, DataRoom().fingerprint, QUICK)
-        [(dataset, reason)] = finish_table(plan, tmp_path)
+        [(dataset, reason)] = finish_table(plan, Archive(tmp_path))
     assert dataset == "imagenet"
     assert "cannot be read: CIFAR-10" in reason
-    assert [row.label for row in plan.measured(tmp_path) if row.measured.accuracy] == ["alone"]
+    assert [row.label for row in plan.measured(Archive(tmp_path)) if row.measured.accuracy] == ["alone"]
 
 
 @pytest.mark.parametrize(("arguments", "said"), [
@@ -289,24 +233,40 @@ def test_mistakes(tmp_path, capsys, arguments, said):
     assert not list(tmp_path.iterdir())
 
 
-def test_five_hundred_runs_are_planned_and_rendered_in_seconds(compose, tmp_path, finished):
+def test_five_hundred_runs_are_planned_and_rendered_in_seconds(compose, tmp_path):
+    """Config and summary are all that is read: the folders hold no steps.csv."""
+    archive = Archive(tmp_path / "cells")
     plan = planned(compose, "1", seeds=60)
     assert len(plan.cells) >= 500
-    template = finished("recipe.epochs=1")
     for cell in plan.cells:
-        folder = tmp_path / cell.name
-        folder.mkdir()
-        for name in ("epochs.jsonl", "steps.csv"):
-            shutil.copy(template / name, folder / name)
-        summary = json.loads((template / "summary.json").read_text()) | {"seed": cell.config["seed"]}
-        (folder / "summary.json").write_text(json.dumps(summary))
-        (folder / "config.yaml").write_text(json.dumps(cell.config))
+        fabricate(archive, cell)
     begin = time.process_time()
     again = planned(compose, "1", seeds=60)
-    assert not again.unfinished(tmp_path)
-    text = to_markdown(again.title, again.note, with_tests(again.measured(tmp_path)))
-    assert time.process_time() - begin < 5
+    fresh = Archive(tmp_path / "cells")
+    assert not again.unfinished(fresh)
+    text, _ = write_table(again, fresh, tmp_path / "out")
+    seconds = time.process_time() - begin
+    print(f"{len(plan.cells)} finished runs planned and rendered in {seconds:.2f} s")
+    assert seconds < 5
     assert text.count("60/60") == len(again.rows)
+
+
+def test_showing_a_table_makes_no_network(tmp_path, capsys, monkeypatch):
+    """And an estimate of costs counts each network once, however many runs train it, without drawing its weights."""
+    made = []
+    create = motivation.table_runs.create_model
+    monkeypatch.setattr(motivation.table_runs, "create_model",
+                        lambda name, *arguments, **options: made.append(name) or create(name, *arguments, **options))
+    motivation.table_runs._forward_flops.cache_clear()
+    assert table(tmp_path, "7", "--show", *QUICK) == 0
+    assert "runs to train" not in capsys.readouterr().err
+    assert made == []
+    room = DataRoom()
+    with _composing() as compose:
+        costs = [cost_of(cell, room) for cell in planned(compose, "7", seeds=3).cells]
+    assert sorted(made) == ["resnet14", "resnet8"]
+    plain = forward_of("resnet8", "{}", (1, 8, 8))
+    assert costs[0] == 3 * plain * 256 * (1150 // 256)
 
 
 def test_a_cell_is_its_data_not_the_place_of_it():

@@ -1,21 +1,20 @@
-"""A paper's table: reported beside measured, every difference with its n and its test, in Markdown, LaTeX and CSV."""
+"""Rows of a paper's table: reported beside measured, every difference with its test, accuracy per FLOP recomputed."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from motivation.analysis.runs import Run
 from motivation.analysis.statistics import Difference, difference, holm
 
-NONE = "-"
 # The paper counts CIFAR ResNets as 2 FLOPs a multiply-add and all others as 1; ours are always 2.
 PER_MULTIPLY_ADD = {"2mac": 1, "mac": 2}
-COLUMNS = ("row", "reported acc %", "measured acc %", "n", "difference", "test", "Holm p", "reported F", "measured F",
-           "reported acc/GF", "measured acc/GF", "motivated", "null")
+# Points of accuracy per so many of them is what it prints, where a row does not say otherwise.
+PER = {"2mac": 1e8, "mac": 1e9}
+# It prints two decimals; a cut one is off by up to a unit of the last.
+LAST_DECIMAL = 0.0101
 
 
 @dataclass(frozen=True)
@@ -27,14 +26,12 @@ class Measured:
         forward: mean forward FLOPs an image over training, 2 per multiply-add (the paper's F), mean over seeds.
         share: of motivated steps, mean over seeds; None for classical training.
         null_rate: what noise would give; None where undefined.
-        flops: training FLOPs, mean over seeds.
     """
 
     accuracy: Mapping[int, float]
     forward: float | None = None
     share: float | None = None
     null_rate: float | None = None
-    flops: float | None = None
 
     @classmethod
     def of(cls, runs: Sequence[Run], key: str) -> "Measured":
@@ -52,42 +49,60 @@ class Measured:
         return cls({run.summary["seed"] if fold is None else fold: run.summary[key]
                     for run, fold in zip(runs, folds, strict=True)},
                    float(np.mean([run.summary["budget/forward_per_image"] for run in runs])),
-                   float(np.mean(shares)) if shares else None, float(np.mean(nulls)) if nulls else None,
-                   float(np.mean([run.summary["budget/flops"] for run in runs])))
+                   float(np.mean(shares)) if shares else None, float(np.mean(nulls)) if nulls else None)
 
 
-@dataclass(frozen=True)
-class TableRow:
-    """A row on one data set.
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A row of a table on one data set.
 
     Args:
-        label: its name.
-        dataset: the paper's data set.
-        phase: the network it shows.
-        reported: the paper's figures: ``acc`` (mean, std), ``flops`` in ``unit``; empty for a control of ours.
+        label: the paper's name of it, or a control's.
+        dataset: name of the paper's data set.
+        phase: the network whose accuracy it shows.
+        reported: the paper's figures: ``acc`` (mean, std), ``flops`` in ``unit``, ``acc_per_flops`` and ``ratio`` in
+            points per ``per`` of that unit; no figures for a control that the paper lacks.
         against: label of the classical row it is compared with.
-        method: for a control, the row that it controls.
-        measured: what its runs say.
-        planned: runs planned.
-        tested: its difference to ``against``; for a control, the method's difference to it.
-        adjusted: p-value after Holm's correction over the table.
+        method: for a control, label of the row it controls.
+        large: for a base after dual training, label of the classical row of the large network.
+        baseline: a classical network, whose difference to a smaller one is no claim about the method.
     """
 
     label: str
     dataset: str
-    phase: str
-    reported: Mapping[str, Any]
-    against: str | None
-    method: str | None
+    phase: str = "base"
+    reported: Mapping[str, Any] = field(default_factory=dict)
+    against: str | None = None
+    method: str | None = None
+    large: str | None = None
+    baseline: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableRow(Row):
+    """A row with what its runs say.
+
+    Args:
+        measured: what its runs say.
+        planned: runs planned.
+        troubled: ``broken`` or ``foreign``, once for every run that is.
+        tested: its difference to ``against``; for a control, the method's difference to it.
+        adjusted: p-value after Holm's correction over the table.
+    """
+
     measured: Measured
     planned: int
+    troubled: tuple[str, ...] = ()
     tested: Difference | None = None
     adjusted: float | None = None
 
 
 def with_tests(rows: Sequence[TableRow]) -> list[TableRow]:
-    """Test every row against its classical row, and every method against its controls; Holm-corrected together."""
-    by_label = {(row.label, row.dataset): row for row in rows}
+    """Test every row against its classical row, and every method against its controls.
+
+    Holm's correction is over all of them but baselines, whose differences claim nothing about the method.
+    """
+    by_label = labelled(rows)
     tested = []
     for row in rows:
         if row.method is not None:
@@ -98,125 +113,88 @@ def with_tests(rows: Sequence[TableRow]) -> list[TableRow]:
             tested.append(row)
         else:
             tested.append(replace(row, tested=difference(first.measured.accuracy, second.measured.accuracy)))
-    known = [row.tested.p for row in tested if row.tested and row.tested.p is not None]
-    adjusted = iter(holm(known))
-    return [replace(row, adjusted=next(adjusted)) if row.tested and row.tested.p is not None else row
-            for row in tested]
+    family = [row for row in tested if row.tested and row.tested.p is not None and not row.baseline]
+    adjusted = dict(zip(map(id, family), holm([row.tested.p for row in family]), strict=True))
+    return [replace(row, adjusted=adjusted.get(id(row))) for row in tested]
 
 
-def reported_forward(row: TableRow) -> float | None:
+def labelled(rows: Sequence[TableRow]) -> dict[tuple[str | None, str], TableRow]:
+    """Rows by label and data set."""
+    return {(row.label, row.dataset): row for row in rows}
+
+
+def unit_of(row: Row) -> tuple[str, float]:
+    """The paper's unit of F, ``2mac`` or ``mac``, and per how many of it a row's accuracy is printed."""
+    unit = row.reported.get("unit", "mac")
+    return unit, row.reported.get("per", PER[unit])
+
+
+def reported_forward(row: Row) -> float | None:
     """The paper's F in our unit, 2 FLOPs a multiply-add."""
     flops = row.reported.get("flops")
-    return None if flops is None else flops * PER_MULTIPLY_ADD[row.reported.get("unit", "mac")]
+    return None if flops is None else flops * PER_MULTIPLY_ADD[unit_of(row)[0]]
 
 
-def efficiency(accuracy: float | None, forward: float | None, of_control: tuple[float | None, float | None],
-               ) -> float | None:
-    """The paper's ACC/FLOPs: points of accuracy gained per extra GFLOP an image, against the classical base."""
-    values = (accuracy, forward, *of_control)
-    if any(value is None for value in values) or forward == of_control[1]:
-        return None
-    return (accuracy - of_control[0]) / (forward - of_control[1]) * 1e9
-
-
-def cells_of(rows: Sequence[TableRow]) -> list[list[str]]:
-    """Every row as text, in the order of `COLUMNS`."""
-    by_label = {(row.label, row.dataset): row for row in rows}
-    made = []
-    for row in rows:
-        control = by_label.get((row.against, row.dataset))
-        acc = row.reported.get("acc") or (None, None)
-        reported, measured = NONE, NONE
-        if control is not None:
-            theirs = control.reported.get("acc") or (None,)
-            reported = _number(efficiency(acc[0], reported_forward(row), (theirs[0], reported_forward(control))), ".3g")
-            measured = _number(efficiency(_mean(row.measured), row.measured.forward,
-                                          (_mean(control.measured), control.measured.forward)), ".3g")
-        made.append([("  vs " + row.label.split(": ")[1]) if row.method else row.label, _mean_std(*acc),
-                     _accuracy(row), f"{len(row.measured.accuracy)}/{row.planned}", _difference(row), _test(row),
-                     _number(row.adjusted, ".3g"), _number(reported_forward(row), ".4g"),
-                     _number(row.measured.forward, ".4g"), reported, measured,
-                     _number(row.measured.share, ".1%"), _number(row.measured.null_rate, ".1%")])
-    return made
-
-
-def to_markdown(title: str, note: str, rows: Sequence[TableRow]) -> str:
-    """The table as Markdown, a section a data set."""
-    parts = [f"## {title}", "", note, ""]
-    for dataset in dict.fromkeys(row.dataset for row in rows):
-        lines = [list(COLUMNS), *cells_of([row for row in rows if row.dataset == dataset])]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        padded = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
-                  for line in lines]
-        rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-        parts += [f"### {dataset}", "", padded[0], rule, *padded[1:], ""]
-    return "\n".join([*parts, LEGEND])
-
-
-LEGEND = (
-    "F: mean forward FLOPs an image over training, 2 per multiply-add, convolutions and matrix products only (the "
-    "paper also counts normalisation and activations: 82.82 against 81.10 MFLOP for ResNet-20). difference: a row "
-    "minus its classical base in points (a motivated network: minus the classical large network); in a `vs` row the "
-    "method above minus that control. test: paired t where seeds match, Welch elsewhere, none below n = 2; Holm p: "
-    "corrected over this table. acc/GF: points gained per extra GFLOP of F, recomputed from the printed and from the "
-    "measured figures. null: share of motivated steps that noise alone would give."
-)
-
-
-def to_csv(rows: Sequence[TableRow]) -> str:
-    """The table as CSV, with its data set as first column."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["dataset", *COLUMNS])
-    for dataset in dict.fromkeys(row.dataset for row in rows):
-        writer.writerows([dataset, *cells] for cells in cells_of([row for row in rows if row.dataset == dataset]))
-    return file.getvalue()
-
-
-def to_latex(title: str, note: str, rows: Sequence[TableRow]) -> str:
-    """The table as LaTeX (booktabs)."""
-    lines = [r"\begin{table}", rf"\caption{{{_tex(title)}. {_tex(note)}}}",
-             rf"\begin{{tabular}}{{l{'r' * (len(COLUMNS) - 1)}}}", r"\toprule", " & ".join(map(_tex, COLUMNS)) + r" \\"]
-    for dataset in dict.fromkeys(row.dataset for row in rows):
-        lines += [r"\midrule", rf"\multicolumn{{{len(COLUMNS)}}}{{l}}{{{_tex(dataset)}}} \\"]
-        lines += [" & ".join(map(_tex, cells)) + r" \\"
-                  for cells in cells_of([row for row in rows if row.dataset == dataset])]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"]) + "\n"
-
-
-def _tex(text: str) -> str:
-    for plain, escaped in (("\\", r"\textbackslash{}"), ("&", r"\&"), ("%", r"\%"), ("_", r"\_"), ("#", r"\#"),
-                           ("±", r"$\pm$"), ("->", r"$\to$")):
-        text = text.replace(plain, escaped)
-    return text
-
-
-def _mean(measured: Measured) -> float | None:
+def mean_accuracy(measured: Measured) -> float | None:
+    """In percent, over seeds; None without a finished run."""
     return float(np.mean(list(measured.accuracy.values()))) if measured.accuracy else None
 
 
-def _mean_std(mean: float | None, std: float | None = None) -> str:
-    if mean is None:
-        return NONE
-    return f"{mean:.2f}" if std is None else f"{mean:.2f} ± {std:.2f}"
+class Efficiency(NamedTuple):
+    """What a network gains for what it costs; None where that is not defined or not known.
+
+    Attributes:
+        gain: the paper's ACC/FLOPs: points of accuracy above the classical base per extra F, in the paper's unit.
+        ratio: the paper's ACC/F_Ratio: a base's gain over that of the classical large network.
+        rounded_ratio: that of gains rounded to two decimals, as the paper divides them.
+    """
+
+    gain: float | None = None
+    ratio: float | None = None
+    rounded_ratio: float | None = None
 
 
-def _accuracy(row: TableRow) -> str:
-    values = list(row.measured.accuracy.values())
-    if not values:
-        return "unfinished"
-    return _mean_std(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None)
+def efficiencies(row: TableRow, by_label: Mapping[tuple[str | None, str], TableRow]) -> tuple[Efficiency, Efficiency]:
+    """ACC/FLOPs and its ratio, recomputed from the printed and from the measured accuracies and F.
+
+    Defined for a base after dual training and for a classical network, against a smaller classical one; a motivated
+    network costs less than the one it is compared with.
+    """
+    control, large = (by_label.get((label, row.dataset)) for label in (row.against, row.large))
+    if control is None or row.phase == "motivated":
+        return Efficiency(), Efficiency()
+
+    def reported(one: TableRow) -> tuple[float | None, float | None]:
+        return (one.reported.get("acc") or (None,))[0], one.reported.get("flops")
+
+    def measured(one: TableRow) -> tuple[float | None, float | None]:
+        forward = one.measured.forward
+        return mean_accuracy(one.measured), None if forward is None else forward / PER_MULTIPLY_ADD[unit_of(row)[0]]
+
+    found = []
+    for figures in (reported, measured):
+        own, others = (None if one is None else _gain(figures(one), figures(control), unit_of(row)[1])
+                       for one in (row, large))
+        found.append(Efficiency(own, _quotient(own, others), _quotient(_rounded(own), _rounded(others))))
+    return found[0], found[1]
 
 
-def _difference(row: TableRow) -> str:
-    return NONE if row.tested is None else f"{row.tested.mean:+.2f}"
+def misprint(printed: float | None, *recomputed: float | None) -> bool:
+    """Whether a printed figure is none of those that the printed accuracies and F give, beyond rounding."""
+    known = [value for value in recomputed if value is not None]
+    return printed is not None and bool(known) and all(abs(printed - value) > LAST_DECIMAL for value in known)
 
 
-def _test(row: TableRow) -> str:
-    if row.tested is None:
-        return NONE
-    return row.tested.test if row.tested.p is None else f"p = {row.tested.p:.3g}, {row.tested.test}"
+def _gain(own: tuple[float | None, float | None], control: tuple[float | None, float | None],
+          per: float) -> float | None:
+    if None in (*own, *control) or own[1] == control[1]:
+        return None
+    return (own[0] - control[0]) / (own[1] - control[1]) * per
 
 
-def _number(value: float | None, form: str) -> str:
-    return NONE if value is None else format(value, form)
+def _quotient(own: float | None, others: float | None) -> float | None:
+    return None if own is None or not others else own / others
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 2)

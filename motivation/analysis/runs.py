@@ -4,6 +4,7 @@ import csv
 import glob
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,8 @@ ARITHMETIC = {"precision": "float32", "accumulation": 1}
 # Models of one network, that no monitor and no schedule touches.
 ALONE = ("classical", "transfer")
 CONFIG_GROUPS = ("model", "data", "recipe")
+# libyaml's, where PyYAML has it: ten times as fast, and a table has hundreds of configs.
+SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
@@ -100,43 +103,71 @@ def read_run(path: Path) -> Run:
     Raises:
         ValueError: it is no run folder, the run has not finished, or a file in it is damaged.
     """
-    for name in ("config.yaml", "steps.csv", "epochs.jsonl"):
+    def rows() -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (path / "epochs.jsonl").read_text().splitlines()]
+
+    return _read(path, ("config.yaml", "steps.csv", "epochs.jsonl"), rows, _check_rows)
+
+
+def read_figures(path: Path) -> Run:
+    """Read config and summary of a finished run, all that a table shows; ``epochs`` is empty.
+
+    Raises:
+        ValueError: as for `read_run`, of these two files.
+    """
+    return _read(path, ("config.yaml",), list, lambda run: None)
+
+
+def _read(path: Path, needed: tuple[str, ...], rows: Callable[[], list], check: Callable[[Run], None]) -> Run:
+    for name in needed:
         if not (path / name).is_file():
             raise ValueError(f"{path} is no run folder: it has no {name}")
     if not (path / "summary.json").is_file():
         raise ValueError(f"{path} has no summary.json: its run did not finish")
     try:
-        run = Run(path, yaml.safe_load((path / "config.yaml").read_text()),
-                  json.loads((path / "summary.json").read_text()),
-                  [json.loads(line) for line in (path / "epochs.jsonl").read_text().splitlines()])
-        _check(run)
+        run = Run(path, yaml.load((path / "config.yaml").read_text(), SAFE_LOADER),
+                  json.loads((path / "summary.json").read_text()), rows())
+        _check_figures(run)
+        check(run)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, yaml.YAMLError, csv.Error) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise ValueError(f"{path} cannot be read as a run folder: {reason}") from error
     return run
 
 
-def _check(run: Run) -> None:
-    """Raise where anything that a comparison reads is missing or of another type: a foreign file fails by name."""
+def _check_figures(run: Run) -> None:
+    """Raise where config or summary lack what a comparison reads, or have another type: a foreign file fails by name.
+    """
     for group in CONFIG_GROUPS if len(run.networks) == 1 else (*CONFIG_GROUPS, "monitor", "schedule"):
         if not isinstance(run.config[group], dict):
             raise ValueError(f"config.yaml: {group} is no mapping")
     describe(run.config)
-    for name, row in [("summary.json", run.summary), *(("epochs.jsonl", row) for row in run.epochs)]:
-        for key in ("budget/flops", "steps/base", "steps/motivated"):
-            if not isinstance(row[key], int | float):
-                raise ValueError(f"{name}: {key} is {row[key]!r}, no number")
-        for phase in run.networks:
-            accuracy = row[f"{phase}/top1"]
-            if not isinstance(accuracy, int | float) and (accuracy is not None or name == "summary.json"):
-                raise ValueError(f"{name}: {phase}/top1 is {accuracy!r}, no number")
-    if not run.epochs:
-        raise ValueError("epochs.jsonl is empty")
+    _check_row(run, "summary.json", run.summary)
     if not isinstance(run.summary["null_rate"], int | float | None) or not isinstance(run.summary["seed"], int):
         raise ValueError("summary.json: null_rate and seed must be numbers")
+    if not run.summary["steps/base"] + run.summary["steps/motivated"]:
+        raise ValueError("summary.json says 0 steps")
+
+
+def _check_rows(run: Run) -> None:
+    """Raise where epochs.jsonl or steps.csv are not what the summary says."""
+    for row in run.epochs:
+        _check_row(run, "epochs.jsonl", row)
+    if not run.epochs:
+        raise ValueError("epochs.jsonl is empty")
     counted = run.summary["steps/base"] + run.summary["steps/motivated"]
-    if len(run.steps["loss"]) != counted or not counted:
+    if len(run.steps["loss"]) != counted:
         raise ValueError(f"steps.csv has {len(run.steps['loss'])} rows, summary.json says {counted} steps")
+
+
+def _check_row(run: Run, name: str, row: dict[str, Any]) -> None:
+    for key in ("budget/flops", "steps/base", "steps/motivated"):
+        if not isinstance(row[key], int | float):
+            raise ValueError(f"{name}: {key} is {row[key]!r}, no number")
+    for phase in run.networks:
+        accuracy = row[f"{phase}/top1"]
+        if not isinstance(accuracy, int | float) and (accuracy is not None or name == "summary.json"):
+            raise ValueError(f"{name}: {phase}/top1 is {accuracy!r}, no number")
 
 
 def read_runs(paths: list[Path]) -> list[Run]:

@@ -4,23 +4,30 @@ from typing import NamedTuple
 
 import numpy as np
 
+# Measures are figures of some six digits: what differs by less than this part of them is equal but for rounding.
+ROUNDING = 1e-9
+
 
 class Difference(NamedTuple):
     """A method against its control.
 
     Attributes:
         mean: mean of the method minus mean of the control, in the measure's own unit.
-        p: two-sided p-value; None where n is below 2 on a side.
+        p: two-sided p-value; None where there is no test.
         test: the test's name, or why there is none.
+        interval: 95 % confidence interval of the mean difference, of the same test; None where there is none.
     """
 
     mean: float
     p: float | None
     test: str
+    interval: tuple[float, float] | None = None
 
 
 def difference(method: dict[int, float], control: dict[int, float]) -> Difference:
     """Compare a measure with its control: paired t for equal seeds, Welch's t for others.
+
+    Differences that are all equal, as far as rounding lets one see, have no variance to test with.
 
     Args:
         method: seed -> measure.
@@ -32,14 +39,18 @@ def difference(method: dict[int, float], control: dict[int, float]) -> Differenc
     mean = float(np.mean(values) - np.mean(reference))
     if min(len(values), len(reference)) < 2:
         return Difference(mean, None, "no test below n = 2")
+    rounding = ROUNDING * float(np.max(np.abs([*values, *reference])))
     if method.keys() == control.keys():
         differences = [method[seed] - control[seed] for seed in method]
-        if np.ptp(differences) == 0:
+        if np.ptp(differences) <= rounding:
             return Difference(mean, None, "no test: all differences are equal")
-        return Difference(mean, float(stats.ttest_1samp(differences, 0).pvalue), "paired t")
-    if np.ptp(values) == 0 and np.ptp(reference) == 0:
+        name, result = "paired t", stats.ttest_1samp(differences, 0)
+    elif max(np.ptp(values), np.ptp(reference)) <= rounding:
         return Difference(mean, None, "no test: no variance")
-    return Difference(mean, float(stats.ttest_ind(values, reference, equal_var=False).pvalue), "Welch t")
+    else:
+        name, result = "Welch t", stats.ttest_ind(values, reference, equal_var=False)
+    low, high = result.confidence_interval(0.95)
+    return Difference(mean, float(result.pvalue), name, (float(low), float(high)))
 
 
 def holm(p_values: list[float]) -> list[float]:

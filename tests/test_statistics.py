@@ -1,0 +1,59 @@
+"""The tests behind every printed difference: t, confidence intervals and Holm against scipy and by hand."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from motivation.analysis.statistics import difference, holm
+
+A, B = {0: 90.0, 1: 91.0, 2: 93.0}, {0: 89.5, 1: 91.2, 2: 91.0}
+
+
+def test_equal_seeds_are_paired():
+    paired = difference(A, B)
+    expected = stats.ttest_rel(list(A.values()), list(B.values()))
+    assert paired.test == "paired t"
+    assert paired.p == pytest.approx(expected.pvalue)
+    assert paired.interval == pytest.approx(tuple(expected.confidence_interval(0.95)))
+    # By hand: mean difference +- t(0.975, n - 1) standard errors.
+    differences = np.array([0.5, -0.2, 2.0])
+    half = stats.t.ppf(0.975, 2) * differences.std(ddof=1) / np.sqrt(3)
+    assert paired.interval == pytest.approx((differences.mean() - half, differences.mean() + half))
+
+
+def test_other_seeds_are_welchs():
+    welch = difference(A, {5: 89.5, 6: 91.2})
+    one, two = np.array([90.0, 91, 93]), np.array([89.5, 91.2])
+    assert (welch.test, welch.mean) == ("Welch t", pytest.approx(one.mean() - two.mean()))
+    assert welch.p == pytest.approx(stats.ttest_ind(one, two, equal_var=False).pvalue)
+    # By hand: Welch and Satterthwaite's degrees of freedom.
+    parts = np.array([one.var(ddof=1) / 3, two.var(ddof=1) / 2])
+    freedom = parts.sum() ** 2 / (parts ** 2 / [2, 1]).sum()
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(parts.sum())
+    assert welch.interval == pytest.approx((welch.mean - half, welch.mean + half))
+
+
+@pytest.mark.parametrize(("a", "b", "reason"), [
+    ({0: 1.0}, {0: 2.0}, "below n = 2"), ({0: 1.0, 1: 2.0}, {0: 2.0, 1: 3.0}, "all differences are equal"),
+    ({0: 1.0, 1: 1.0}, {2: 2.0, 3: 2.0}, "no variance"),
+    # One image of 360 more, whatever the seed: the same difference, though not to the last bit.
+    ({seed: (n + 1) / 360 * 100 for seed, n in enumerate((331, 340, 347))},
+     {seed: n / 360 * 100 for seed, n in enumerate((331, 340, 347))}, "all differences are equal"),
+    ({0: 0.1 + 0.2, 1: 0.3}, {2: 0.7, 3: 0.6 + 0.1}, "no variance")])
+def test_no_test_says_why(a, b, reason):
+    result = difference(a, b)
+    assert (result.p, result.interval) == (None, None)
+    assert reason in result.test
+
+
+def test_a_small_real_variance_is_tested():
+    """One image of 10,000 apart from a constant gain is a difference, not rounding."""
+    result = difference({0: 92.61, 1: 92.72, 2: 92.53}, {0: 92.51, 1: 92.61, 2: 92.43})
+    assert result.p == pytest.approx(stats.ttest_rel([92.61, 92.72, 92.53], [92.51, 92.61, 92.43]).pvalue)
+
+
+def test_holm_by_hand():
+    """Steps down: 4 x the smallest, 3 x the next, never below the one before, never above 1."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.7]) == [1, 1]
+    assert holm([]) == []
