@@ -374,3 +374,12 @@ def test_a_schedule_of_ones_own_needs_only_decide():
 def test_gates_that_never_open_are_refused(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+@pytest.mark.parametrize(("share", "per_epoch"), [(1 / 6, 17), (0.01, 17), (0.01, 390), (1 / 6, 390), (0.3, 3)])
+def test_random_has_its_share_in_epochs_of_any_length(share, per_epoch):
+    epochs = 4000
+    schedule = Random(share, steps_per_epoch=per_epoch)
+    counts = [schedule.count(epoch, np.random.default_rng(epoch)) for epoch in range(epochs)]
+    assert max(counts) <= min(math.ceil(2 * share * per_epoch), per_epoch - 1)
+    assert abs(np.mean(counts) - share * per_epoch) < 4 * np.std(counts) / math.sqrt(epochs)
