@@ -209,6 +209,8 @@ class Trainer:
     def _switch(self, phase: Phase) -> None:
         if phase == self.phase:
             return
+        if phase not in ("base", "motivated"):
+            raise ValueError(f"{type(self.schedule).__name__} decided {phase!r}: a phase is 'base' or 'motivated'")
         if self.pair is None:
             raise ValueError(f"the schedule asks for the {phase} network, but there is only one network")
         parts = (self.pair, self._state)

@@ -1,5 +1,6 @@
 """Comparison of runs, from their folders alone: labels, table, tests against the control, figure."""
 
+import inspect
 import json
 import shutil
 
@@ -7,9 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from motivation import monitors, schedules
 from motivation.analysis.compare import comparison_table
 from motivation.analysis.figures import draw_comparison, intervals, save_figure
-from motivation.analysis.runs import group_runs, read_run, read_runs
+from motivation.analysis.runs import DEFAULTS, describe, group_runs, read_run, read_runs
 from motivation.cli import main
 
 
@@ -42,10 +44,38 @@ def test_a_control_needs_the_same_recipe(invented, finished):
 
 
 def test_groups_of_one_description_are_told_apart(invented):
-    edge = {"name": "threshold", "k": 2, "epoch_edge": "carry"}
-    groups = group_runs([invented("a", 0, 90.0), invented("b", 1, 90.0), invented("c", 0, 90.0, schedule=edge)])
+    recipe = {"name": "digits", "epochs": 9}
+    groups = group_runs([invented("a", 0, 90.0, recipe={**recipe, "epochs": 8}),
+                         invented("b", 1, 90.0, recipe={**recipe, "epochs": 8}),
+                         invented("c", 0, 90.0, recipe=recipe)])
     assert [(label.split("threshold(k=2)")[1], len(runs)) for label, runs in groups.items()] == [
-        (" [schedule.epoch_edge=contract]", 2), (" [schedule.epoch_edge=carry]", 1)]
+        (" [recipe.epochs=8]", 2), (" [recipe.epochs=9]", 1)]
+
+
+@pytest.mark.parametrize(("monitor", "schedule", "label"), [
+    ({"name": "consecutive", "lag": 0}, {"name": "threshold", "k": None, "k_off": None, "epoch_edge": "carry"},
+     "consecutive -> threshold(k=null, epoch_edge=carry)"),
+    ({"name": "smooth", "half_life": 20, "monitor": {"name": "trend", "window": 100}, "lag": 2},
+     {"name": "cool_down", "steps": 5, "schedule": {"name": "min_interval", "steps": 3, "schedule": {
+         "name": "threshold", "k": 1, "epoch_edge": "contract"}}},
+     "smooth(trend(window=100), half_life=20, lag=2) -> cool_down(min_interval(threshold(k=1), steps=3), steps=5)"),
+    ({"name": "all_of", "pairs": [[{"name": "consecutive"}, 1], [{"name": "gradient_agreement", "reference": "mean"},
+                                                                 0.1]]},
+     {"name": "replay", "run": "some/where/3"},
+     "all_of(consecutive at 1, gradient_agreement(reference=mean) at 0.1) -> replay(run=3)"),
+    ({"name": "trend", "window": 9}, {"name": "progressive", "share": 0.25, "reverse": True},
+     "trend(window=9) -> progressive(share=0.25, reverse=True)"),
+])
+def test_a_label_holds_what_is_inside_and_not_by_default(monitor, schedule, label):
+    config = {"model": {"name": "pair", "base": "a", "motivated": "b"}, "monitor": monitor, "schedule": schedule}
+    assert describe(config) == f"a + b, {label}"
+
+
+def test_labels_leave_out_defaults_only():
+    known = [parameter for room in (monitors, schedules) for maker in room.BY_NAME.values()
+             for parameter in inspect.signature(maker).parameters.values()]
+    for name, value in DEFAULTS[1:]:
+        assert {parameter.default for parameter in known if parameter.name == name} == {value}
 
 
 def test_execution_does_not_set_runs_apart(invented):

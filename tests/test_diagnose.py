@@ -136,6 +136,29 @@ def test_readings_between_probes_stand():
     assert set(lengths % 10) == {0}
 
 
+def test_a_lag_decides_on_what_was_read_so_many_steps_ago():
+    """Probes every 10 steps change the phase in steps of one remainder; a lag of 3 moves them 3 steps on."""
+    flips = {}
+    for lag in (0, 3):
+        def fresh():
+            return GradientAgreement(every=10), Threshold(0.1, epoch_edge="carry")
+
+        null = simulate(fresh, np.arange(200) * 10, np.full((200, 1), 0.3), np.zeros(1991, bool), PER_EPOCH,
+                        np.random.default_rng(0), lag=lag)
+        flips[lag] = set((1 + np.flatnonzero(np.diff(null.motivated.astype(int), axis=1).any(0))) % 10)
+    assert flips == {0: {1}, 3: {4}}
+
+
+@pytest.mark.parametrize("lag", [0, 5])
+def test_the_null_of_a_run_has_its_lag(tmp_path, lag):
+    """A window of 30 has its first score after step 29; it decides on step 30, or so many later."""
+    spec = {"name": "trend", "window": 30, "lag": lag}
+    run = read_run(write_run(tmp_path / "run", falling(STEPS, 0.1), spec, CARRY, Trend(30),
+                             Threshold(1.645, epoch_edge="carry")))
+    first = [int(np.argmax(phases)) for phases in null_rate(run.path, run.config, FLOPS).motivated]
+    assert min(first) == 30 + lag
+
+
 @pytest.mark.parametrize(("schedule", "share"), [(Never, 0.0), (Always, 1.0), (lambda: Quota(0.3), 0.3),
                                                  (lambda: Progressive(0.25, total_steps=STEPS), 0.25)])
 def test_set_shares_are_their_own_null(schedule, share):

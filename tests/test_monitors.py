@@ -429,6 +429,14 @@ def test_a_monitor_of_ones_own_needs_only_observe():
     assert Last().state_dict() == {"last": pytest.approx(math.nan, nan_ok=True)}
 
 
+@pytest.mark.parametrize("name", BY_NAME)
+def test_every_docstring_says_what_it_is(name):
+    """Signal, formula, unit, cost, memory, and what happens when nothing is learned."""
+    text = " ".join(BY_NAME[name].__doc__.split())
+    for part in ("Signal: ", "Formula: ", "Unit: ", "Extra FLOPs: ", "Memory: ", "Under no progress"):
+        assert part in text, part
+
+
 def noise_of(kind, steps):
     rng = np.random.default_rng(7)
     rho, values, value = {"independent": 0.0, "AR(1) 0.8": 0.8}[kind], [], 0.0

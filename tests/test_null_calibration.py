@@ -145,6 +145,14 @@ def test_a_difference_between_the_networks_is_no_noise():
     assert drawn.std() == pytest.approx(0.02, rel=0.1)
 
 
+def test_values_without_noise_have_next_to_none():
+    motivated = np.random.default_rng(0).random(2000) < 0.3
+    noise = noise_of(1.0 + 0.5 * motivated, motivated)
+    assert np.abs(noise.draw(1000, np.random.default_rng(0))).max() < 0.005
+    assert noise.difference() == pytest.approx(0.5, abs=0.005)
+    assert not noise_of(np.ones(2000), motivated).draw(1000, np.random.default_rng(0)).any()
+
+
 @pytest.mark.parametrize("rho", [0.0, 0.5])
 @pytest.mark.parametrize("apart", [-1.0, 0.0])
 def test_expanding_where_noise_is_low_makes_no_difference(rho, apart):

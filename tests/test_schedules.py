@@ -6,9 +6,11 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import motivation
 from motivation.analysis.figures import intervals
 from motivation.monitors import Consecutive, GradientAgreement, PredictionGain, Smooth, Trend
 from motivation.schedules import (
@@ -374,3 +376,25 @@ def test_a_schedule_of_ones_own_needs_only_decide():
 def test_gates_that_never_open_are_refused(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+@pytest.mark.parametrize(("share", "per_epoch"), [(1 / 6, 17), (0.01, 17), (0.01, 390), (1 / 6, 390), (0.3, 3)])
+def test_random_has_its_share_in_epochs_of_any_length(share, per_epoch):
+    epochs = 4000
+    schedule = Random(share, steps_per_epoch=per_epoch)
+    counts = [schedule.count(epoch, np.random.default_rng(epoch)) for epoch in range(epochs)]
+    assert max(counts) <= min(math.ceil(2 * share * per_epoch), per_epoch - 1)
+    assert abs(np.mean(counts) - share * per_epoch) < 4 * np.std(counts) / math.sqrt(epochs)
+
+
+@pytest.mark.parametrize("decided", ["expand", None])
+def test_a_phase_of_another_name_is_refused(decided):
+    class Mine(Schedule):
+        def decide(self, score):
+            return decided
+
+    pair = motivation.create_pair("resnet20", "resnet32", num_classes=5, in_chans=1)
+    trainer = motivation.Trainer(pair, lambda params: torch.optim.SGD(params, lr=0.1), torch.nn.CrossEntropyLoss(),
+                                 Consecutive(), Mine())
+    with pytest.raises(ValueError, match=f"Mine decided {decided!r}: a phase is 'base' or 'motivated'"):
+        trainer.step(torch.rand(4, 1, 8, 8), torch.arange(4))

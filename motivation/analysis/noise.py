@@ -59,13 +59,12 @@ def noise_of(values: np.ndarray, motivated: np.ndarray) -> Noise:
     away = _without_parabola(width)
     residuals = segments @ away
     switches = motivated[len(values) - count * width:].reshape(count, width) @ away
-    powers = (residuals * residuals).sum(1)
-    noisy = powers > 1e-18 * (segments * segments).sum(1)
-    if not noisy.any():
-        return Noise(np.zeros(order), np.zeros((count, width - order)), np.zeros(count))
     apart = np.zeros(count)
     for _ in range(ROUNDS):
         left = residuals - apart[:, None] * switches
+        noisy = (left * left).sum(1) > 1e-18 * (segments * segments).sum(1)
+        if not noisy.any():
+            return Noise(np.zeros(order), np.zeros((count, width - order)), apart)
         coefficients = _fitted(left[noisy], away, order)
         apart = apart + _apart(_unforeseen(left, coefficients), _unforeseen(switches, coefficients))
     residuals = residuals - apart[:, None] * switches

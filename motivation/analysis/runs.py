@@ -20,6 +20,9 @@ READING_KEYS = ("download", "workers")
 ARITHMETIC = {"precision": "float32", "accumulation": 1}
 # Models of one network, that no monitor and no schedule touches.
 ALONE = ("classical", "transfer")
+# Defaults of monitors and schedules that a label leaves out.
+DEFAULTS = (("lag", 0), ("epoch_edge", "contract"), ("k_off", None), ("pace", "spread"), ("reference", "last"),
+            ("reverse", False))
 CONFIG_GROUPS = ("model", "data", "recipe")
 # libyaml's, where PyYAML has it: ten times as fast, and a table has hundreds of configs.
 SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -251,10 +254,16 @@ def describe(config: dict[str, Any]) -> str:
 
 
 def _call(spec: dict[str, Any]) -> str:
-    """A monitor or schedule with its numbers; what else sets runs apart is added where it does."""
-    values = [f"{key}={value:g}" for key, value in spec.items()
-              if isinstance(value, int | float) and not isinstance(value, bool) and (key, value) != ("lag", 0)]
-    return f"{spec['name']}({', '.join(values)})" if values else spec["name"]
+    """A monitor or schedule with what is inside it, its numbers, and what else is not as by default."""
+    inside = [_call(spec[key]) for key in ("monitor", "schedule") if key in spec]
+    inside += [f"{_call(part)} at {level:g}" for part, level in spec.get("pairs", ())]
+    for key, value in spec.items():
+        if key in ("name", "monitor", "schedule", "pairs") or (key, value) in DEFAULTS:
+            continue
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        shown = f"{value:g}" if number else "null" if value is None else Path(str(value)).name
+        inside.append(f"{key}={shown}")
+    return f"{spec['name']}({', '.join(inside)})" if inside else spec["name"]
 
 
 def _differences(run: Run, twins: list[Run]) -> str:

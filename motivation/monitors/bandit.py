@@ -19,9 +19,11 @@ class Bandit(Monitor):
     and the score is the motivated draw minus the base's: at 0 or above the motivated network is the better bet. Each
     arm is first tried until it has two rewards, base first.
 
-    Signal: mean held-out loss, in evaluation mode, and FLOPs. Unit: nats per TFLOP. Extra FLOPs: one forward of the
-    held-out batch every ``every`` steps. Memory: sixteen numbers. Under no progress: none is defined; it compares the
-    two networks, and on noise tries both about equally.
+    Signal: mean held-out loss, in evaluation mode, and FLOPs. Formula: ``mean_1 - mean_0 + z * sqrt(v * (1 / w_1 + 1 /
+    w_0))``, z a standard normal draw, mean and w an arm's discounted mean reward and weight, v their pooled variance, 1
+    the motivated network. Unit: nats per TFLOP. Extra FLOPs: one forward of the held-out batch every ``every`` steps.
+    Memory: sixteen numbers. Under no progress: none is defined; it compares the two networks, and on noise tries both
+    about equally.
 
     Args:
         every: steps between probes.

@@ -42,9 +42,11 @@ class Wrapped(Monitor):
 
 
 class Smooth(Wrapped):
-    """Exponential moving average of another monitor's score, in that score's unit.
+    """Exponential moving average of another monitor's score (exponential smoothing, Brown 1959).
 
-    Cost, signal and kind of null are the inner monitor's; the smoothed score reaches a level less often on noise.
+    Signal: the inner monitor's score, where it is finite. Formula: ``mean = mean + (1 - 2 ** (-1 / half_life)) * (score
+    - mean)``. Unit: the inner score's. Extra FLOPs: the inner monitor's. Memory: one number more than its. Under no
+    progress: the null is made as the inner monitor declares; the smoothed score reaches a level less often on noise.
 
     Measured share of steps at or above the level 1.645, of `Trend` with half-life 20:
 
@@ -82,11 +84,13 @@ class Smooth(Wrapped):
 
 
 class Invert(Wrapped):
-    """Minus another monitor's score: expand on plateaus.
+    """Minus another monitor's score: expand on plateaus (our own).
 
-    With level ``-x`` a step is motivated where the inner score is at most x; its own level is just above minus the
-    inner one's: a step is motivated exactly where the inner monitor's level is not reached. Under no progress the inner
-    monitor finds a plateau nearly always, so the rate is high by design.
+    Signal: the inner monitor's score. Formula: ``-score``. With level ``-x`` a step is motivated where the inner score
+    is at most x; its own level is just above minus the inner one's: a step is motivated exactly where the inner
+    monitor's level is not reached. Unit: the inner score's. Extra FLOPs: the inner monitor's. Memory: the inner
+    monitor's. Under no progress: the null is made as the inner monitor declares; that one finds a plateau nearly
+    always, so the rate is high by design.
 
     Measured share of steps at or above the level -1.645, of `Trend`:
 
@@ -184,10 +188,11 @@ class Combined(Monitor):
 
 
 class AllOf(Combined):
-    """1 where every part's score stands at or above its level, else 0.
+    """1 where every part's score stands at or above its level, else 0 (our own).
 
-    Cost and memory are the parts' sum. Its null is measured where all parts read the loss alone, and not defined
-    otherwise.
+    Signal: the parts' scores. Formula: ``min over parts of (score >= level)``. Unit: none, 0 or 1. Extra FLOPs: the
+    parts' sum. Memory: the parts' sum. Under no progress: the rate lies between 0 and the rarest part's; its null is
+    made on the run's own losses where all parts read the loss alone, and not defined otherwise.
 
     Measured share of steps at 1, of `Consecutive` at 1 and `Trend` at 1.645:
 
@@ -211,10 +216,11 @@ class AllOf(Combined):
 
 
 class AnyOf(Combined):
-    """1 where some part's score stands at or above its level, else 0.
+    """1 where some part's score stands at or above its level, else 0 (our own).
 
-    Cost and memory are the parts' sum. Its null is measured where all parts read the loss alone, and not defined
-    otherwise.
+    Signal: the parts' scores. Formula: ``max over parts of (score >= level)``. Unit: none, 0 or 1. Extra FLOPs: the
+    parts' sum. Memory: the parts' sum. Under no progress: the rate lies between the commonest part's and the parts'
+    sum; its null is made on the run's own losses where all parts read the loss alone, and not defined otherwise.
 
     Measured share of steps at 1, of `Consecutive` at 3 and `Trend` at 1.645:
 

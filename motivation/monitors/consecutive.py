@@ -99,9 +99,10 @@ class Ema(Monitor):
 class Heldout(Consecutive):
     """Number of straight decreases of the loss of one fixed held-out training batch (paper, "valloss").
 
-    Signal: mean held-out loss of the network just trained, in evaluation mode, after the update. Unit: probes. Extra
-    FLOPs: one forward of the held-out batch every ``every`` steps. Memory: two numbers. Under no progress: successive
-    losses of one batch move together, so the rate lies above 1 / (k + 1)! and is measured on the run's own residuals.
+    Signal: mean held-out loss of the network just trained, in evaluation mode, after the update. Formula: ``run = run +
+    1 if heldout < previous else 0`` a probe, with ``previous = inf`` at first. Unit: probes. Extra FLOPs: one forward
+    of the held-out batch every ``every`` steps. Memory: two numbers. Under no progress: successive losses of one batch
+    move together, so the rate lies above 1 / (k + 1)! and is measured on the run's own residuals.
 
     Measured share of steps at or above the level 2 where the reading is:
 
@@ -139,9 +140,9 @@ class Heldout(Consecutive):
 class GradientNorm(Consecutive):
     """Number of straight increases of the gradient's norm (paper, "slope").
 
-    Signal: Euclidean norm of the mapped weights' gradient. Unit: steps. Extra FLOPs: none counted (one pass over the
-    gradient). Memory: two numbers. Under no progress (exchangeable norms) the score reaches k with probability
-    1 / (k + 1)!.
+    Signal: Euclidean norm of the mapped weights' gradient. Formula: ``run = run + 1 if norm > previous else 0``, with
+    ``previous = -inf`` at first. Unit: steps. Extra FLOPs: none counted (one pass over the gradient). Memory: two
+    numbers. Under no progress (exchangeable norms) the score reaches k with probability 1 / (k + 1)!.
 
     Measured share of steps at or above the level 2, gradients of 1,000 normals:
 

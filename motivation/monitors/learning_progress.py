@@ -90,10 +90,10 @@ class LearningProgress(Monitor):
 class PredictionGain(Monitor):
     """Loss of a batch before the update minus after it (Graves et al. 2017, section 3.1).
 
-    Signal: batch loss before, and the same batch and network after the update, in training mode. Unit: nats. Extra
-    FLOPs: one forward of the batch every ``every`` steps. Memory: none. Under no progress: none is defined. A gradient
-    step lowers the loss of its own batch on random labels too, so a positive gain is no sign of progress; use it to
-    rank steps (`Quota`), not with a threshold.
+    Signal: batch loss before, and the same batch and network after the update, in training mode. Formula: ``before -
+    after``. Unit: nats. Extra FLOPs: one forward of the batch every ``every`` steps. Memory: none. Under no progress:
+    none is defined. A gradient step lowers the loss of its own batch on random labels too, so a positive gain is no
+    sign of progress; use it to rank steps (`Quota`), not with a threshold.
 
     Args:
         every: steps between probes.

@@ -123,8 +123,10 @@ class Scattered(Planned):
 class Random(Scattered):
     """A random number of motivated steps every epoch, at random batches (paper, Experiment A).
 
-    The paper does not state the distribution. Here the count is uniform from 0 to ``2 * share`` of the epoch's steps
-    (rounded), so that its mean is the share; the batches are a uniform draw without replacement.
+    The paper does not state the distribution. Here the count is uniform from 0 to ``2 * share`` of the epoch's steps,
+    rounded up or down at random, so that its mean is the share in epochs of any length; the batches are a uniform draw
+    without replacement. Since an epoch's first batch is never drawn, a count is at most the steps less one: at a share
+    of 1/2 the mean is half a step an epoch less.
 
     Args:
         share: mean share of motivated steps, above 0 and at most 1/2.
@@ -140,11 +142,11 @@ class Random(Scattered):
             raise ValueError(f"share={share}: must be above 0 and at most 0.5, since an epoch's count is drawn from 0 "
                              "to twice the share")
         super().__init__(seed, steps_per_epoch)
-        self.most = min(round(2 * share * steps_per_epoch), steps_per_epoch - 1)
+        self.most = min(2 * share * steps_per_epoch, steps_per_epoch - 1)
 
     def count(self, epoch: int, rng: np.random.Generator) -> int:
-        """Uniform from 0 to twice the share."""
-        return int(rng.integers(0, self.most + 1))
+        """Uniform from 0 to twice the share, rounded at random so that the mean stays."""
+        return int(rng.uniform(0, self.most) + rng.uniform())
 
 
 class MatchedRandom(Scattered):
