@@ -1,10 +1,11 @@
 """Running a table: what its missing runs cost, the runs one after another or at once, and the table they make."""
 
 import functools
+import itertools
 import json
 import multiprocessing
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -27,6 +28,8 @@ from motivation.table import Compose, Plan, list_tables, plan_table, read_table
 from motivation.train import prepare, run
 
 TIMED_STEPS = 3
+# Trains cells, at once or one after another; yields each with its error, if any.
+Launch = Callable[[Sequence[Cell]], Iterable[tuple[Cell, str | None]]]
 # What ends one run and not the others: a mistake in its config or data, a disk, or memory that is not there.
 TROUBLE = (ValueError, OSError, MemoryError, torch.OutOfMemoryError)
 
@@ -135,13 +138,14 @@ def flops_per_second(cell: Cell) -> float:
     return max(1.0, (sum(session.trainer.ledger.flops.values()) - before)) / (perf_counter() - start)
 
 
-def finish_table(plan: Plan, archive: Archive, jobs: int = 1) -> list[tuple[str, str]]:
+def finish_table(plan: Plan, archive: Archive, jobs: int = 1, launch: Launch | None = None) -> list[tuple[str, str]]:
     """Train every cell that is missing, sources first; a failed one does not end the others.
 
     Args:
         plan: the table.
         archive: the folder of all cells.
         jobs: runs at once, each in a process of its own; 1 trains in this one.
+        launch: trains cells somewhere else, in place of ``jobs``.
 
     Returns:
         Name and error of every cell that failed or whose folder holds another run, and of every data set that cannot be
@@ -165,7 +169,8 @@ def finish_table(plan: Plan, archive: Archive, jobs: int = 1) -> list[tuple[str,
         orphans = [(cell, f"its source failed: {cell.source.name}") for cell in wave
                    if cell.source and cell.source.identity in errors]
         ready = [cell for cell in wave if cell.source is None or cell.source.identity not in errors]
-        for cell, error in (*orphans, *_train_all(plan, ready, archive, jobs)):
+        trained = launch(ready) if launch else _train_all(plan, ready, archive, jobs)
+        for cell, error in itertools.chain(orphans, trained):
             done += 1
             _say(f"run {done} of {len(trainable)}: {cell.name}: {error or 'finished'}")
             if error:

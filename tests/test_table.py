@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 import shutil
 import time
 from pathlib import Path
@@ -174,6 +175,7 @@ def test_k_is_tuned_by_cross_validation(tmp_path, capsys):
     assert table(tmp_path, "k", *QUICK) == 0
     out = capsys.readouterr().out
     assert out.count("| 5/5 ") == 4
+    assert re.search(r"Chosen by mean validation accuracy: k = [2-5]; the search cost all of these FLOPs\.", out)
     assert "Training took" in out
 
 
@@ -201,6 +203,42 @@ def test_a_cell_without_memory_fails_alone(tmp_path, capsys, monkeypatch):
     assert len(finished) == 1
     assert finished[0].startswith("resnet8_classical")
     assert "unfinished" in said.out
+    # A control of a run that failed is not tried.
+    orphans = [line for line in said.err.splitlines() if line.startswith("motivation: error") and "seed0" in line
+               and "its source failed: resnet8-resnet14_threshold_seed0" in line]
+    assert len(orphans) == 8
+
+
+def test_a_broken_and_a_foreign_run_leave_the_others(tmp_path, capsys):
+    """Shown as such; the broken one is trained again, the foreign one is an error and left as it is."""
+    short = ("2", "--seeds", "1", "tracker=none", "engine.threads=1", "recipe.epochs=1", "recipe.batch_size=512")
+    assert table(tmp_path, *short) == 0
+    cells = sorted((tmp_path / "cells").iterdir())
+    [broken] = [cell for cell in cells if "equal_flops" in cell.name]
+    [foreign] = [cell for cell in cells if cell.name.startswith("resnet101_")]
+    (broken / "summary.json").write_text('{"base/')
+    (foreign / "config.yaml").write_text((foreign / "config.yaml").read_text().replace("seed: 0", "seed: 3"))
+    capsys.readouterr()
+    assert table(tmp_path, *short, "--show") == 1
+    shown = capsys.readouterr()
+    assert shown.out.count("0/1 (1 broken)") == shown.out.count("0/1 (1 foreign)") == 1
+    assert "seed is 3, not 0" in shown.err
+    assert table(tmp_path, *short) == 1
+    again = capsys.readouterr()
+    assert f"set aside as {broken.name}.broken-1, and trained again" in again.err
+    assert "0/1 (1 broken)" not in again.out
+    assert "0/1 (1 foreign)" in again.out
+    assert [line for line in again.err.splitlines() if line.startswith("motivation: error")] == [
+        f"motivation: error: {foreign.name}: it holds a run of another config: seed is 3, not 0"]
+
+
+def test_a_scale_says_what_it_leaves_out(tmp_path):
+    with _composing() as compose:
+        notes = {name: planned(compose, name, seeds=1).note for name in ("table2", "table4", "table6")}
+        assert "leaves out" not in planned(compose, "table4", 1, "paper").note
+    assert "leaves out" not in notes["table2"]
+    assert notes["table4"].endswith("This scale leaves out Eff-4-5B, EfficientNet-B5-C.")
+    assert notes["table6"].endswith("This scale leaves out all of cifar100.")
 
 
 def test_a_missing_data_set_leaves_the_others(tmp_path):
@@ -227,7 +265,6 @@ def test_a_missing_data_set_leaves_the_others(tmp_path):
     (["7", "--scale", "paper"], "cifar10 cannot be read: .*data.download=true"),
 ])
 def test_mistakes(tmp_path, capsys, arguments, said):
-    import re
     assert table(tmp_path, *arguments) == 1
     assert re.search(said, capsys.readouterr().err.splitlines()[-1])
     assert not list(tmp_path.iterdir())
