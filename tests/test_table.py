@@ -306,6 +306,19 @@ def test_showing_a_table_makes_no_network(tmp_path, capsys, monkeypatch):
     assert costs[0] == 3 * plain * 256 * (1150 // 256)
 
 
+def test_a_plan_times_no_large_batch_on_a_cpu(monkeypatch):
+    """A batch of 2,048 ImageNet images would take a CPU an hour, and a plan must stay quick."""
+    timed = []
+    prepare = motivation.table_runs.prepare
+    monkeypatch.setattr(motivation.table_runs, "prepare", lambda config: timed.append(config) or prepare(config))
+    cell = Cell(compose_config("model=resnet56", "engine.device=cpu", "engine.threads=1", "recipe.batch_size=512"), "d")
+    image = 3 * forward_of("resnet56", "{}", (1, 8, 8))
+    monkeypatch.setattr(motivation.table_runs, "TIMED_FLOPS", 4 * 7 * image)
+    assert motivation.table_runs.flops_per_second(cell, DataRoom()) > 0
+    assert [config["recipe"]["batch_size"] for config in timed] == [6]
+    assert cell.config["recipe"]["batch_size"] == 512
+
+
 def test_a_cell_is_its_data_not_the_place_of_it():
     """Moved data, or another number of workers, must not train a table again; other data must."""
     config = compose_config("data=image_folder", "data.root=A")
