@@ -262,6 +262,7 @@ def test_a_missing_data_set_leaves_the_others(tmp_path):
     (["7", "--jobs", "0"], "--jobs 0: must be at least 1"),
     (["7", "hydra.run.dir=x"], "a table names its own run folders"),
     (["7", "recpie.epochs=1"], "recpie"),
+    (["7", "data.workers=3"], "data.workers=3: no data set of table7 at scale smoke has this key"),
     (["7", "--scale", "paper"], "cifar10 cannot be read: .*data.download=true"),
 ])
 def test_mistakes(tmp_path, capsys, arguments, said):
@@ -326,6 +327,17 @@ def test_a_cell_is_its_data_not_the_place_of_it():
     assert Cell(config, "known").identity == Cell(moved, "known").identity != Cell(config, "other").identity
     split = compose_config("data=image_folder", "data.root=A", "data.validation=0.1")
     assert Cell(split, "known").identity != Cell(config, "known").identity
+
+
+def test_an_override_of_data_goes_where_it_can():
+    """Table 3 reads some data sets from files and some into memory; only the latter are downloaded or have no workers.
+    """
+    with _composing() as compose:
+        plan = plan_table(read_table("3"), "paper", 1, compose, lambda spec: "stub",
+                          ("data.workers=3", "data.download=true"))
+    data = {row.dataset: row.cells[0].config["data"] for row in plan.rows}
+    assert [data[name].get("workers") for name in ("imagenet", "pets", "cifar10")] == [3, 3, None]
+    assert [data[name].get("download") for name in ("imagenet", "cifar10")] == [None, True]
 
 
 def test_one_root_serves_every_data_set_of_table_3():
