@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from motivation.analysis.paper_table import PER, Measured, Row, TableRow
-from motivation.cells import UNREAD, Archive, Cell
+from motivation.cells import NOT_DATA, NOT_IDENTITY, UNREAD, Archive, Cell
 
 SCALES = ("smoke", "reduced", "paper")
 NETWORKS = ("classical", "base", "motivated")
@@ -44,7 +44,7 @@ class Plan:
         name: such as ``table7``.
         title: of the table.
         scale: ``smoke``, ``reduced`` or ``paper``.
-        note: what this scale is, is not, and leaves out.
+        note: what this scale is, is not, and leaves out, and what of it the overrides change.
         rows: in the paper's order, controls after their methods.
         missing: data sets that could not be read, with the reason.
     """
@@ -198,7 +198,10 @@ def plan_table(table: Mapping[str, Any], scale: str, seeds: int | None, compose:
         raise ValueError(f"{min(unused)}: no data set of {table['name']} at scale {scale} has this key")
     left_out = [*(row["row"] for row in unmapped if any(dataset in row for dataset in level["data"])),
                 *(f"all of {dataset}" for dataset in datasets_of(table) if dataset not in level["data"])]
-    note = level["note"] + (f" This scale leaves out {', '.join(left_out)}." if left_out else "")
+    execution = (*NOT_IDENTITY, *(f"data.{key}" for key in NOT_DATA))
+    changed = [override for override in overrides if not override.lstrip("+~").startswith(execution)]
+    note = (level["note"] + (f" Changed: {', '.join(changed)}." if changed else "")
+            + (f" This scale leaves out {', '.join(left_out)}." if left_out else ""))
     return Plan(table["name"], table["title"], scale, note, tuple(rows), missing)
 
 
