@@ -70,7 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     pairing.add_argument("--json", type=Path, metavar="FILE", help="also write the map, to edit and hand to a Pair")
     tables = commands.add_parser("table", help="run and show a table of the paper: reported beside measured",
                                  description="Plan the runs of a table, say what they cost, train those that are "
-                                 "missing (broken ones are gone on with), and print reported beside measured. "
+                                 "missing (interrupted ones are gone on with, damaged ones set aside and trained "
+                                 "again), and print reported beside measured. "
                                  "Further arguments are overrides of every run, as `motivation train` takes them: "
                                  "tracker=none, data.root=PATH, engine.threads=1.")
     tables.add_argument("name", nargs="?", metavar="N", help="1 to 7, or a name that --list shows")
@@ -84,7 +85,9 @@ def _parser() -> argparse.ArgumentParser:
                         help="where the table goes as .md, .tex and .csv (default: %(default)s)")
     tables.add_argument("--plan", action="store_true", help="say what would run and what it costs, and stop")
     tables.add_argument("--show", action="store_true", help="print the table from the runs there are, and stop")
-    tables.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once (default: %(default)s)")
+    tables.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once, each in a process of its own "
+                        "(default: %(default)s); or name a launcher among the overrides: hydra/launcher=joblib "
+                        "hydra.launcher.n_jobs=4, or hydra/launcher=slurm hydra.launcher.partition=NAME, a job a run")
     tables.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="overrides of every run")
     exporting = commands.add_parser(
         "export", help="the networks of a finished run as safetensors",
@@ -184,7 +187,12 @@ def table(options: argparse.Namespace) -> int:
     from motivation.cells import Archive
     from motivation.table_runs import finish_table, list_states, show_plan, write_table
 
-    archive, overrides = Archive(options.runs), tuple(options.overrides)
+    archive = Archive(options.runs)
+    launcher = [override for override in options.overrides
+                if override.startswith(("hydra/launcher=", "hydra.launcher."))]
+    overrides = tuple(override for override in options.overrides if override not in launcher)
+    if launcher and options.jobs != 1:
+        raise ValueError(f"--jobs {options.jobs}: leave it out where hydra/launcher trains the runs")
     with _composing() as compose:
         if options.list or options.name is None:
             print(list_states(compose, options.scale, options.seeds, archive, overrides))
@@ -193,14 +201,76 @@ def table(options: argparse.Namespace) -> int:
                          costs=not options.show)
         if options.plan:
             return 0
-        failed = plan.troubles(archive) if options.show else finish_table(plan, archive, options.jobs)
-        text, paths = write_table(plan, archive, options.out)
+    if options.show:
+        failed = plan.troubles(archive)
+    else:
+        launch = _cell_launcher(launcher, options.runs, plan.name) if launcher else None
+        failed = finish_table(plan, archive, options.jobs, launch)
+    text, paths = write_table(plan, archive, options.out)
     print(text)
     for path in paths:
         print(path)
     for name, message in failed:
         print(f"motivation: error: {name}: {message}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _cell_launcher(overrides: list[str], runs: Path, table: str):
+    """Trains cells through a Hydra launcher: joblib's processes, or SLURM through submitit.
+
+    Args:
+        overrides: that choose and set the launcher.
+        runs: folder of all cells.
+        table: its name.
+
+    Returns:
+        See `motivation.table_runs.Launch`.
+    """
+    from hydra._internal.callbacks import Callbacks
+    from hydra._internal.hydra import Hydra
+    from hydra._internal.utils import create_config_search_path
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.plugins import Plugins
+    from hydra.core.utils import JobStatus
+    from hydra.errors import HydraException
+    from hydra.types import HydraContext, RunMode
+
+    # No folder of their own: a cell has one.
+    where = [f"hydra.sweep.dir='{runs.absolute()}'", "hydra.sweep.subdir=."]
+    _default_hydra()
+    GlobalHydra.instance().clear()
+    try:
+        machinery = Hydra.create_main_hydra2(
+            task_name="table", config_search_path=create_config_search_path(f"pkg://{CONFIG_MODULE}"))
+        config = machinery.compose_config("config", [*overrides, *where], RunMode.MULTIRUN,
+                                          with_log_configuration=False)
+        _refuse_code(config, overrides)
+    except HydraException as error:
+        raise ValueError(_explained(error, argparse.Namespace(config_dir=None, config_name=None))) from error
+
+    def launch(cells):
+        if not cells:
+            return []
+        context = HydraContext(config_loader=machinery.config_loader, callbacks=Callbacks(config))
+        task = functools.partial(_table_job, {cell.name: cell for cell in cells}, runs, table)
+        launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
+        try:
+            jobs = launcher.launch([[f"+cell='{cell.name}'"] for cell in cells], initial_job_idx=0)
+        except Exception as error:
+            # A worker process died, and what the others returned with it; what they trained is in their folders.
+            return [(cell, f"the launcher stopped: {type(error).__name__}: {_one_line(error)[:300]}; the same command "
+                     "goes on") for cell in cells]
+        return [(cell, job.return_value if job.status == JobStatus.COMPLETED else _one_line(job._return_value))
+                for cell, job in zip(cells, jobs, strict=True)]
+
+    return launch
+
+
+def _table_job(cells: dict, runs: Path, table: str, config) -> str | None:
+    """One cell, in whichever process the launcher chose; its error, if any."""
+    from motivation.table_runs import train_cell
+
+    return train_cell(cells[config.cell], runs, table)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from motivation.analysis.paper_table import PER, Measured, Row, TableRow
-from motivation.cells import UNREAD, Archive, Cell
+from motivation.cells import NOT_DATA, NOT_IDENTITY, UNREAD, Archive, Cell
 
 SCALES = ("smoke", "reduced", "paper")
 NETWORKS = ("classical", "base", "motivated")
@@ -44,7 +44,7 @@ class Plan:
         name: such as ``table7``.
         title: of the table.
         scale: ``smoke``, ``reduced`` or ``paper``.
-        note: what this scale is, is not, and leaves out.
+        note: what this scale is, is not, and leaves out, and what of it the overrides change.
         rows: in the paper's order, controls after their methods.
         missing: data sets that could not be read, with the reason.
     """
@@ -137,7 +137,11 @@ def plan_table(table: Mapping[str, Any], scale: str, seeds: int | None, compose:
         seeds: runs a cell; None for the scale's own number.
         compose: overrides -> resolved config.
         fingerprint: a config's data group -> fingerprint of the data set; ValueError where it cannot be read.
-        overrides: of every cell, after the table's own.
+        overrides: of every cell, after the table's own; one of a data set's keys (``data.KEY``) of those cells whose
+            data set has the key.
+
+    Raises:
+        ValueError: no such scale, no seeds, or an override that no cell takes.
     """
     if scale not in SCALES:
         raise ValueError(f"--scale {scale}: choose one of {', '.join(SCALES)}")
@@ -150,6 +154,7 @@ def plan_table(table: Mapping[str, Any], scale: str, seeds: int | None, compose:
     missing: dict[str, str] = {}
     of_label: dict[tuple[str, str], tuple[Cell, ...]] = {}
     network = level.get("networks", {})
+    unused = set(overrides)
     # A scale that maps networks to smaller ones leaves out those it has no smaller one for.
     unmapped = [row for row in table["rows"] if network and any(row[key] not in network for key in NETWORKS
                                                                 if key in row)]
@@ -158,7 +163,10 @@ def plan_table(table: Mapping[str, Any], scale: str, seeds: int | None, compose:
             if dataset not in row or row in unmapped:
                 continue
             chosen = (*data, *level.get("overrides", ()), *level.get("recipes", {}).get(row.get("recipe"), ()),
-                      *_model(row, network), *row.get("overrides", ()), *_threshold(row, dataset), *overrides)
+                      *_model(row, network), *row.get("overrides", ()), *_threshold(row, dataset))
+            taken = _taken(overrides, chosen, compose)
+            unused -= set(taken)
+            chosen = (*chosen, *taken)
             config = compose(chosen)
             try:
                 known = fingerprint(config["data"])
@@ -186,10 +194,23 @@ def plan_table(table: Mapping[str, Any], scale: str, seeds: int | None, compose:
             made = SOURCED if phase == "base" and "motivated" in row and "control" not in row else ()
             rows += [_control(control, rows[-1], row, compose, chosen, network)
                      for control in row.get("controls", made)]
+    if unused:
+        raise ValueError(f"{min(unused)}: no data set of {table['name']} at scale {scale} has this key")
     left_out = [*(row["row"] for row in unmapped if any(dataset in row for dataset in level["data"])),
                 *(f"all of {dataset}" for dataset in datasets_of(table) if dataset not in level["data"])]
-    note = level["note"] + (f" This scale leaves out {', '.join(left_out)}." if left_out else "")
+    execution = (*NOT_IDENTITY, *(f"data.{key}" for key in NOT_DATA))
+    changed = [override for override in overrides if not override.lstrip("+~").startswith(execution)]
+    note = (level["note"] + (f" Changed: {', '.join(changed)}." if changed else "")
+            + (f" This scale leaves out {', '.join(left_out)}." if left_out else ""))
     return Plan(table["name"], table["title"], scale, note, tuple(rows), missing)
+
+
+def _taken(overrides: tuple[str, ...], chosen: tuple[str, ...], compose: Compose) -> tuple[str, ...]:
+    """Overrides that a row's data set can take: of a table's data sets some lie in memory, and some download."""
+    def taken(override: str) -> bool:
+        return not override.startswith("data.") or override.split("=")[0].split(".")[1] in compose(chosen)["data"]
+
+    return tuple(filter(taken, overrides))
 
 
 def datasets_of(table: Mapping[str, Any]) -> list[str]:

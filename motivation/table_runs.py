@@ -1,12 +1,14 @@
 """Running a table: what its missing runs cost, the runs one after another or at once, and the table they make."""
 
 import functools
+import itertools
 import json
 import multiprocessing
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -19,6 +21,7 @@ from motivation.analysis.paper_table import mean_accuracy, with_tests
 from motivation.analysis.table_text import to_csv, to_latex, to_markdown
 from motivation.cells import Archive, Cell, set_aside
 from motivation.config import build
+from motivation.engine import Engine
 from motivation.ledger import TRAINING_FORWARDS, forward_flops
 from motivation.models import create_model
 from motivation.progress import clock
@@ -27,6 +30,9 @@ from motivation.table import Compose, Plan, list_tables, plan_table, read_table
 from motivation.train import prepare, run
 
 TIMED_STEPS = 3
+TIMED_FLOPS = 1e11
+# Trains cells, at once or one after another; yields each with its error, if any.
+Launch = Callable[[Sequence[Cell]], Iterable[tuple[Cell, str | None]]]
 # What ends one run and not the others: a mistake in its config or data, a disk, or memory that is not there.
 TROUBLE = (ValueError, OSError, MemoryError, torch.OutOfMemoryError)
 
@@ -82,7 +88,7 @@ def show_plan(compose: Compose, name: str, scale: str, seeds: int | None, archiv
         # An estimate alone: what a run cannot do is that run's failure, when it is trained.
         try:
             flops = sum(cost_of(cell, room) for cell in trainable)
-            rate = flops_per_second(trainable[0])
+            rate = flops_per_second(trainable[0], room)
             line = (f"{len(trainable)} runs to train: about {flops:.3g} FLOPs, {clock(flops / rate)} (h:mm:ss) one "
                     f"after another at {rate:.3g} FLOPs/s")
         except TROUBLE as error:
@@ -92,12 +98,17 @@ def show_plan(compose: Compose, name: str, scale: str, seeds: int | None, archiv
 
 
 def cost_of(cell: Cell, room: DataRoom) -> float:
-    """Training FLOPs that a cell will take, evaluation apart; a pair at its base's cost and a sixth of the extra.
-
-    A sixth is what the paper's rule takes on noise at k = 2; other schedules take less or say their share. An
-    equal-FLOPs control costs what its source does.
-    """
+    """Training FLOPs that a cell will take, evaluation apart; an equal-FLOPs control costs what its source does."""
     cell = cell.source if cell.control == "equal_flops" else cell
+    batch, steps, image = _measures(cell, room)
+    return image * batch * steps
+
+
+def _measures(cell: Cell, room: DataRoom) -> tuple[int, int, float]:
+    """Batch size, steps, and training FLOPs an image; of a pair its base's cost and a sixth of the extra.
+
+    A sixth is what the paper's rule takes on noise at k = 2; other schedules take less or say their share.
+    """
     config = cell.config
     dataset = room.dataset(config["data"])
     choice = build(motivation.models.choice.BY_NAME, config["model"], "model")
@@ -112,8 +123,7 @@ def cost_of(cell: Cell, room: DataRoom) -> float:
         image = forward("base") + (forward("motivated") - forward("base")) / 6
     else:
         image = forward("network")
-    steps = recipe.total_steps(len(dataset.train) // recipe.batch_size)
-    return TRAINING_FORWARDS * image * steps * recipe.batch_size
+    return recipe.batch_size, recipe.total_steps(len(dataset.train) // recipe.batch_size), TRAINING_FORWARDS * image
 
 
 @functools.cache
@@ -123,25 +133,37 @@ def _forward_flops(name: str, options: str, num_classes: int, shape: tuple[int, 
         return forward_flops(create_model(name, num_classes, shape[0], **json.loads(options)), shape)
 
 
-def flops_per_second(cell: Cell) -> float:
-    """Speed of training here, from a few steps of a cell that depends on no other."""
-    source = cell.source or cell
-    session = prepare(source.config)
-    steps = session.steps()
-    next(steps)
-    before, start = sum(session.trainer.ledger.flops.values()), perf_counter()
-    for _, _ in zip(range(TIMED_STEPS), steps, strict=False):
-        pass
-    return max(1.0, (sum(session.trainer.ledger.flops.values()) - before)) / (perf_counter() - start)
+def flops_per_second(cell: Cell, room: DataRoom) -> float:
+    """Speed of training here, from a few steps of a cell that depends on no other.
+
+    On a CPU, whose speed hardly depends on the batch, of no more images than take some seconds.
+    """
+    cell = cell.source or cell
+    config = cell.config
+    batch, _, image = _measures(cell, room)
+    if build({"engine": Engine}, {"name": "engine", **config["engine"]}, "engine").torch_device.type == "cpu":
+        # An even number, which Mixup needs.
+        batch = min(batch, max(2, int(TIMED_FLOPS / image / (TIMED_STEPS + 1)) // 2 * 2))
+        config = config | {"recipe": config["recipe"] | {"batch_size": batch}}
+    session = prepare(config)
+    with closing(session.loader):
+        steps = session.steps()
+        next(steps)
+        before, start = sum(session.trainer.ledger.flops.values()), perf_counter()
+        for _, _ in zip(range(TIMED_STEPS), steps, strict=False):
+            pass
+        seconds = perf_counter() - start
+    return max(1.0, (sum(session.trainer.ledger.flops.values()) - before)) / seconds
 
 
-def finish_table(plan: Plan, archive: Archive, jobs: int = 1) -> list[tuple[str, str]]:
+def finish_table(plan: Plan, archive: Archive, jobs: int = 1, launch: Launch | None = None) -> list[tuple[str, str]]:
     """Train every cell that is missing, sources first; a failed one does not end the others.
 
     Args:
         plan: the table.
         archive: the folder of all cells.
         jobs: runs at once, each in a process of its own; 1 trains in this one.
+        launch: trains cells somewhere else, in place of ``jobs``.
 
     Returns:
         Name and error of every cell that failed or whose folder holds another run, and of every data set that cannot be
@@ -165,7 +187,8 @@ def finish_table(plan: Plan, archive: Archive, jobs: int = 1) -> list[tuple[str,
         orphans = [(cell, f"its source failed: {cell.source.name}") for cell in wave
                    if cell.source and cell.source.identity in errors]
         ready = [cell for cell in wave if cell.source is None or cell.source.identity not in errors]
-        for cell, error in (*orphans, *_train_all(plan, ready, archive, jobs)):
+        trained = launch(ready) if launch else _train_all(plan, ready, archive, jobs)
+        for cell, error in itertools.chain(orphans, trained):
             done += 1
             _say(f"run {done} of {len(trainable)}: {cell.name}: {error or 'finished'}")
             if error:

@@ -137,3 +137,26 @@ def test_a_launchers_commands_come_from_the_command_line_only(tmp_path, capsys):
 def test_an_unknown_launcher_names_the_known(capsys):
     line = refused(capsys, "train", "-m", *FAST, "hydra/launcher=nosuch", "seed=0,1")
     assert "choose one of basic, joblib, slurm" in line
+
+
+def test_a_launcher_trains_a_tables_runs(tmp_path):
+    """Sources first, then their controls; the table is that of one process."""
+    quick = ("table", "2", "--seeds", "1", "tracker=none", "engine.threads=1", "recipe.epochs=1",
+             "recipe.batch_size=512")
+    result = command(*quick, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "unfinished" not in result.stdout
+    assert "run 5 of 5" in result.stderr
+    names = sorted(path.name for path in (tmp_path / "runs/cells").iterdir())
+    assert sum("_seed0_" in name for name in names) == len(names) == 5
+    assert main([*quick, "--runs", str(tmp_path / "again"), "--out", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out/table2-smoke.csv").read_text() == (tmp_path / "runs/tables/table2-smoke.csv").read_text()
+
+
+@pytest.mark.parametrize(("overrides", "said"), [
+    (["hydra/launcher=nosuch"], "choose one of basic, joblib, slurm"),
+    (["hydra/launcher=joblib", "--jobs", "2"], "--jobs 2: leave it out"),
+    (["hydra/launcher=joblib", "hydra.launcher._target_=os.system"], "hydra.launcher._target_=os.system")])
+def test_a_tables_launcher_is_checked(tmp_path, capsys, overrides, said):
+    assert main(["table", "2", "--runs", str(tmp_path / "r"), "--seeds", "1", "tracker=none", *overrides]) == 1
+    assert said in capsys.readouterr().err.splitlines()[-1]

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 import shutil
 import time
 from pathlib import Path
@@ -174,6 +175,7 @@ def test_k_is_tuned_by_cross_validation(tmp_path, capsys):
     assert table(tmp_path, "k", *QUICK) == 0
     out = capsys.readouterr().out
     assert out.count("| 5/5 ") == 4
+    assert re.search(r"Chosen by mean validation accuracy: k = [2-5]; the search cost all of these FLOPs\.", out)
     assert "Training took" in out
 
 
@@ -201,6 +203,43 @@ def test_a_cell_without_memory_fails_alone(tmp_path, capsys, monkeypatch):
     assert len(finished) == 1
     assert finished[0].startswith("resnet8_classical")
     assert "unfinished" in said.out
+    # A control of a run that failed is not tried.
+    orphans = [line for line in said.err.splitlines() if line.startswith("motivation: error") and "seed0" in line
+               and "its source failed: resnet8-resnet14_threshold_seed0" in line]
+    assert len(orphans) == 8
+
+
+def test_a_broken_and_a_foreign_run_leave_the_others(tmp_path, capsys):
+    """Shown as such; the broken one is trained again, the foreign one is an error and left as it is."""
+    short = ("2", "--seeds", "1", "tracker=none", "engine.threads=1", "recipe.epochs=1", "recipe.batch_size=512")
+    assert table(tmp_path, *short) == 0
+    cells = sorted((tmp_path / "cells").iterdir())
+    [broken] = [cell for cell in cells if "equal_flops" in cell.name]
+    [foreign] = [cell for cell in cells if cell.name.startswith("resnet101_")]
+    (broken / "summary.json").write_text('{"base/')
+    (foreign / "config.yaml").write_text((foreign / "config.yaml").read_text().replace("seed: 0", "seed: 3"))
+    capsys.readouterr()
+    assert table(tmp_path, *short, "--show") == 1
+    shown = capsys.readouterr()
+    assert shown.out.count("0/1 (1 broken)") == shown.out.count("0/1 (1 foreign)") == 1
+    assert "seed is 3, not 0" in shown.err
+    assert table(tmp_path, *short) == 1
+    again = capsys.readouterr()
+    assert f"set aside as {broken.name}.broken-1, and trained again" in again.err
+    assert "0/1 (1 broken)" not in again.out
+    assert "0/1 (1 foreign)" in again.out
+    assert [line for line in again.err.splitlines() if line.startswith("motivation: error")] == [
+        f"motivation: error: {foreign.name}: it holds a run of another config: seed is 3, not 0"]
+
+
+def test_a_scale_says_what_it_leaves_out(tmp_path):
+    with _composing() as compose:
+        notes = {name: planned(compose, name, seeds=1).note for name in ("table2", "table4", "table6")}
+        assert "leaves out" not in planned(compose, "table4", 1, "paper").note
+    # And what of it the command changed: a table of one epoch is not one of the recipe.
+    assert notes["table2"].endswith("paper. Changed: recipe.epochs=1, recipe.batch_size=256.")
+    assert notes["table4"].endswith("This scale leaves out Eff-4-5B, EfficientNet-B5-C.")
+    assert notes["table6"].endswith("This scale leaves out all of cifar100.")
 
 
 def test_a_missing_data_set_leaves_the_others(tmp_path):
@@ -224,10 +263,10 @@ def test_a_missing_data_set_leaves_the_others(tmp_path):
     (["7", "--jobs", "0"], "--jobs 0: must be at least 1"),
     (["7", "hydra.run.dir=x"], "a table names its own run folders"),
     (["7", "recpie.epochs=1"], "recpie"),
+    (["7", "data.workers=3"], "data.workers=3: no data set of table7 at scale smoke has this key"),
     (["7", "--scale", "paper"], "cifar10 cannot be read: .*data.download=true"),
 ])
 def test_mistakes(tmp_path, capsys, arguments, said):
-    import re
     assert table(tmp_path, *arguments) == 1
     assert re.search(said, capsys.readouterr().err.splitlines()[-1])
     assert not list(tmp_path.iterdir())
@@ -269,6 +308,19 @@ def test_showing_a_table_makes_no_network(tmp_path, capsys, monkeypatch):
     assert costs[0] == 3 * plain * 256 * (1150 // 256)
 
 
+def test_a_plan_times_no_large_batch_on_a_cpu(monkeypatch):
+    """A batch of 2,048 ImageNet images would take a CPU an hour, and a plan must stay quick."""
+    timed = []
+    prepare = motivation.table_runs.prepare
+    monkeypatch.setattr(motivation.table_runs, "prepare", lambda config: timed.append(config) or prepare(config))
+    cell = Cell(compose_config("model=resnet56", "engine.device=cpu", "engine.threads=1", "recipe.batch_size=512"), "d")
+    image = 3 * forward_of("resnet56", "{}", (1, 8, 8))
+    monkeypatch.setattr(motivation.table_runs, "TIMED_FLOPS", 4 * 7 * image)
+    assert motivation.table_runs.flops_per_second(cell, DataRoom()) > 0
+    assert [config["recipe"]["batch_size"] for config in timed] == [6]
+    assert cell.config["recipe"]["batch_size"] == 512
+
+
 def test_a_cell_is_its_data_not_the_place_of_it():
     """Moved data, or another number of workers, must not train a table again; other data must."""
     config = compose_config("data=image_folder", "data.root=A")
@@ -276,6 +328,17 @@ def test_a_cell_is_its_data_not_the_place_of_it():
     assert Cell(config, "known").identity == Cell(moved, "known").identity != Cell(config, "other").identity
     split = compose_config("data=image_folder", "data.root=A", "data.validation=0.1")
     assert Cell(split, "known").identity != Cell(config, "known").identity
+
+
+def test_an_override_of_data_goes_where_it_can():
+    """Table 3 reads some data sets from files and some into memory; only the latter are downloaded or have no workers.
+    """
+    with _composing() as compose:
+        plan = plan_table(read_table("3"), "paper", 1, compose, lambda spec: "stub",
+                          ("data.workers=3", "data.download=true"))
+    data = {row.dataset: row.cells[0].config["data"] for row in plan.rows}
+    assert [data[name].get("workers") for name in ("imagenet", "pets", "cifar10")] == [3, 3, None]
+    assert [data[name].get("download") for name in ("imagenet", "cifar10")] == [None, True]
 
 
 def test_one_root_serves_every_data_set_of_table_3():
