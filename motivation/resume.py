@@ -23,12 +23,32 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{folder} holds no run to go on with: it has no config.yaml")
     try:
-        config = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        config = parse_config(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {' '.join(str(error).split())}") from error
     if not isinstance(config, dict):
         raise ValueError(f"{path} is damaged: it holds no config")
     return config
+
+
+class _Plain(yaml.SafeLoader):
+    """YAML without aliases: a few lines of them stand for more than any memory holds, or for themselves."""
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(None, None, "an alias (*), which no config of ours has",
+                                              self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+
+def parse_config(text: str) -> Any:
+    """The plain values of a config.yaml, which somebody else may have written.
+
+    Raises:
+        yaml.YAMLError: it is no YAML, or has aliases.
+        RecursionError: it is nested without an end.
+    """
+    return yaml.load(text, _Plain)  # noqa: S506 - a SafeLoader
 
 
 def check_changes(saved: Mapping[str, Any], config: Mapping[str, Any]) -> None:

@@ -1,7 +1,6 @@
 """Running a table: what its missing runs cost, the runs one after another or at once, and the table they make."""
 
 import multiprocessing
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -17,6 +16,7 @@ from motivation.config import build
 from motivation.ledger import TRAINING_FORWARDS, forward_flops
 from motivation.progress import clock
 from motivation.recipes import Recipe
+from motivation.stderr import say
 from motivation.table import Cell, Compose, Plan, list_tables, plan_table, read_table
 from motivation.train import prepare, run
 
@@ -215,4 +215,4 @@ def _one_line(error: BaseException) -> str:
 
 
 def _say(line: str) -> None:
-    print(f"motivation: {line}", file=sys.stderr, flush=True)
+    say(f"motivation: {line}")

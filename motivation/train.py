@@ -3,7 +3,6 @@
 import itertools
 import math
 import signal
-import sys
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -49,6 +48,7 @@ from motivation.progress import PlainProgress, open_progress
 from motivation.randomness import DROPOUT, HELDOUT, derived_generator, derived_seed, random_state, restore_random_state
 from motivation.recipes import Recipe
 from motivation.resume import check_changes, read_config
+from motivation.stderr import say
 from motivation.tracking import Expendable, RunFolder, Tracker, check_run_folder
 from motivation.trainer import LateStep, NonFiniteLoss, StepResult, Trainer
 
@@ -658,7 +658,7 @@ def _roll_back(session: Session, folder: RunFolder, checkpoints: Checkpoints, er
 
 def _say(line: str) -> None:
     if is_main():
-        print(f"motivation: {line}", file=sys.stderr, flush=True)
+        say(f"motivation: {line}")
 
 
 def _accuracies(split: Part | None, key: str, predicted: Mapping[str, np.ndarray | None] | None = None) -> dict:

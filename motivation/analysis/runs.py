@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import yaml
 
+from motivation.resume import parse_config
+
 # Where and how a run was executed, not what was run: these do not set two runs apart.
 EXECUTION_KEYS = ("seed", "evaluate_every", "tracker", "checkpoint")
 READING_KEYS = ("download", "workers")
@@ -106,11 +108,12 @@ def read_run(path: Path) -> Run:
     if not (path / "summary.json").is_file():
         raise ValueError(f"{path} has no summary.json: its run did not finish")
     try:
-        run = Run(path, yaml.safe_load((path / "config.yaml").read_text()),
+        run = Run(path, parse_config((path / "config.yaml").read_text()),
                   json.loads((path / "summary.json").read_text()),
                   [json.loads(line) for line in (path / "epochs.jsonl").read_text().splitlines()])
         _check(run)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, yaml.YAMLError, csv.Error) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError, yaml.YAMLError,
+            csv.Error) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise ValueError(f"{path} cannot be read as a run folder: {reason}") from error
     return run
