@@ -431,7 +431,7 @@ def _finished(folder: RunFolder, config: Mapping[str, Any]) -> bool:
     """Whether nothing of this config is left to train in a folder; ValueError where it is another run's."""
     saved = read_config(folder.path)
     check_changes(saved, config)
-    return folder.finished and saved["recipe"] == config["recipe"]
+    return folder.finished and saved.get("recipe") == config.get("recipe")
 
 
 def _recorded(session: Session, folder: RunFolder, path: Path, restore: bool) -> Path:
