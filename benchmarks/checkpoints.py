@@ -1,7 +1,8 @@
 """How long training waits for its checkpoints: ``motivation bench checkpoints``.
 
-The steps of `motivation train` with AdamW (three tensors a weight), with a checkpoint every 25 steps; the time inside
-`Checkpoints.save` and in cutting the state, over all time. Files are written by a thread meanwhile.
+The steps of `motivation train` with AdamW (three tensors a weight), with a checkpoint every 10 steps; the time inside
+`Checkpoints.save` and in cutting the state, over all time. Files are written by a thread meanwhile. It trains for 20
+seconds, and on to the next checkpoint.
 """
 
 import tempfile
@@ -13,7 +14,7 @@ from .training import config, write_images
 BOUND = 0.01
 
 
-def main(steps: int = 100, every: int = 25) -> int:
+def main(seconds: float = 20, every: int = 10) -> int:
     """Print the share of time that training waited; 1 where it is above the bound."""
     from motivation.checkpoint import Checkpoints, size_of
     from motivation.train import prepare
@@ -21,26 +22,31 @@ def main(steps: int = 100, every: int = 25) -> int:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "images.npz"
         write_images(path)
-        settings = config(path, name="pair", base="resnet44", motivated="resnet56")
+        settings = config(path, name="pair", base="resnet20", motivated="resnet32")
         settings["recipe"]["optimizer"] = {"name": "adamw", "lr": 1e-3}
         settings["schedule"] = {"name": "threshold"}
         session = prepare(settings)
         checkpoints = Checkpoints(Path(folder) / "checkpoints")
-        waited, start = 0.0, perf_counter()
-        while session.trainer.steps < steps:
+        # As every run, it starts with a checkpoint of step 0, whose first copy allocates what later ones use again.
+        checkpoints.save(session.state_dict(), 0)
+        checkpoints.wait()
+        waits, start = [], perf_counter()
+        while not waits or perf_counter() - start < seconds:
             session.position.epoch = session.trainer.steps // len(session.loader)
             for _ in session.steps():
                 if session.trainer.steps % every == 0 and not checkpoints.busy:
                     before = perf_counter()
                     checkpoints.save(session.state_dict(), session.trainer.steps)
-                    waited += perf_counter() - before
+                    waits.append(perf_counter() - before)
+                    if before - start > seconds:
+                        break
         total = perf_counter() - start
         size = size_of(session.state_dict())
         checkpoints.close()
         written = len(checkpoints.found())
-    share = waited / total
+    share = sum(waits) / total
     print(f"a checkpoint of {size / 2**20:.1f} MiB every {every} steps: training waited {share:.2%} of {total:.0f} s "
-          f"({waited / (steps // every) * 1e3:.1f} ms each), {written} files stand")
+          f"({sum(waits) / len(waits) * 1e3:.1f} ms each), {written} files stand")
     print(f"bound held: <= {BOUND:.0%}" if share <= BOUND else f"missed: above {BOUND:.0%}")
     return int(share > BOUND)
 

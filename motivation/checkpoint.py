@@ -5,6 +5,7 @@ where one was measured, and the file's own SHA-256, so that a damaged or foreign
 ``step-000000170-val98.2578-1f0c9a2b5d3e4f60.pt``.
 """
 
+import errno
 import hashlib
 import os
 import pickle
@@ -89,8 +90,14 @@ def save_checkpoint(path: Path, state: dict) -> None:
     """Write a state of tensors and plain values; a kill leaves the old file or the new one, never half of one.
 
     Shared storages are written once, and strides are kept.
+
+    Raises:
+        OSError: naming the file.
     """
-    _write(path.with_suffix(".tmp"), state, lambda digest: path.name)
+    try:
+        _write(path.with_suffix(".tmp"), state, lambda digest: path.name)
+    except OSError as error:
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict:

@@ -9,6 +9,8 @@ import re
 import sys
 from pathlib import Path
 
+from motivation.stderr import say, settle
+
 DESCRIPTION = "Training that switches model capacity on learning progress (arXiv 2602.21064)."
 CONFIG_MODULE = "motivation.conf"
 
@@ -131,13 +133,15 @@ def _guarded(command, *arguments) -> int:
         if os.environ.get("MOTIVATION_TRACEBACK"):
             raise
         return _fail(f"{type(error).__name__}: {_one_line(error)} (unexpected; MOTIVATION_TRACEBACK=1 shows where)")
+    finally:
+        settle()
 
 
 def _fail(message: str, status: int = 1) -> int:
     # Of several processes one tells; alone, torch need not even be loaded.
     distributed = sys.modules.get("motivation.distributed")
     if distributed is None or distributed.speaks():
-        print(f"motivation: error: {message}", file=sys.stderr)
+        say(f"motivation: error: {message}")
     return status
 
 
@@ -211,7 +215,7 @@ def table(options: argparse.Namespace) -> int:
     for path in paths:
         print(path)
     for name, message in failed:
-        print(f"motivation: error: {name}: {message}", file=sys.stderr)
+        say(f"motivation: error: {name}: {message}")
     return 1 if failed else 0
 
 
@@ -447,15 +451,20 @@ def _go_on(config, folder: Path, overrides: list[str]) -> tuple:
     given, asked = _plain(config), read_config(folder)
     for override in OverridesParser.create().parse_overrides(overrides):
         keys = override.key_or_group.split(".")
-        if keys[0] in ("resume", "hydra"):
+        if keys[0] == "resume" or keys[0].partition("/")[0] == "hydra":
             continue
-        inner = asked
-        for key in keys[:-1]:
-            inner = inner.setdefault(key, {})
-        value = given
-        for key in keys:
-            value = value[key]
-        inner[keys[-1]] = value
+        try:
+            if override.is_delete():
+                raise KeyError(keys[-1])
+            inner, value = asked, given
+            for key in keys:
+                value = value[key]
+            for key in keys[:-1]:
+                inner = inner.setdefault(key, {})
+            inner[keys[-1]] = value
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{override.input_line}: resume=RUN keeps the config of {folder} and takes values of "
+                             "keys that it has, such as recipe.epochs=300") from error
     return asked, folder, True
 
 
@@ -666,7 +675,7 @@ def _sweep(options: argparse.Namespace) -> int:
         if job not in failed:
             print(job.return_value)
     for job in failed:
-        print(f"motivation: error: {' '.join(job.overrides)}: {_one_line(job._return_value)}", file=sys.stderr)
+        say(f"motivation: error: {' '.join(job.overrides)}: {_one_line(job._return_value)}")
     return 1 if failed else 0
 
 

@@ -6,6 +6,7 @@ from time import perf_counter
 from typing import Any
 
 from motivation.ledger import Ledger
+from motivation.stderr import Expendable, say
 from motivation.trainer import StepResult
 
 PHASE_COLOURS = {"base": "cyan", "motivated": "yellow"}
@@ -44,7 +45,7 @@ class PlainProgress:
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Show a finished epoch."""
-        print(self.line(row), file=sys.stderr, flush=True)
+        say(self.line(row))
 
     def line(self, row: Mapping[str, Any]) -> str:
         """A finished epoch in words."""
@@ -68,7 +69,7 @@ class LiveProgress(PlainProgress):
         super().__init__(total_steps, steps_per_epoch, batch_size)
         self.bar = Progress(TextColumn("epoch {task.fields[epoch]}"), BarColumn(bar_width=None),
                             TextColumn("{task.completed}/{task.total}  {task.fields[figures]}"),
-                            console=Console(stderr=True), refresh_per_second=4)
+                            console=Console(file=Expendable(sys.stderr)), refresh_per_second=4)
         self.task = self.bar.add_task("train", total=total_steps, epoch=f"1/{self.epochs}", figures="")
         self.shown = 0.0
 

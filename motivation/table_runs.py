@@ -4,7 +4,6 @@ import functools
 import itertools
 import json
 import multiprocessing
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -26,6 +25,7 @@ from motivation.ledger import TRAINING_FORWARDS, forward_flops
 from motivation.models import create_model
 from motivation.progress import clock
 from motivation.recipes import Recipe
+from motivation.stderr import say
 from motivation.table import Compose, Plan, list_tables, plan_table, read_table
 from motivation.train import prepare, run
 
@@ -293,4 +293,4 @@ def _one_line(error: BaseException) -> str:
 
 
 def _say(line: str) -> None:
-    print(f"motivation: {line}", file=sys.stderr, flush=True)
+    say(f"motivation: {line}")

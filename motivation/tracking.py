@@ -6,7 +6,6 @@ import json
 import math
 import os
 import secrets
-import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,8 @@ from typing import IO, Any, Literal, Protocol
 
 import numpy as np
 import yaml
+
+from motivation.stderr import say
 
 STEP_COLUMNS = ("step", "epoch", "phase", "loss", "score", "lr", "flops")
 RUN_FILES = ("config.yaml", "data.json", "steps.csv", "signals.csv", "epochs.jsonl", "summary.json")
@@ -47,7 +48,11 @@ class RunFolder:
             self._steps = Rows(self.path / "steps.csv")
             self._epochs = Rows(self.path / "epochs.jsonl")
             self._signals = Rows(self.path / "signals.csv") if (self.path / "signals.csv").is_file() else None
-            _lock(self._steps.file, self.path)
+            try:
+                _lock(self._steps.file, self.path)
+            except ValueError:
+                self.close()
+                raise
             if config is not None:
                 self.config(config)
                 self.rewind(0, 0, 0)
@@ -62,7 +67,7 @@ class RunFolder:
 
     def config(self, config: Mapping) -> None:
         """Write config.yaml."""
-        _replace(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+        _replace(self.path / "config.yaml", yaml.dump(dict(config), Dumper=_Plain, sort_keys=False))
 
     def data(self, values: Mapping[str, Any]) -> None:
         """Write data.json: what the networks were fed."""
@@ -191,6 +196,13 @@ class Rows:
         os.fsync(self.file.fileno())
 
 
+class _Plain(yaml.SafeDumper):
+    """YAML that writes a value out wherever it stands: what has aliases is not read again."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 def _is_step(number: int, row: bytes) -> bool:
     return row.startswith(b"%d," % number) and row.count(b",") == len(STEP_COLUMNS) - 1
 
@@ -234,6 +246,8 @@ def _replaced(path: Path) -> Iterator[Path]:
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -320,8 +334,8 @@ class Expendable:
             getattr(self.tracker, call)(*arguments)
         except Exception as error:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            print(f"motivation: tracking stopped: {type(self.tracker).__name__}: {reason}; training goes on, the run "
-                  "folder is the record", file=sys.stderr)
+            say(f"motivation: tracking stopped: {type(self.tracker).__name__}: {reason}; training goes on, the run "
+                "folder is the record")
             self.tracker = NoTracker()
 
 

@@ -2,8 +2,8 @@
 
 import itertools
 import math
+import random
 import signal
-import sys
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -49,6 +49,7 @@ from motivation.progress import PlainProgress, open_progress
 from motivation.randomness import DROPOUT, HELDOUT, derived_generator, derived_seed, random_state, restore_random_state
 from motivation.recipes import Recipe
 from motivation.resume import check_changes, read_config
+from motivation.stderr import say
 from motivation.tracking import Expendable, RunFolder, Tracker, check_run_folder
 from motivation.trainer import LateStep, NonFiniteLoss, StepResult, Trainer
 
@@ -286,6 +287,9 @@ def prepare(config: Mapping[str, Any]) -> Session:
     # Dropout draws from torch's global generator: started here, so that pair and classical training draw alike, and
     # every process for its own images.
     torch.manual_seed(derived_seed(seed, DROPOUT, *[rank()][:rank()]))
+    # Nothing of ours draws from these two in this process; equal runs have equal checkpoints.
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
     return Session(dict(config), dataset, loader, trainer, recipe.learning_rates(trainer.optimizers, len(loader)),
                    recipe.total_steps(len(loader)), flops, recipe, checkpointing,
                    recalibration_batches=getattr(choice, "recalibration_batches", 0))
@@ -393,17 +397,18 @@ def run(config: Mapping[str, Any], path: Path | str, resume: bool = False) -> Pa
     """
     path = Path(path)
     refuse_targets(config)
-    if resume:
-        return _resume(config, path)
-    from_main(check_run_folder, path)
-    session = _rehearsed(config)
-    with closing(session.loader):
-        from_main(check_disk, path, session.checkpoint_bytes, session.checkpointing.keep + 2)
-        return _recorded(session, main_only(RunFolder, path, config), path, restore=False)
+    with StopRequest() as stop:
+        if resume:
+            return _resume(config, path, stop)
+        from_main(check_run_folder, path)
+        session = _rehearsed(config, stop)
+        with closing(session.loader):
+            from_main(check_disk, path, session.checkpoint_bytes, session.checkpointing.keep + 2)
+            return _recorded(session, main_only(RunFolder, path, config), path, stop, restore=False)
 
 
-def _rehearsed(config: Mapping[str, Any]) -> Session:
-    """A session whose networks fit in memory, in every process."""
+def _rehearsed(config: Mapping[str, Any], stop: StopRequest) -> Session:
+    """A session whose networks fit in memory, in every process; a signal that came meanwhile ends it."""
     with together():
         session = prepare(config)
         try:
@@ -411,41 +416,46 @@ def _rehearsed(config: Mapping[str, Any]) -> Session:
         except BaseException:
             session.loader.close()
             raise
+    try:
+        stop.check()
+    except Interrupted as error:
+        session.loader.close()
+        raise Interrupted(error.number, f"stopped by {signal.Signals(error.number).name} before training; nothing was "
+                          "written") from None
     session.run_in_parts(largest(session.trainer.engine.parts))
     return session
 
 
-def _resume(config: Mapping[str, Any], path: Path) -> Path:
+def _resume(config: Mapping[str, Any], path: Path, stop: StopRequest) -> Path:
     folder = main_only(RunFolder, path, None)
     try:
         if from_main(_finished, folder, config):
             _say(f"{path} is finished; nothing is left to train")
             folder.close()
             return path
-        session = _rehearsed(config)
+        session = _rehearsed(config, stop)
     except BaseException:
         folder.close()
         raise
     with closing(session.loader):
-        return _recorded(session, folder, path, restore=True)
+        return _recorded(session, folder, path, stop, restore=True)
 
 
 def _finished(folder: RunFolder, config: Mapping[str, Any]) -> bool:
     """Whether nothing of this config is left to train in a folder; ValueError where it is another run's."""
     saved = read_config(folder.path)
     check_changes(saved, config)
-    return folder.finished and saved["recipe"] == config["recipe"]
+    return folder.finished and saved.get("recipe") == config.get("recipe")
 
 
-def _recorded(session: Session, folder: RunFolder, path: Path, restore: bool) -> Path:
-    """Train a session into its folder, with an ear for signals."""
-    with StopRequest() as stop:
-        try:
-            _followed(session, folder, path, restore, stop)
-        except Interrupted:
-            # torchrun ends all processes once one has ended: not before the first has put everything away.
-            largest(0)
-            raise
+def _recorded(session: Session, folder: RunFolder, path: Path, stop: StopRequest, restore: bool) -> Path:
+    """Train a session into its folder."""
+    try:
+        _followed(session, folder, path, restore, stop)
+    except Interrupted:
+        # torchrun ends all processes once one has ended: not before the first has put everything away.
+        largest(0)
+        raise
     return path
 
 
@@ -519,6 +529,7 @@ def _train(session: Session, folder: RunFolder, path: Path, tracker: Tracker, ch
     """Every epoch of a run from where it stands, then its predictions, networks and summary."""
     steps_per_epoch = len(session.loader)
     epochs = math.ceil(session.total_steps / steps_per_epoch)
+    mirrored = session.position.epoch
     predicted: dict[str, np.ndarray | None] = {}
     if session.trainer.pair:
         folder.weights_map(session.trainer.pair.weights_map.to_json())
@@ -530,7 +541,10 @@ def _train(session: Session, folder: RunFolder, path: Path, tracker: Tracker, ch
                 except NonFiniteLoss as error:
                     _roll_back(session, folder, checkpoints, error)
                     continue
-                tracker.epoch(row)
+                if row["epoch"] >= mirrored:
+                    # After a rollback an epoch may end twice; a mirror takes each once.
+                    tracker.epoch(row)
+                    mirrored = row["epoch"] + 1
                 progress.epoch(row)
         except Interrupted as error:
             _take_down(session, folder, progress)
@@ -661,7 +675,7 @@ def _roll_back(session: Session, folder: RunFolder, checkpoints: Checkpoints, er
 
 def _say(line: str) -> None:
     if is_main():
-        print(f"motivation: {line}", file=sys.stderr, flush=True)
+        say(f"motivation: {line}")
 
 
 def _accuracies(split: Part | None, key: str, predicted: Mapping[str, np.ndarray | None] | None = None) -> dict:

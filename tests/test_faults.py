@@ -73,9 +73,9 @@ def test_signals_save_and_stop(tmp_path, number, finished):
 
 @pytest.mark.parametrize(("fault", "status", "said"), [
     # Checkpoints and final.pt fail, rows do not; then the rows themselves.
-    ({"at_step": 0, "file_limit": 200_000}, 1, "no checkpoint of step 8"),
+    ({"at_step": 0, "file_limit": 200_000}, 1, r"(?s)no checkpoint of step 8.*error: .*checkpoints/final\.pt"),
     ({"at_step": 3, "file_limit": 250}, 1, "File too large|no space left"),
-    ({"before_summary": True, "file_limit": 100}, 1, "File too large"),
+    ({"before_summary": True, "file_limit": 100}, 1, r"File too large: '.*/run/summary\.json'"),
 ], ids=["checkpoints", "rows", "summary"])
 def test_full_disk(tmp_path, finished, fault, status, said):
     """The limit on file sizes fails every write beyond it, as a full disk does."""
@@ -347,6 +347,38 @@ def test_checkpoint_never_runs_code(tmp_path):
     with pytest.raises(CheckpointError, match="cannot be read as a checkpoint"):
         load_checkpoint(tmp_path / "trap.pt")
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_signal_while_data_and_networks_are_built(tmp_path, monkeypatch):
+    real = prepare
+
+    def interrupted(config):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return real(config)
+
+    monkeypatch.setattr(motivation.train, "prepare", interrupted)
+    with pytest.raises(Interrupted, match="stopped by SIGUSR1 before training; nothing was written"):
+        run(compose_config(*QUICK), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_equal_runs_have_equal_checkpoints(tmp_path, monkeypatch):
+    states = []
+    for name in "ab":
+        random.seed(name)
+        folder = stopped(compose_config(*QUICK), tmp_path / name, monkeypatch, 1)
+        states.append(load_checkpoint(Checkpoints(folder / "checkpoints").found()[0].path))
+    assert states[0]["random"][0]["python"] == states[1]["random"][0]["python"]
+    assert all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in zip(
+        states[0]["random"][0]["numpy"][1:], states[1]["random"][0]["numpy"][1:], strict=True))
+
+
+def test_after_a_rollback_an_epoch_is_mirrored_once(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(motivation.tracking.NoTracker, "epoch", lambda self, row: told.append(row["epoch"]))
+    nan_at(monkeypatch, {10}, (float("nan"), 1.0))
+    run(compose_config(*QUICK, "recipe.rollbacks=1", "checkpoint.every_epochs=null"), tmp_path / "run")
+    assert told == [0, 1]
 
 
 def test_checkpoints_wait_little(tmp_path):

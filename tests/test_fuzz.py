@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import QUICK, compose_config
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import motivation.cli
 from motivation.analysis.compare import comparison_table
 from motivation.analysis.runs import read_run
 from motivation.checkpoint import load_checkpoint
@@ -110,6 +112,33 @@ def test_configs_of_run_folders(finished_once, tmp_path_factory, data):
     (folder / "config.yaml").write_bytes(damaged((finished_once() / "config.yaml").read_bytes(), data.draw))
     with right_or_refused():
         check_changes(read_config(folder), CONFIG)
+
+
+@settings(FUZZ, max_examples=25)
+@given(path=st.sampled_from(sorted(leaves(CONFIG))), value=values, override=st.sampled_from(
+    ["recipe.epochs=4", "~recipe.epochs", "hydra/launcher=joblib", "experiment=demo", "model=resnet20", "+data.x.y=1",
+     "engine.threads=1", "recipe.optimizer={name: adamw}"]))
+def test_going_on_with_a_foreign_config(tmp_path_factory, path, value, override):
+    """The folder's config with one value replaced, and an override on top: what to train, or one line."""
+    config = json.loads(json.dumps(CONFIG))
+    inner = config
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    with right_or_refused():
+        asked, found, resumed = motivation.cli._asked([f"resume={folder}", override])
+        assert (found, resumed) == (folder, True)
+        check_changes(read_config(folder), asked)
+
+
+@pytest.mark.parametrize("override", ["~recipe.epochs", "hydra/launcher=joblib", "experiment=demo", "recipe.epochs=4"])
+def test_no_override_of_a_foreign_run_is_unexpected(tmp_path, capsys, override):
+    (tmp_path / "config.yaml").write_text("recipe: 5\n")
+    assert motivation.cli.main(["train", f"resume={tmp_path}", override]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert "unexpected" not in line
 
 
 @FUZZ

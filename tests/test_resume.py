@@ -11,8 +11,11 @@ import torch
 from conftest import QUICK, compose_config
 
 import motivation.train
+from motivation.analysis.runs import read_run
 from motivation.checkpoint import Checkpoints, load_checkpoint
 from motivation.interruption import Interrupted, StopRequest
+from motivation.resume import find_run, read_config
+from motivation.tracking import RunFolder
 from motivation.train import run
 
 # All that a recipe can draw, at once.
@@ -158,6 +161,26 @@ def test_a_file_that_a_checkpoint_outruns_costs_the_checkpoint(tmp_path, capsys,
         with pytest.raises(ValueError, match=f"no checkpoint in .* can be used, since {said}"):
             run(compose_config(*QUICK, *READING), folder, resume=True)
         assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+
+
+BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 10)}]\n" for n in range(9))
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    (BOMB, "an alias"), ("seed: &a [*a]\n", "an alias"), ("seed: " + "[" * 20_000, "damaged|read as a run folder")])
+def test_a_foreign_config_cannot_hang_what_reads_it(tmp_path, finished, text, said):
+    folder = shutil.copytree(finished(), tmp_path / "run")
+    (folder / "config.yaml").write_text(text)
+    for read in (read_config, read_run):
+        with pytest.raises(ValueError, match=said):
+            read(folder)
+    assert find_run(tmp_path, compose_config(*QUICK)) is None
+
+
+def test_a_config_is_written_without_aliases(tmp_path):
+    shared = [1, 2]
+    RunFolder(tmp_path / "run", {"a": shared, "b": {"c": shared}}).close()
+    assert read_config(tmp_path / "run") == {"a": [1, 2], "b": {"c": [1, 2]}}
 
 
 def test_killed_in_its_first_moment_starts_again(tmp_path, finished):

@@ -242,14 +242,16 @@ def test_a_forked_process_holds_no_lock(tmp_path):
     if not child:
         os.read(read, 1)
         os._exit(0)
-    with pytest.raises(ValueError, match="being written by another process"):
-        RunFolder(tmp_path / "run", None)
-    folder.close()
-    RunFolder(tmp_path / "run", None).close()
-    os.write(write, b"x")
-    assert os.waitpid(child, 0)[1] == 0
-    os.close(read)
-    os.close(write)
+    try:
+        with pytest.raises(ValueError, match="being written by another process"):
+            RunFolder(tmp_path / "run", None)
+        folder.close()
+        RunFolder(tmp_path / "run", None).close()
+    finally:
+        os.write(write, b"x")
+        os.waitpid(child, 0)
+        os.close(read)
+        os.close(write)
 
 
 def test_a_folder_under_a_file_is_named(tmp_path):

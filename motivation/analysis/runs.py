@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import yaml
 
+from motivation.resume import parse_config
+
 # Where and how a run was executed, not what was run: these do not set two runs apart.
 EXECUTION_KEYS = ("seed", "evaluate_every", "tracker", "checkpoint")
 READING_KEYS = ("download", "workers")
@@ -24,8 +26,6 @@ ALONE = ("classical", "transfer")
 DEFAULTS = (("lag", 0), ("epoch_edge", "contract"), ("k_off", None), ("pace", "spread"), ("reference", "last"),
             ("reverse", False))
 CONFIG_GROUPS = ("model", "data", "recipe")
-# libyaml's, where PyYAML has it: ten times as fast, and a table has hundreds of configs.
-SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
@@ -128,11 +128,12 @@ def _read(path: Path, needed: tuple[str, ...], rows: Callable[[], list], check: 
     if not (path / "summary.json").is_file():
         raise ValueError(f"{path} has no summary.json: its run did not finish")
     try:
-        run = Run(path, yaml.load((path / "config.yaml").read_text(), SAFE_LOADER),
+        run = Run(path, parse_config((path / "config.yaml").read_text()),
                   json.loads((path / "summary.json").read_text()), rows())
         _check_figures(run)
         check(run)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, yaml.YAMLError, csv.Error) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError, yaml.YAMLError,
+            csv.Error) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise ValueError(f"{path} cannot be read as a run folder: {reason}") from error
     return run
