@@ -197,21 +197,20 @@ def at_step(launcher, folder, step):
 
 
 def test_torchrun_hands_on_a_signal_and_restarts_what_died(tmp_path, uninterrupted):
-    """Stopped by SIGTERM to torchrun, gone on with, a process killed at a random step: the run that nothing stopped.
+    """A process killed at a random step, restarted, stopped by SIGTERM to torchrun, gone on with: the run that nothing
+    stopped.
 
     With dropout, for which every process has random numbers of its own.
     """
     overrides = (*DROPOUT, "recipe.epochs=12", "checkpoint.every_steps=3")
-    launcher = torchrun(tmp_path, overrides=overrides)
-    at_step(launcher, tmp_path, 20)
+    launcher = torchrun(tmp_path, "--max-restarts", "1", overrides=overrides)
+    at_step(launcher, tmp_path, random.Random(0).randint(20, 40))
+    os.kill(workers(launcher)[1], signal.SIGKILL)
+    at_step(launcher, tmp_path, 50)
     launcher.terminate()
     assert launcher.wait(60) != 0
-    [error] = errors(tmp_path, 1)
-    assert "stopped by SIGTERM at step" in error
-    launcher = torchrun(tmp_path, "--max-restarts", "1", overrides=overrides)
-    at_step(launcher, tmp_path, random.Random(0).randint(40, 60))
-    os.kill(workers(launcher)[1], signal.SIGKILL)
-    assert launcher.wait(120) == 0, said(tmp_path, 1)
-    [_, error] = errors(tmp_path, 1)
-    assert "another process of this run has ended" in error
+    [died, stop] = errors(tmp_path, 1)
+    assert "another process of this run has ended" in died
+    assert "stopped by SIGTERM at step" in stop
+    assert ended(launch(command(tmp_path / "run", *overrides), tmp_path)) == [0, 0]
     assert left(tmp_path / "run") == uninterrupted(*overrides)
