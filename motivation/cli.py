@@ -250,7 +250,10 @@ def _cell_launcher(overrides: list[str], runs: Path, table: str):
                                           with_log_configuration=False)
         _refuse_code(config, overrides)
     except HydraException as error:
+        GlobalHydra.instance().clear()
         raise ValueError(_explained(error, argparse.Namespace(config_dir=None, config_name=None))) from error
+    finally:
+        GlobalHydra.instance().clear()
 
     def launch(cells):
         if not cells:
