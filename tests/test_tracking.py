@@ -238,11 +238,14 @@ def test_a_forked_process_holds_no_lock(tmp_path):
     """A worker that outlives the kill of its run does not keep the next one out."""
     folder = RunFolder(tmp_path / "run", {})
     read, write = os.pipe()
+    started, starts = os.pipe()
     child = os.fork()
     if not child:
+        os.write(starts, b"x")
         os.read(read, 1)
         os._exit(0)
     try:
+        os.read(started, 1)
         with pytest.raises(ValueError, match="being written by another process"):
             RunFolder(tmp_path / "run", None)
         folder.close()
@@ -250,8 +253,8 @@ def test_a_forked_process_holds_no_lock(tmp_path):
     finally:
         os.write(write, b"x")
         os.waitpid(child, 0)
-        os.close(read)
-        os.close(write)
+        for end in (read, write, started, starts):
+            os.close(end)
 
 
 def test_a_folder_under_a_file_is_named(tmp_path):
