@@ -14,9 +14,9 @@ import torch
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from motivation.config import build
 from motivation.data import Augmentation, Loader, Normalization, Split
-from motivation.recipes import Recipe
+from motivation.registry import build
+from motivation.training.recipe import Recipe
 
 RECIPES = ("resnet_cifar", "vit_cifar", "efficientnet_cifar", "transfer", "a3_imagenet")
 

@@ -16,8 +16,8 @@ BOUND = 0.01
 
 def main(seconds: float = 20, every: int = 10) -> int:
     """Print the share of time that training waited; 1 where it is above the bound."""
-    from motivation.checkpoint import Checkpoints, size_of
-    from motivation.train import prepare
+    from motivation.run.run import prepare
+    from motivation.run_folder.checkpoints import Checkpoints, size_of
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "images.npz"

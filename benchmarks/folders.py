@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from motivation.data import Augmentation, ImageFolder, open_loader
-from motivation.data.file_loader import INTERPOLATION
+from motivation.data.loaders.files import INTERPOLATION
 
 CLASSES, SIZE = 4, (375, 500)
 

@@ -27,9 +27,8 @@ from time import perf_counter
 import numpy as np
 import torch
 
-import motivation.analysis.null_rate
+import motivation.null.rate
 from motivation.analysis.diagnose import compared
-from motivation.analysis.null_rate import TENTHS, WINDOWS, follow, simulate
 from motivation.monitors import (
     AllOf,
     AnyOf,
@@ -49,6 +48,7 @@ from motivation.monitors import (
     Smooth,
     Trend,
 )
+from motivation.null.rate import TENTHS, WINDOWS, follow, simulate
 from motivation.schedules import (
     Budget,
     CoolDown,
@@ -205,7 +205,7 @@ def called_progress(make: Callable[[], Monitor], progress: Callable[[int], tuple
 
 def power_table() -> None:
     """Print runs called progress, with progress planted and without."""
-    motivation.analysis.null_rate.SIMULATED_STEPS = 12_000
+    motivation.null.rate.SIMULATED_STEPS = 12_000
     print(f"| monitor | level | runs of {RUNS} called progress, planted | nothing planted |\n|---|---:|---:|---:|")
     for name, make in MONITORS.items():
         monitor = make()
@@ -265,7 +265,7 @@ def null_over_truth(monitor: str, curve: str, rho: float, size: float, steps: in
 
 def null_table() -> int:
     """Print null over true rates; status 1 where one lies outside the documented bound."""
-    motivation.analysis.null_rate.SIMULATED_STEPS = 20_000
+    motivation.null.rate.SIMULATED_STEPS = 20_000
     outside = []
     columns = [(curve, rho) for curve in CURVES for rho in (0.0, 0.5)]
     print("| monitor | steps | " + " | ".join(f"{curve}, {'AR(1) 0.5' if rho else 'independent'}"

@@ -18,7 +18,7 @@ import timm
 import torch
 from torch import nn
 
-from motivation.weights_map import NestingError, map_weights
+from motivation.pairing.weights_map import NestingError, map_weights
 
 BOUND = 0.95
 CLASSES = 10

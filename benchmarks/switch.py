@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from motivation import Pair
 from motivation.models import create_model
-from motivation.optimizer_state import SharedState, split_groups
+from motivation.training.optimizer_state import SharedState, split_groups
 
 SWITCH_BOUND, BUILD_BOUND = 0.01, 0.5
 PAIRS = (("vit_tiny_patch16_224", "vit_small_patch16_224"), ("efficientnet_b0", "efficientnet_b1"),

@@ -70,9 +70,9 @@ def bare_loop(path: Path):
 
 def motivation_loop(path: Path, folder: Path, **model):
     """The very steps that `motivation train` takes, recorded and shown."""
-    from motivation.progress import open_progress
-    from motivation.tracking import RunFolder
-    from motivation.train import prepare, recorded_steps
+    from motivation.run.progress import open_progress
+    from motivation.run.run import prepare, recorded_steps
+    from motivation.run_folder.write import RunFolder
 
     settings = config(path, **model)
     session = prepare(settings)
@@ -123,7 +123,7 @@ def peak_memory(kind: str) -> int:
 def train_for_memory(kind: str) -> None:
     from motivation.models import CifarResNet, create_pair
     from motivation.schedules import Schedule
-    from motivation.trainer import Trainer
+    from motivation.training.trainer import Trainer
 
     class Alternating(Schedule):
         phase = "base"

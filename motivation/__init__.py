@@ -4,15 +4,21 @@ Names load when first used, so that ``import motivation`` and the command line's
 """
 
 import importlib
+from pathlib import Path
+
+# In a checkout conf/, experiments/ and benchmarks/ stand beside the package; a wheel has them inside it.
+_CHECKOUT = Path(__file__).parents[1]
+if (_CHECKOUT / "conf" / "config.yaml").is_file() and (_CHECKOUT / "setup.cfg").is_file():
+    __path__.append(str(_CHECKOUT))
 
 _HOME = {
-    "Pair": "pair",
+    "Pair": "pairing.pair",
     "create_pair": "models",
     "create_model": "models",
-    "Trainer": "trainer",
-    "WeightsMap": "weights_map",
-    "Engine": "engine",
-    "Ledger": "ledger",
+    "Trainer": "training.trainer",
+    "WeightsMap": "pairing.weights_map",
+    "Engine": "training.engine",
+    "Ledger": "training.ledger",
     "Signal": "monitors",
     "monitors": None,
     "schedules": None,

@@ -89,7 +89,7 @@ QUICK = ("tracker=none", "recipe.epochs=2", "recipe.batch_size=128", "engine.thr
 @pytest.fixture(scope="session")
 def finished_once(tmp_path_factory):
     """Run folders of short digits runs, each trained once a test session."""
-    from motivation.train import run
+    from motivation.run.run import run
 
     made: dict[tuple, Path] = {}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["processes", "motivation.cli", "motivation.train", "hydra", "timm.optim",
+CONTEXT.set_forkserver_preload(["processes", "motivation.cli.main", "motivation.run.run", "hydra", "timm.optim",
                                 "timm.scheduler", "sklearn.datasets"])
 
 
@@ -76,8 +76,8 @@ def _main(arguments: list[str], output: Path, at_step: int | None, file_limit: i
     os.environ.update(environment)
     import torch
 
-    import motivation.train
-    from motivation.cli import main
+    import motivation.run.run
+    from motivation.cli.main import main
 
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -88,7 +88,7 @@ def _main(arguments: list[str], output: Path, at_step: int | None, file_limit: i
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
     if at_step is not None:
-        step = motivation.train.Trainer.step
+        step = motivation.run.run.Trainer.step
 
         def stepped(self, *batch):
             if self.steps == at_step:
@@ -97,9 +97,9 @@ def _main(arguments: list[str], output: Path, at_step: int | None, file_limit: i
                     full_disk()
             return step(self, *batch)
 
-        motivation.train.Trainer.step = stepped
+        motivation.run.run.Trainer.step = stepped
     elif out_of_memory:
-        motivation.train.Trainer.network = no_memory
+        motivation.run.run.Trainer.network = no_memory
     if fits is not None:
         forward = torch.nn.functional.cross_entropy
 
@@ -108,7 +108,7 @@ def _main(arguments: list[str], output: Path, at_step: int | None, file_limit: i
 
         torch.nn.functional.cross_entropy = fitting
     if before_summary:
-        summary = motivation.train.RunFolder.summary
+        summary = motivation.run.run.RunFolder.summary
 
         def summed(self, values):
             full_disk()
@@ -117,7 +117,7 @@ def _main(arguments: list[str], output: Path, at_step: int | None, file_limit: i
             finally:
                 resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
-        motivation.train.RunFolder.summary = summed
+        motivation.run.run.RunFolder.summary = summed
     with open(output, "a", buffering=1) as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         status = main(arguments)
     sys.exit(status)

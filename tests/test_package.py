@@ -32,21 +32,47 @@ def reaches(file: Path, *modules: str) -> list[str]:
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
+# The rooms, from the ground up: a file imports from its own floor's room or from lower floors only.
+FLOORS = (
+    ("phase", "randomness", "registry", "run_folder", "__init__"),
+    ("monitors", "pairing", "data"),
+    ("schedules", "models", "null"),
+    ("training", "analysis"),
+    ("run",),
+    ("tables",),
+    ("cli",),
+    ("__main__",),
+)
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+# Beside the floors: rooms that may not know one another, whatever their floors, and libraries that have one home.
+APART = {"analysis": ("training", "pairing", "models"), "training": ("null", "analysis"), "pairing": ("data",),
+         "monitors": ("pairing", "data")}
+HOMES = {"hydra": ("cli",), "omegaconf": ("cli",), "wandb": ("run",)}
+
+
+def room_of(module: str) -> str | None:
+    """The room of a module of ours; None for any other."""
+    package, _, rest = module.partition(".")
+    return (rest.split(".")[0] or "__init__") if package == "motivation" else None
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
-def test_nevers(file):
-    """design: monitors and schedules know no model; analysis never trains; Hydra and wandb have one room each."""
+def test_imports_go_down_only(file):
+    """design: no file imports from a higher floor, nor from another room of its own floor."""
+    room = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    others = {other for other in map(room_of, imports(file)) if other not in (None, room, "__init__")}
+    beside = {other for other in others if FLOOR[other] == FLOOR[room] and FLOOR[room]}
+    assert not {other for other in others if FLOOR[other] > FLOOR[room]} | beside
+    assert not others & set(APART.get(room, ()))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_libraries_have_one_home(file):
     room = file.relative_to(PACKAGE).parts[0]
+    for library, homes in HOMES.items():
+        assert room in homes or not reaches(file, library)
     if room in ("monitors", "schedules"):
-        assert not reaches(file, "torch.nn", "torch.optim", "timm", "hydra", "omegaconf", "wandb", "motivation.pair",
-                           "motivation.trainer", "motivation.models", "motivation.train")
-    if room == "analysis":
-        assert not reaches(file, "motivation.trainer", "motivation.pair", "motivation.models", "motivation.train")
-    if room == "weights_map.py":
-        assert not reaches(file, "motivation.trainer")
-    if room not in ("cli.py", "train.py"):
-        assert not reaches(file, "hydra", "omegaconf")
-    if room != "tracking.py":
-        assert not reaches(file, "wandb")
+        assert not reaches(file, "torch.nn", "torch.optim", "timm")
     assert file.stem not in ("utils", "util", "helpers", "helper", "common", "misc")
 
 

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from motivation.analysis.figures import intervals
-from motivation.analysis.null_rate import TENTHS, NullRate, null_rate
 from motivation.analysis.runs import Run, describe
+from motivation.null.rate import TENTHS, NullRate, null_rate
 
 BATCHES_A_TENTH = 4
 CONFIDENCE = 0.95

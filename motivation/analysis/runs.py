@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from motivation.resume import parse_config
+from motivation.run_folder.config import parse_config
 
 # Where and how a run was executed, not what was run: these do not set two runs apart.
 EXECUTION_KEYS = ("seed", "evaluate_every", "tracker", "checkpoint")

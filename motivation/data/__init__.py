@@ -1,16 +1,16 @@
 """Data sets in memory, whose loader keeps them on the device, and in files, whose loader has worker processes."""
 
-from motivation.data.arrays import Arrays
-from motivation.data.augmentation import Augmentation
-from motivation.data.cifar import Cifar
+from motivation.data.augment.augmentation import Augmentation
 from motivation.data.dataset import Dataset, Split
-from motivation.data.digits import Digits
-from motivation.data.file_loader import FileLoader
-from motivation.data.files import Files
-from motivation.data.image_folder import ImageFolder, ImageNet
-from motivation.data.loader import EVALUATION_BATCH, EpochLoader, Loader, Normalization, evaluation_batches
-from motivation.data.oxford import Flowers, Pets
-from motivation.data.webdataset import WebDataset
+from motivation.data.loaders.files import FileLoader
+from motivation.data.loaders.resident import EVALUATION_BATCH, EpochLoader, Loader, Normalization, evaluation_batches
+from motivation.data.sources.arrays import Arrays
+from motivation.data.sources.cifar import Cifar
+from motivation.data.sources.digits import Digits
+from motivation.data.sources.files import Files
+from motivation.data.sources.image_folder import ImageFolder, ImageNet
+from motivation.data.sources.oxford import Flowers, Pets
+from motivation.data.sources.webdataset import WebDataset
 
 BY_NAME = {"digits": Digits, "arrays": Arrays, "cifar": Cifar, "image_folder": ImageFolder, "imagenet": ImageNet,
            "webdataset": WebDataset, "flowers": Flowers, "pets": Pets}

@@ -5,11 +5,11 @@ import re
 
 from torch import nn
 
-from motivation.families import DepthRule
-from motivation.initialization import Init
 from motivation.models.cifar_resnet import CIFAR_RESNETS, CifarResNet
-from motivation.pair import BatchNormPolicy, Pair
-from motivation.weights_map import MapName, WeightsMap
+from motivation.pairing.depth_rules import DepthRule
+from motivation.pairing.initialization import Init
+from motivation.pairing.pair import BatchNormPolicy, Pair
+from motivation.pairing.weights_map import MapName, WeightsMap
 
 __all__ = ["CIFAR_RESNETS", "CifarResNet", "check_name", "create_model", "create_pair"]
 

@@ -7,6 +7,8 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
+from motivation.phase import Phase
+
 Null = Literal["analytic", "permute", "signflip", "none"]
 
 
@@ -24,7 +26,7 @@ class Signal(NamedTuple):
     """
 
     loss: float
-    phase: Literal["base", "motivated"] = "base"
+    phase: Phase = "base"
     flops: int = 0
     after: float | None = None
     heldout: Sequence[float] | Tensor | None = None

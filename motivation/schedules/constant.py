@@ -1,6 +1,7 @@
 """Schedules that ignore the score: one network throughout."""
 
-from motivation.schedules.schedule import Phase, Schedule
+from motivation.phase import Phase
+from motivation.schedules.schedule import Schedule
 
 
 class Never(Schedule):

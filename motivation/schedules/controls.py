@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from motivation.phase import Phase
 from motivation.randomness import SCHEDULE, derived_seed
 from motivation.schedules.gates import check_known
-from motivation.schedules.schedule import Phase, Schedule, check_share, check_steps
+from motivation.schedules.schedule import Schedule, check_share, check_steps
 
 
 class Planned(Schedule):

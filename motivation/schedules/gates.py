@@ -4,7 +4,8 @@ import math
 from typing import Literal
 
 from motivation.monitors.signal import Monitor
-from motivation.schedules.schedule import Phase, Schedule, check_share, check_steps, completed
+from motivation.phase import Phase
+from motivation.schedules.schedule import Schedule, check_share, check_steps, completed
 
 
 class Gate(Schedule):

@@ -2,8 +2,9 @@
 
 import bisect
 
+from motivation.phase import Phase
 from motivation.randomness import SCHEDULE, uniform
-from motivation.schedules.schedule import Phase, Schedule, check_share, check_steps
+from motivation.schedules.schedule import Schedule, check_share, check_steps
 
 FEEDBACK_STEPS = 20     # steps within which a deficit is made good
 BAND, BAND_SHARE = 2, 0.005

@@ -2,11 +2,10 @@
 
 import copy
 import math
-from typing import Any, Literal
+from typing import Any
 
 from motivation.monitors.signal import Monitor
-
-Phase = Literal["base", "motivated"]
+from motivation.phase import Phase
 
 
 class Schedule:

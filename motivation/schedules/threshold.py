@@ -4,7 +4,8 @@ import math
 from typing import Literal
 
 from motivation.monitors.signal import Monitor, check_level
-from motivation.schedules.schedule import Phase, Schedule
+from motivation.phase import Phase
+from motivation.schedules.schedule import Schedule
 
 
 class Threshold(Schedule):

@@ -1,0 +1,1 @@
+"""Sizes, crops, policies, erasing and mixing of images."""

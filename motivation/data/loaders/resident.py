@@ -1,0 +1,247 @@
+"""The training set lives on the device as uint8; augmentation and normalisation run there, a batch at a time.
+
+Epoch order and augmentation are derived from (seed, epoch, step), so that a resumed run needs no replay.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from motivation.data.augment.augmentation import Augmentation
+from motivation.data.augment.auto_augment import Policy, apply
+from motivation.data.augment.erasing import erase
+from motivation.data.augment.mixing import Mixing
+from motivation.data.augment.resample import centre_box, random_boxes, resample
+from motivation.data.dataset import Part, Split
+from motivation.randomness import AUGMENTATION, ORDER, derived_generator
+
+EVALUATION_BATCH = 512
+NO_AUGMENTATION = Augmentation()
+# Width over height of random resized crops, as everywhere since Szegedy et al. 2015.
+CROP_RATIO = (3 / 4, 4 / 3)
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Per-channel mean and standard deviation of the training images, in units of 0 to 255.
+
+    Args:
+        mean: ``(C,)``.
+        std: ``(C,)``.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, train: Split) -> "Normalization":
+        """Computed from the training images alone; a constant channel keeps its scale."""
+        flat = train.images.reshape(-1, train.images.shape[-1])
+        mean = flat.mean(0, dtype=np.float64)
+        std = flat.std(0, dtype=np.float64)
+        return cls(tuple(mean.tolist()), tuple(np.where(std > 0, std, 1.0).tolist()))
+
+    def apply(self, images: Tensor) -> Tensor:
+        """uint8 ``(N, H, W, C)`` -> float32 ``(N, C, H, W)`` of zero mean and unit variance, channels-last layout."""
+        mean = torch.tensor(self.mean, device=images.device)
+        scale = 1 / torch.tensor(self.std, device=images.device)
+        return images.float().sub_(mean).mul_(scale).permute(0, 3, 1, 2)
+
+
+class EpochLoader:
+    """What the loaders of images in memory and in files share: an epoch's order, and what becomes of decoded images.
+
+    Args:
+        part: the training images.
+        batch_size: images a batch; a last partial batch is dropped.
+        normalization: applied to augmented images, before erasing and mixing.
+        seed: of order and augmentation.
+        device: where the batches are wanted.
+        augmentation: what becomes of them. Padding is black, as torchvision's random crop pads; what a policy moves in
+            from outside has the mean of the normalisation.
+        num_classes: width of mixed targets; None for what the labels say.
+        channels_last: layout of the batches.
+        share: which images of every batch are given; order and augmentation are those of the whole batch.
+
+    Attributes:
+        interpolation: how images are brought to their size.
+
+    Raises:
+        ValueError: fewer images than a batch, or an augmentation that such batches cannot have.
+    """
+
+    interpolation = "bilinear"
+
+    def __init__(self, part: Part, batch_size: int, normalization: Normalization, *, seed: int = 0,
+                 device: torch.device | str = "cpu", augmentation: Augmentation = NO_AUGMENTATION,
+                 num_classes: int | None = None, channels_last: bool = True, share: slice = slice(None)):
+        if len(part) < batch_size:
+            raise ValueError(f"recipe.batch_size={batch_size} but there are only {len(part)} training images; "
+                             f"choose a batch size of at most {len(part)}")
+        if augmentation.mixes and batch_size % 2:
+            raise ValueError(f"recipe.batch_size={batch_size}: must be even with Mixup or CutMix, which mix pairs")
+        self.count = len(part)
+        self.batch_size = batch_size
+        self.normalization = normalization
+        self.seed = seed
+        self.device = torch.device(device)
+        self.augmentation = augmentation
+        self.channels_last = channels_last
+        self.image_shape = augmentation.train_shape(part.image_shape)
+        self._mixing = None
+        if augmentation.mixes:
+            self._mixing = Mixing(augmentation, num_classes or int(part.labels.max()) + 1, seed)
+        self.share = share
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return self.count // self.batch_size
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of one epoch, in its own order.
+
+        Args:
+            epoch: number of the epoch, from 0.
+            start: first batch, to go on inside an epoch.
+
+        Yields:
+            Images float32 ``(N, C, H, W)`` and labels ``(N,)``; with Mixup or CutMix, targets ``(N, classes)``.
+        """
+        raise NotImplementedError
+
+    def evaluation_batches(self, part: Part, batch_size: int = EVALUATION_BATCH) -> Iterator[Tensor]:
+        """Normalised images in the part's order, the last partial batch included: float32 ``(N, C, H, W)``.
+
+        Of the augmentation they have the size and centre crop of evaluation, and nothing that is drawn.
+        """
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """End what works in the background, if anything does."""
+
+    def _finished(self, images: Tensor, labels: Tensor, generator: torch.Generator, epoch: int,
+                  step: int) -> tuple[Tensor, Tensor]:
+        """A batch as it is trained on, from augmented images uint8 ``(N, H, W, C)``."""
+        images = self.normalization.apply(images)
+        if self.augmentation.random_erasing:
+            images = erase(images, self.augmentation.random_erasing, generator)
+        if self._mixing:
+            images, labels = self._mixing(images, labels, epoch, step)
+        return _laid_out(images, self.channels_last), labels
+
+
+def epoch_order(count: int, seed: int, epoch: int, repeats: int = 1) -> Tensor:
+    """Indices of an epoch; with repeats, fewer images and each of them several times in a row, as timm has it."""
+    order = torch.randperm(count, generator=derived_generator(seed, ORDER, epoch))
+    return order.repeat_interleave(repeats)[:count] if repeats > 1 else order
+
+
+class Loader(EpochLoader):
+    """Training batches of images that live on the device, augmented there.
+
+    Args:
+        split: the training images.
+        batch_size: images a batch; see `EpochLoader` for this and the rest.
+        normalization: applied to augmented images.
+        options: of `EpochLoader`.
+
+    Raises:
+        ValueError: fewer images than a batch, or an augmentation that such images or batches cannot have.
+    """
+
+    def __init__(self, split: Split, batch_size: int, normalization: Normalization, **options: Any):
+        super().__init__(split, batch_size, normalization, **options)
+        augmentation = self.augmentation
+        height, width, channels = split.images.shape[1:]
+        if augmentation.crop_padding > max(height, width):
+            raise ValueError(f"recipe.crop_padding={augmentation.crop_padding}: must be at most the images' size, "
+                             f"{max(height, width)}")
+        if augmentation.auto_augment and channels not in (1, 3):
+            raise ValueError(f"recipe.auto_augment={augmentation.auto_augment}: the images have {channels} channels; a "
+                             "policy takes grey or RGB ones")
+        self.images = torch.from_numpy(split.images).to(self.device)
+        self.labels = torch.from_numpy(split.labels).to(self.device)
+        self._policy = Policy(augmentation.auto_augment) if augmentation.auto_augment else None
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `EpochLoader.epoch`."""
+        order = epoch_order(self.count, self.seed, epoch, self.augmentation.repeats).to(self.device)
+        for step in range(start, len(self)):
+            indices = order[step * self.batch_size:(step + 1) * self.batch_size]
+            generator = derived_generator(self.seed, AUGMENTATION, epoch, step)
+            images = self._augmented(self.images[indices], generator)
+            images, labels = self._finished(images, self.labels[indices], generator, epoch, step)
+            yield images[self.share], labels[self.share]
+
+    def evaluation_batches(self, part: Split, batch_size: int = EVALUATION_BATCH) -> Iterator[Tensor]:
+        """See `EpochLoader.evaluation_batches`."""
+        return evaluation_batches(part, self.normalization, self.device, batch_size, self.channels_last,
+                                  self.augmentation)
+
+    def _augmented(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """uint8 ``(N, H, W, C)`` -> uint8, of the size that is trained on."""
+        wanted, (_, *size) = self.augmentation, self.image_shape
+        count, height, width, _ = images.shape
+        if wanted.crop_padding or wanted.flip:
+            images = augment(images, generator, wanted.crop_padding, wanted.flip)
+        if wanted.scale:
+            boxes, _ = random_boxes(count, height, width, wanted.scale, CROP_RATIO, generator)
+            images = resample(images, boxes, size)
+        elif wanted.image_size:
+            images = resample(images, centre_box(height, width), size)
+        if self._policy:
+            images = apply(images, self._policy.draw(count, generator), torch.tensor(self.normalization.mean).round())
+        return images
+
+
+def augment(images: Tensor, generator: torch.Generator, padding: int, flip: bool) -> Tensor:
+    """Random crop after black padding, and a random mirror, image by image in one gather.
+
+    Args:
+        images: uint8 ``(N, H, W, C)``.
+        generator: CPU generator; where the images live makes no difference to the draw.
+        padding: pixels on every side; 0 for no crop.
+        flip: mirror each image with probability 1/2.
+
+    Returns:
+        uint8 ``(N, H, W, C)``.
+    """
+    count, height, width, channels = images.shape
+    device = images.device
+    rows = torch.randint(0, 2 * padding + 1, (count, 1), generator=generator) + torch.arange(height)
+    columns = torch.randint(0, 2 * padding + 1, (count, 1), generator=generator) + torch.arange(width)
+    if flip:
+        mirrored = torch.rand(count, 1, generator=generator) < 0.5
+        columns = torch.where(mirrored, columns.flip(1), columns)
+    padded = F.pad(images, (0, 0, padding, padding, padding, padding))
+    stride = padded.shape[2]
+    image = torch.arange(count).view(-1, 1, 1) * (padded.shape[1] * stride)
+    pixels = (image + rows.view(count, height, 1) * stride + columns.view(count, 1, width)).flatten()
+    return padded.view(-1, channels).index_select(0, pixels.to(device)).view(count, height, width, channels)
+
+
+def evaluation_batches(split: Split, normalization: Normalization, device: torch.device | str,
+                       batch_size: int = EVALUATION_BATCH, channels_last: bool = True,
+                       augmentation: Augmentation = NO_AUGMENTATION) -> Iterator[Tensor]:
+    """Normalised images in the split's order, the last partial batch included: float32 ``(N, C, H, W)``.
+
+    Of ``augmentation`` they have the size and centre crop of evaluation, and nothing that is drawn.
+    """
+    height, width, channels = split.images.shape[1:]
+    stored = (channels, height, width)
+    shape = augmentation.test_shape(stored)
+    for start in range(0, len(split), batch_size):
+        images = torch.from_numpy(split.images[start:start + batch_size]).to(device)
+        if shape != stored or augmentation.test_crop < 1:
+            images = resample(images, centre_box(height, width, augmentation.test_crop), shape[1:])
+        yield _laid_out(normalization.apply(images), channels_last)
+
+
+def _laid_out(images: Tensor, channels_last: bool) -> Tensor:
+    """Normalised images already are channels-last, and stay as they are; the other layout is a copy."""
+    return images.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)

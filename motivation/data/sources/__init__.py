@@ -1,0 +1,1 @@
+"""Data sets by name: in memory (digits, CIFAR, arrays) and in files (folders, WebDataset, Oxford)."""

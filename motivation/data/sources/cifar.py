@@ -1,0 +1,54 @@
+"""CIFAR-10 and CIFAR-100 from torchvision's downloadable classes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from motivation.data.dataset import Dataset, Split, check_shares, split_train
+from motivation.data.sources.download import open_or_download
+
+
+@dataclass(frozen=True)
+class Cifar:
+    """50,000 training and 10,000 test images of 32 x 32 (Krizhevsky 2009).
+
+    Args:
+        classes: 10 or 100.
+        root: folder that holds, or will hold, the data.
+        download: fetch the data (163 MiB) where it is missing.
+        validation: share of the training set kept for model selection.
+        heldout: share of the training set kept for monitors.
+        fold: which of 1 / validation equal parts is the validation part, for cross-validation; null for a random one.
+        split_seed: seed of those splits, apart from the run's seed so that all runs share them.
+
+    Raises:
+        ValueError: another number of classes, or shares outside [0, 1).
+    """
+
+    classes: int = 10
+    root: str = "data"
+    download: bool = False
+    validation: float = 0.0
+    heldout: float = 0.0
+    fold: int | None = None
+    split_seed: int = 0
+
+    def __post_init__(self):
+        if self.classes not in (10, 100):
+            raise ValueError(f"classes={self.classes}: choose 10 or 100")
+        check_shares(self.validation, self.heldout, self.fold)
+
+    def load(self) -> Dataset:
+        """Read the data, downloading it first if asked to.
+
+        Raises:
+            ValueError: the data is missing or damaged, or the download failed.
+        """
+        import torchvision.datasets
+
+        source = getattr(torchvision.datasets, f"CIFAR{self.classes}")
+        train, test = open_or_download(
+            lambda: [source(self.root, train=part, download=self.download) for part in (True, False)],
+            f"CIFAR-{self.classes}", self.root, "163 MiB", self.download)
+        return split_train(*(Split(np.asarray(part.data), np.asarray(part.targets, np.int64))
+                             for part in (train, test)), self.validation, self.heldout, self.split_seed, self.fold)

@@ -1,0 +1,104 @@
+"""Which images a network takes, found out by tracing it."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from motivation.pairing.tracing.trace import Trace, evaluating, trace
+
+SIZES = (224, 32, 64, 28, 256, 96)
+# Enough for a 2 x 2 map at the end of most networks, and an eighth of the time of 224.
+SMALL = 64
+
+
+def trace_both(base: nn.Module, motivated: nn.Module, image_shape: tuple[int, ...] | None) -> tuple[Trace, Trace]:
+    """Trace two networks on images of one shape.
+
+    Args:
+        base: the smaller network.
+        motivated: the larger one.
+        image_shape: ``(C, H, W)``; None tries what timm says of the base, then common sizes.
+
+    Raises:
+        ValueError: no shape that both networks take.
+    """
+    return _first([image_shape] if image_shape else likely_image_shapes(base),
+                  lambda shape: (trace(base, shape), trace(motivated, shape)), "both networks")
+
+
+def first_trace(network: nn.Module, image_shape: tuple[int, ...] | None, blocks: Iterable[str] = ()) -> Trace:
+    """Trace a network on images of the first shape it takes.
+
+    Args:
+        network: the network.
+        image_shape: ``(C, H, W)``; None tries what timm says of the network, then common sizes.
+        blocks: see `motivation.pairing.tracing.trace.trace`.
+
+    Raises:
+        ValueError: it takes none of them.
+    """
+    return _first([image_shape] if image_shape else likely_image_shapes(network),
+                  lambda shape: trace(network, shape, blocks), "the network")
+
+
+def first_logits(networks: Sequence[nn.Module], tensors: Sequence[dict[str, Tensor]],
+                 image_shape: tuple[int, ...] | None) -> list[list[Tensor]]:
+    """What networks compute in evaluation mode from one random image, with other tensors in place of their own.
+
+    Args:
+        networks: run on the CPU; neither their modes nor any random number is used up.
+        tensors: by network, its parameters and buffers on the CPU.
+        image_shape: ``(C, H, W)``; None tries a small image, then the likely ones.
+
+    Raises:
+        ValueError: no shape that all take.
+    """
+    dtype = next((tensor.dtype for tensor in tensors[0].values() if tensor.is_floating_point()), None)
+
+    def run(shape: tuple[int, ...]) -> list[list[Tensor]]:
+        image = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+        outputs = [torch.func.functional_call(network, values, (image,))
+                   for network, values in zip(networks, tensors, strict=True)]
+        return [[leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)] for output in outputs]
+
+    likely = [*likely_image_shapes(networks[0])]
+    shapes = [image_shape] if image_shape else [(shape[0], *[SMALL] * len(shape[1:])) for shape in likely] + likely
+    with torch.no_grad(), torch.random.fork_rng(devices=()), evaluating(*networks):
+        return _first(shapes, run, "both networks")
+
+
+def _first(shapes: Iterable[tuple[int, ...]], run: Callable[[tuple[int, ...]], Any], through: str) -> Any:
+    shapes = [*dict.fromkeys(shapes)]
+    refusals = []
+    for shape in shapes:
+        try:
+            return run(shape)
+        except Exception as error:
+            refusals.append(" ".join(f"{type(error).__name__}: {error}".split())[:200])
+    tried = ", ".join(" x ".join(map(str, shape)) for shape in shapes) or "none"
+    raise ValueError(f"no image runs through {through}; give image_shape=(C, H, W) "
+                     f"(tried {tried}{'; ' if refusals else ''}{''.join(refusals[:1])})")
+
+
+def likely_image_shapes(network: nn.Module) -> Iterator[tuple[int, ...]]:
+    """Image shapes to try, the likeliest first."""
+    first = next((module for module in network.modules()
+                  if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear)), None)
+    if first is None:
+        return
+    if isinstance(first, nn.Linear):
+        yield first.in_features,
+        return
+    dims, channels = len(first.kernel_size), first.in_channels
+    for config in (getattr(network, "pretrained_cfg", None), getattr(network, "default_cfg", None)):
+        if config and len(config.get("input_size", ())) == 3:
+            yield channels, *config["input_size"][1:]
+            yield tuple(config["input_size"])
+    size = getattr(getattr(network, "patch_embed", None), "img_size", None)
+    if size:
+        yield channels, *size
+    for size in SIZES:
+        yield channels, *[size] * dims

@@ -1,0 +1,1 @@
+"""One run: a config becomes a run folder."""

@@ -1,0 +1,106 @@
+"""What a user sees while a run trains: a live line in a terminal, a plain line an epoch elsewhere; always on stderr."""
+
+import sys
+from collections.abc import Mapping
+from time import perf_counter
+from typing import Any
+
+from motivation.stderr import Expendable, say
+from motivation.training.ledger import Ledger
+from motivation.training.trainer import StepResult
+
+PHASE_COLOURS = {"base": "cyan", "motivated": "yellow"}
+
+
+def open_progress(total_steps: int, steps_per_epoch: int, batch_size: int) -> "PlainProgress":
+    """The live view where stderr is a terminal, plain lines elsewhere."""
+    view = LiveProgress if sys.stderr.isatty() else PlainProgress
+    return view(total_steps, steps_per_epoch, batch_size)
+
+
+class PlainProgress:
+    """One line an epoch.
+
+    Args:
+        total_steps: steps of the whole run.
+        steps_per_epoch: steps of one epoch.
+        batch_size: images a step.
+    """
+
+    def __init__(self, total_steps: int, steps_per_epoch: int, batch_size: int):
+        self.total_steps = total_steps
+        self.epochs = -(-total_steps // steps_per_epoch)
+        self.batch_size = batch_size
+        self.start = perf_counter()
+        self.epoch_start = self.start
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        pass
+
+    def step(self, step: int, epoch: int, result: StepResult, ledger: Ledger) -> None:
+        """Show a training step."""
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """Show a finished epoch."""
+        say(self.line(row))
+
+    def line(self, row: Mapping[str, Any]) -> str:
+        """A finished epoch in words."""
+        steps = row["steps/base"] + row["steps/motivated"]
+        elapsed = perf_counter() - self.start
+        accuracy = "".join(f"  {network} {row[f'{network}/top1']:.2f} %" for network in ("base", "motivated")
+                           if row[f"{network}/top1"] is not None)
+        return (f"epoch {row['epoch'] + 1}/{self.epochs}  step {steps}/{self.total_steps}  "
+                f"loss {row['train/loss']:.4f}{accuracy}  motivated steps {row['steps/motivated'] / steps:.1%}  "
+                f"{row['budget/flops']:.3g} FLOPs  {row['budget/images'] / row['budget/seconds']:.0f} images/s  "
+                f"ETA {clock(elapsed / steps * (self.total_steps - steps))}")
+
+
+class LiveProgress(PlainProgress):
+    """A progress bar with the running figures, and the line of every finished epoch above it."""
+
+    def __init__(self, total_steps: int, steps_per_epoch: int, batch_size: int):
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        super().__init__(total_steps, steps_per_epoch, batch_size)
+        self.bar = Progress(TextColumn("epoch {task.fields[epoch]}"), BarColumn(bar_width=None),
+                            TextColumn("{task.completed}/{task.total}  {task.fields[figures]}"),
+                            console=Console(file=Expendable(sys.stderr)), refresh_per_second=4)
+        self.task = self.bar.add_task("train", total=total_steps, epoch=f"1/{self.epochs}", figures="")
+        self.shown = 0.0
+
+    def __enter__(self):
+        self.bar.start()
+        return self
+
+    def __exit__(self, *exception):
+        self.bar.stop()
+
+    def step(self, step: int, epoch: int, result: StepResult, ledger: Ledger) -> None:
+        """Show a training step, a few times a second."""
+        now = perf_counter()
+        if now - self.shown < 0.2 and step + 1 < self.total_steps:
+            return
+        self.shown = now
+        share = ledger.steps["motivated"] / sum(ledger.steps.values())
+        seconds = sum(ledger.seconds.values())
+        colour = PHASE_COLOURS[result.phase]
+        figures = (f"loss {result.loss:.3f}  [{colour}]{result.phase:9}[/]  motivated {share:.1%}  "
+                   f"{sum(ledger.images.values()) / seconds:.0f} images/s  {sum(ledger.flops.values()):.3g} FLOPs  "
+                   f"ETA {clock((now - self.start) / (step + 1) * (self.total_steps - step - 1))}")
+        self.bar.update(self.task, completed=step + 1, epoch=f"{epoch + 1}/{self.epochs}", figures=figures)
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """Show a finished epoch."""
+        self.bar.console.print(self.line(row), highlight=False)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"

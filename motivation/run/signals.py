@@ -1,0 +1,76 @@
+"""Signals that ask a run to stop: it saves a checkpoint first, within a step (SLURM pre-emption, Ctrl-C, kill)."""
+
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from time import monotonic
+from types import FrameType
+from typing import TypeVar
+
+from motivation.training.distributed import largest
+
+Item = TypeVar("Item")
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+# SLURM and torchrun may both hand on one and the same signal.
+ECHO_SECONDS = 1.0
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run stopped by a signal, its state saved. No sweep goes on after it.
+
+    Args:
+        number: of the signal.
+        message: what happened and how to go on.
+    """
+
+    def __init__(self, number: int, message: str = ""):
+        super().__init__(message)
+        self.number = number
+
+
+class StopRequest:
+    """Context that turns SIGTERM, SIGINT and SIGUSR1 into a request; a second signal, a second later, stops at once.
+
+    A signal to one of several processes stops all of them, after the same step.
+
+    Outside the main thread, where Python handles no signals, it never asks for anything.
+    """
+
+    def __init__(self):
+        self.number: int | None = None
+        self.came = 0.0
+        self._previous: dict = {}
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *exception):
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.number is None:
+            self.number, self.came = number, monotonic()
+        elif monotonic() - self.came > ECHO_SECONDS:
+            # In the middle of anything: nothing is saved, the last checkpoint on disk stands.
+            raise KeyboardInterrupt
+
+    def watched(self, items: Iterable[Item], turns: int) -> Iterator[Item]:
+        """The same items; raises Interrupted between two of them where a signal has come.
+
+        Args:
+            items: at most as many as turns.
+            turns: how often to check, alike in all processes.
+        """
+        items = iter(items)
+        for _ in range(turns):
+            self.check()
+            yield from islice(items, 1)
+
+    def check(self) -> None:
+        """Raise Interrupted where a signal has come to any process; all of them must ask."""
+        if number := largest(self.number or 0):
+            raise Interrupted(number)

@@ -1,0 +1,1 @@
+"""The tables of experiments/: planned as cells, trained where missing, rendered."""

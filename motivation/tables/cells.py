@@ -1,0 +1,196 @@
+"""Cells: the runs of tables, each known by all that sets its result, and the folder in which they are found again."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from motivation.analysis.budgets import LENGTH
+from motivation.analysis.runs import Run, read_figures
+from motivation.run_folder.config import differences, read_config
+from motivation.training.ledger import TRAINING_FORWARDS
+
+FORMAT_VERSION = 2
+# In place of the fingerprint of a data set that cannot be read.
+UNREAD = "unread"
+# How a run is executed and mirrored, not what it is.
+NOT_IDENTITY = ("engine", "tracker", "checkpoint")
+# Where a data set is and how it is read; which one it is, its fingerprint says.
+NOT_DATA = ("root", "path", "download", "workers")
+Kind = Literal["missing", "unfinished", "finished", "broken", "foreign"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a table.
+
+    Args:
+        config: resolved; what depends on the source is filled in when the source is finished.
+        data: fingerprint of its data set.
+        source: the run it is a control of.
+        control: how it depends on the source: ``matched_random``, ``equal_flops``, or ``transfer`` of its base network;
+            None for a run of its own.
+    """
+
+    config: dict[str, Any]
+    data: str
+    source: "Cell | None" = None
+    control: str | None = None
+
+    @cached_property
+    def setting(self) -> str:
+        """SHA-256 of all that sets the result but the data's fingerprints."""
+        return _digest({"format": FORMAT_VERSION, "control": self.control, "config": identifying(self.config),
+                        "source": self.source.setting if self.source else None})
+
+    @property
+    def fingerprints(self) -> list[str]:
+        """Of its data set, and of its sources'."""
+        return [self.data, *(self.source.fingerprints if self.source else ())]
+
+    @cached_property
+    def identity(self) -> str:
+        """SHA-256 of all that sets the result."""
+        return _digest([self.setting, self.fingerprints])
+
+    @cached_property
+    def stem(self) -> str:
+        """What it is, its seed, and its setting."""
+        model = self.config["model"]
+        networks = [model[key] for key in ("network", "base", "motivated") if key in model]
+        method = self.control or ("classical" if "network" in model else self.config["schedule"]["name"])
+        return f"{'-'.join(networks)}_{method}_seed{self.config['seed']}_{self.setting[:12]}"
+
+    @property
+    def name(self) -> str:
+        """Name of its run folder: its stem, and its data."""
+        return f"{self.stem}-{_digest(self.fingerprints)[:8]}"
+
+
+def identifying(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a config that sets the result."""
+    return {key: value for key, value in config.items() if key not in NOT_IDENTITY} | {
+        "data": {key: value for key, value in config["data"].items() if key not in NOT_DATA}}
+
+
+def _digest(what: Any) -> str:
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class State:
+    """How a cell stands.
+
+    Args:
+        kind: ``missing``; ``unfinished``, to be gone on with; ``finished``; ``broken``, which no run can go on from;
+            ``foreign``, a run of another config.
+        run: config and summary of a finished one.
+        trouble: what is wrong with a broken or foreign one.
+    """
+
+    kind: Kind
+    run: Run | None = None
+    trouble: str | None = None
+
+
+class Archive:
+    """The folder of all cells, shared by all tables; a finished run is read once.
+
+    Args:
+        folder: need not exist.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._finished: dict[str, State] = {}
+
+    def path(self, cell: Cell) -> Path:
+        """A cell's run folder; where its data cannot be read, that of a finished run of the same setting, if any."""
+        if UNREAD in cell.fingerprints:
+            for path in sorted(self.folder.glob(f"{cell.stem}-????????")):
+                if (path / "summary.json").is_file():
+                    return path
+        return self.folder / cell.name
+
+    def state(self, cell: Cell) -> State:
+        """How a cell stands."""
+        if cell.identity not in self._finished:
+            state = self._read(cell)
+            if state.kind != "finished":
+                return state
+            self._finished[cell.identity] = state
+        return self._finished[cell.identity]
+
+    def _read(self, cell: Cell) -> State:
+        path = self.path(cell)
+        try:
+            if not any(path.iterdir()):
+                return State("missing")
+        except FileNotFoundError:
+            return State("missing")
+        except NotADirectoryError:
+            return State("broken", trouble="it is a file")
+        try:
+            run = self._figures(path) if (path / "summary.json").is_file() else None
+            saved = run.config if run else read_config(path)
+            changed = list(differences(self._compared(saved, cell), self._compared(self._linked(cell), cell)))
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+            return State("broken", trouble=" ".join(str(error).split()).removeprefix(f"{path} "))
+        if changed:
+            what = "; ".join(f"{key} is {found!r}, not {right!r}" for key, found, right in changed[:3])
+            return State("foreign", trouble=f"it holds a run of another config: {what}")
+        return State("finished", run) if run else State("unfinished")
+
+    @staticmethod
+    def _figures(path: Path) -> Run:
+        """A finished run with all that tables show of one; a fold is measured on its validation part."""
+        run = read_figures(path)
+        measure = ["base/val_top1"] if run.config["data"].get("fold") is not None else []
+        for key in ("budget/forward_per_image", "base/forward_flops", *measure):
+            if not isinstance(run.summary[key], int | float):
+                raise ValueError(f"summary.json: {key} is {run.summary[key]!r}, no number")
+        return run
+
+    def runnable(self, cell: Cell) -> dict[str, Any]:
+        """The config to train, with what its finished source says.
+
+        Raises:
+            ValueError: the source is not finished.
+        """
+        config = self._linked(cell)
+        if cell.control == "equal_flops":
+            source = read_figures(self.path(cell.source))
+            step = TRAINING_FORWARDS * source.summary["base/forward_flops"] * config["recipe"]["batch_size"]
+            config["recipe"] |= {"epochs": None, "steps": max(1, round(source.summary["budget/flops"] / step))}
+        return config
+
+    def _linked(self, cell: Cell) -> dict[str, Any]:
+        """A copy of its config that names the source's folder."""
+        config = json.loads(json.dumps(cell.config))
+        if cell.control == "matched_random":
+            config["schedule"] = {"name": "matched_random", "run": str(self.path(cell.source))}
+        elif cell.control == "transfer":
+            config["model"] |= {"name": "transfer", "run": str(self.path(cell.source)), "of": "base"}
+        return config
+
+    @staticmethod
+    def _compared(config: Mapping[str, Any], cell: Cell) -> dict[str, Any]:
+        """What tells a cell's run from another: a source by its name, and no length, which a source gives."""
+        what = identifying(config)
+        if cell.control == "equal_flops":
+            what["recipe"] = {key: value for key, value in what["recipe"].items() if key not in LENGTH}
+        for group in ("model", "schedule"):
+            if what[group].get("run"):
+                what[group] = what[group] | {"run": Path(what[group]["run"]).name}
+        return what
+
+
+def set_aside(path: Path) -> Path:
+    """Move a broken run out of the way, to the first of ``NAME.broken-1``, ``NAME.broken-2``, ... that is free."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.broken-{number}")).exists():
+        number += 1
+    return path.rename(aside)

@@ -1,0 +1,179 @@
+"""How one step is executed: device, precision, memory layout, micro-batches."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from motivation.training.distributed import average, local_rank, processes, running_statistics
+
+# Beyond it, starting the threads takes longer than any training.
+MOST_THREADS = 1024
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class OutOfMemory(ValueError):
+    """A forward or backward pass did not fit; the message names the network, the batch and what would help."""
+
+
+@contextmanager
+def explained_memory(phase: str, images: int, parts: int) -> Iterator[None]:
+    """Turn torch's out-of-memory errors into one line that says which network and batch did not fit.
+
+    Args:
+        phase: of the network that ran.
+        images: in the batch.
+        parts: micro-batches it ran in.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        raise OutOfMemory(f"out of memory: the {phase} network does not fit with a batch of {images} images in {parts} "
+                          f"part{'s' * (parts > 1)}; lower recipe.batch_size or set engine.accumulation={2 * parts} "
+                          "(or auto)") from error
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Runs forward, backward and update.
+
+    Args:
+        device: ``auto`` (a GPU where there is one), or a torch device such as ``cpu`` or ``cuda:1``. Of several
+            processes each takes a GPU of its own.
+        precision: ``float32``, or ``bfloat16`` for autocast with float32 weights.
+        channels_last: keep images and convolution weights in channels-last layout, the faster one.
+        deterministic: only kernels that give the same bits twice, and no autotuning.
+        threads: CPU threads of torch; null leaves torch's choice.
+        accumulation: parts that a batch is run in, one after another, gradients added up; ``auto`` doubles it before
+            training until both networks fit in memory. With more than one part, BatchNorm sees the parts.
+
+    Raises:
+        ValueError: a device that is not there, or threads or parts below 1.
+    """
+
+    device: str = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    channels_last: bool = True
+    deterministic: bool = True
+    threads: int | None = None
+    accumulation: int | Literal["auto"] = 1
+
+    def __post_init__(self):
+        if self.precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision={self.precision!r}: choose float32 or bfloat16")
+        if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
+            raise ValueError(f"threads={self.threads}: must be from 1 to {MOST_THREADS}, or null for torch's choice")
+        if self.accumulation != "auto" and self.accumulation < 1:
+            raise ValueError(f"accumulation={self.accumulation}: must be at least 1 part, or auto")
+        try:
+            device = self.torch_device
+        except RuntimeError as error:
+            raise ValueError(f"device={self.device!r} is not a torch device; try auto, cpu or cuda") from error
+        if device.type == "cuda" and processes() > 1 and device.index != local_rank():
+            raise ValueError(f"device={self.device!r}: each of several processes has a GPU of its own; use device=auto")
+        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+            needed = f", process {local_rank()} of this machine needs one of its own" if processes() > 1 else ""
+            raise ValueError(f"device={self.device!r}: {torch.cuda.device_count()} GPUs are visible{needed}; "
+                             "try device=cpu")
+        if device.type in ("mps", "xpu") and not getattr(torch, device.type).is_available():
+            raise ValueError(f"device={self.device!r}: there is none here; try device=cpu")
+        if device.type not in ("cpu", "cuda", "mps", "xpu"):
+            raise ValueError(f"device={self.device!r} cannot train; try auto, cpu or cuda")
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device, ``auto`` resolved."""
+        best = "cuda" if torch.cuda.is_available() else "cpu"
+        device = torch.device(best if self.device == "auto" else self.device)
+        if device == torch.device("cuda") and processes() > 1:
+            return torch.device("cuda", local_rank())
+        return device
+
+    def configure(self) -> None:
+        """Set what torch keeps for the whole process: kernel choice and thread count."""
+        torch.backends.cudnn.deterministic = self.deterministic
+        torch.backends.cudnn.benchmark = not self.deterministic
+        if self.torch_device.type == "cuda":
+            torch.cuda.set_device(self.torch_device.index or 0)
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """Move a network or pair to the device, in the engine's memory layout."""
+        if self.channels_last:
+            return model.to(self.torch_device, memory_format=torch.channels_last)
+        return model.to(self.torch_device)
+
+    def autocast(self) -> torch.autocast:
+        """The precision of a forward pass."""
+        return torch.autocast(self.torch_device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+    @property
+    def parts(self) -> int:
+        """Micro-batches a step; ``auto`` starts at 1."""
+        return 1 if self.accumulation == "auto" else self.accumulation
+
+    def gradients(self, network: nn.Module, loss: Loss, images: Tensor, targets: Tensor) -> Tensor:
+        """Forward and backward of one batch; gradients are left in the network's parameters.
+
+        Args:
+            network: the network that trains; its gradients must be clear.
+            loss: ``(logits, targets) -> scalar``, a mean over images.
+            images: ``(N, C, H, W)``.
+            targets: ``(N,)`` class indices, or what else the loss takes, such as ``(N, classes)`` shares.
+
+        Returns:
+            The batch loss, a scalar on the device.
+        """
+        total = None
+        for part, labels in zip(images.chunk(self.parts), targets.chunk(self.parts), strict=True):
+            with self.autocast():
+                value = loss(network(part), labels)
+            if len(part) != len(images):
+                value = value * (len(part) / len(images))
+            value.backward()
+            total = value.detach() if total is None else total + value.detach()
+        return total
+
+    def step(self, network: nn.Module, optimizer: Optimizer, loss: Loss, images: Tensor, targets: Tensor,
+             before_update: Callable[[], None] | None = None) -> Tensor:
+        """One forward, backward and update of one network; arguments as in `gradients`.
+
+        Where several processes train together, their gradients are averaged, and so are BatchNorm's running statistics.
+        ``before_update`` is called between backward and update, when the gradients are whole.
+
+        Returns:
+            ``(2,)`` on the device: the batch loss before the update, and the largest norm of a parameter's gradient
+            (NaN or infinite where any gradient is).
+        """
+        optimizer.zero_grad(set_to_none=True)
+        value = self.gradients(network, loss, images, targets)
+        gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+        if processes() > 1:
+            average([*gradients, *running_statistics(network)])
+        if before_update is not None:
+            before_update()
+        norms = [norm.to(value.dtype) for norm in torch._foreach_norm(gradients)]
+        largest = torch.stack(norms).max() if norms else torch.zeros_like(value)
+        optimizer.step()
+        return torch.stack((value, largest))
+
+    @torch.inference_mode()
+    def predict(self, network: nn.Module, batches: Iterable[Tensor]) -> np.ndarray | None:
+        """Class probabilities in evaluation mode, float32 ``(images, classes)``; None without a batch.
+
+        Args:
+            network: left in evaluation mode; the next training step sets it back.
+            batches: images ``(N, C, H, W)``.
+        """
+        network.eval()
+        with self.autocast():
+            predicted = [network(images).float().softmax(1) for images in batches]
+            return torch.cat(predicted).cpu().numpy() if predicted else None

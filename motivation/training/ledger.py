@@ -1,0 +1,128 @@
+"""What training cost: FLOPs, steps, images and seconds, by phase."""
+
+import copy
+from dataclasses import asdict, dataclass, field
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from motivation.phase import Phase
+
+# Forward, and twice its cost for the backward: the field's convention, and exact for matrix products.
+TRAINING_FORWARDS = 3
+
+
+def forward_flops(network: nn.Module, image_shape: tuple[int, ...]) -> int:
+    """FLOPs of one forward pass for one image, 2 per multiply-add.
+
+    Counted on the meta device, where nothing is computed; a network that cannot run there (its forward reads a value,
+    or makes tensors on a device of its own) is counted on one black image where it is. The network is untouched.
+
+    Args:
+        network: a network that maps ``(N, C, H, W)`` images to logits.
+        image_shape: ``(C, H, W)``.
+
+    Raises:
+        ValueError: the network cannot take such an image.
+    """
+    parameter = next(network.parameters(), torch.empty(0))
+    image = torch.zeros(1, *image_shape, dtype=parameter.dtype, device=parameter.device)
+    tensors = {name: torch.empty_like(tensor, device="meta")
+               for name, tensor in [*network.named_parameters(remove_duplicate=False),
+                                    *network.named_buffers(remove_duplicate=False)]}
+    training = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        with torch.no_grad():
+            try:
+                with FlopCounterMode(display=False) as counter:
+                    torch.func.functional_call(network, tensors, (image.to("meta"),))
+            except (RuntimeError, NotImplementedError):
+                with FlopCounterMode(display=False) as counter:
+                    network(image)
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{type(network).__name__} cannot take an image of (C, H, W) = {tuple(image_shape)}: "
+                         f"{reason}") from error
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+    return counter.get_total_flops()
+
+
+def _by_phase() -> dict[Phase, float]:
+    return {"base": 0, "motivated": 0}
+
+
+@dataclass
+class Ledger:
+    """Running totals of one training run.
+
+    Attributes:
+        steps: optimizer steps, by phase.
+        images: images trained on, by phase.
+        flops: training FLOPs by phase, 2 per multiply-add: images x 3 x forward, probes included.
+        forward_flops: FLOPs of one image's forward pass, by network.
+        forward: forward FLOPs of all images trained on, by phase, probes left out.
+        seconds: time inside training steps, by phase; data loading and evaluation apart.
+        bytes_copied: what the switches copied.
+        intervals: unbroken runs of at least one motivated step.
+    """
+
+    steps: dict[Phase, int] = field(default_factory=_by_phase)
+    images: dict[Phase, int] = field(default_factory=_by_phase)
+    flops: dict[Phase, int] = field(default_factory=_by_phase)
+    forward_flops: dict[Phase, int] = field(default_factory=_by_phase)
+    forward: dict[Phase, int] = field(default_factory=_by_phase)
+    seconds: dict[Phase, float] = field(default_factory=_by_phase)
+    bytes_copied: int = 0
+    intervals: int = 0
+    in_interval: bool = False
+
+    def record(self, phase: Phase, images: int, forward: int, seconds: float, probes: int = 0) -> int:
+        """Enter one training step.
+
+        Args:
+            phase: the network it trained.
+            images: number of images in the batch.
+            forward: FLOPs of one image's forward pass.
+            seconds: how long the step took.
+            probes: FLOPs of the step's probes.
+
+        Returns:
+            The step's training FLOPs.
+        """
+        flops = images * TRAINING_FORWARDS * forward + probes
+        self.steps[phase] += 1
+        self.images[phase] += images
+        self.flops[phase] += flops
+        self.forward[phase] += images * forward
+        self.forward_flops[phase] = forward
+        self.seconds[phase] += seconds
+        self.intervals += phase == "motivated" and not self.in_interval
+        self.in_interval = phase == "motivated"
+        return flops
+
+    def totals(self) -> dict[str, float]:
+        """The keys that epochs.jsonl and summary.json carry."""
+        images = sum(self.images.values())
+        return {
+            "budget/flops": sum(self.flops.values()),
+            "budget/forward_per_image": sum(self.forward.values()) / images if images else 0.0,
+            "budget/images": images,
+            "budget/seconds": sum(self.seconds.values()),
+            "budget/bytes_copied": self.bytes_copied,
+            "steps/base": self.steps["base"],
+            "steps/motivated": self.steps["motivated"],
+            "intervals": self.intervals,
+        }
+
+    def state_dict(self) -> dict:
+        """All totals, as plain numbers."""
+        return asdict(self)
+
+    def load_state_dict(self, state: dict) -> None:
+        """Restore totals saved by `state_dict`."""
+        for name, value in copy.deepcopy(state).items():
+            setattr(self, name, value)

@@ -1,0 +1,223 @@
+"""What a monitor asks for beyond the loss: held-out losses, a second forward, the gradient. A probe changes nothing.
+
+All that a step shows is put into one tensor on the device, so that it is read with the loss, in one copy.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from motivation.monitors import Monitor, Signal
+from motivation.pairing.pair import Pair
+from motivation.pairing.weights_map import tensor_of
+from motivation.phase import Phase
+from motivation.training.distributed import average, processes
+from motivation.training.engine import Engine, Loss
+
+KINDS = frozenset({"heldout", "after", "gradient"})
+
+
+class NonFiniteLoss(ValueError):
+    """A training loss or gradient was NaN or infinite; the step's update has already spoiled the weights.
+
+    Args:
+        message: what was not finite.
+        step: whose; with a lag, some steps before the trainer's.
+    """
+
+    def __init__(self, message: str, step: int):
+        super().__init__(message)
+        self.step = step
+
+
+@dataclass
+class Observation:
+    """What one step showed, on its way from the device.
+
+    Attributes:
+        step: its number, from 0.
+        phase: the network it trained.
+        flops: its training FLOPs.
+        values: the loss and the largest norm of a gradient, then the monitor's numbers, the loss after the update and
+            the held-out losses, as far as due.
+        measured: how many of them are the monitor's numbers.
+        after: whether the loss after the update is among them.
+        gradient: of the mapped weights, for a monitor that measures nothing on the device.
+    """
+
+    step: int
+    phase: Phase
+    flops: int
+    values: Tensor | list[float]
+    measured: int = 0
+    after: bool = False
+    gradient: list[Tensor] | None = None
+    copied: Any = None
+
+    def send(self) -> None:
+        """Start the copy to the host without waiting for it."""
+        if self.values.is_cuda:
+            self.values = self.values.to("cpu", non_blocking=True)
+            self.copied = torch.cuda.Event()
+            self.copied.record()
+
+    def signal(self) -> Signal:
+        """As the monitor sees it; waits for the device where it has not got so far.
+
+        Raises:
+            NonFiniteLoss: the loss or a gradient is NaN or infinite.
+        """
+        if torch.is_tensor(self.values):
+            if self.copied is not None:
+                self.copied.synchronize()
+            self.values, self.copied = self.values.tolist(), None
+        loss, gradient, *rest = self.values
+        if not (math.isfinite(loss) and math.isfinite(gradient)):
+            what = f"loss is {loss}" if not math.isfinite(loss) else f"gradient has a norm of {gradient}"
+            raise NonFiniteLoss(f"the {self.phase} network's {what} at step {self.step}; lower the learning rate or "
+                                "check the images", self.step)
+        measured, rest = rest[:self.measured], rest[self.measured:]
+        return Signal(loss, self.phase, self.flops, rest[0] if self.after else None,
+                      rest[self.after:] or None, self.gradient, measured or None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Itself, read from the device."""
+        self.signal()
+        return {name: value for name, value in asdict(self).items() if name != "copied"}
+
+
+class Probes:
+    """Runs the probes that a monitor needs, every ``monitor.every`` steps, from the first on.
+
+    Args:
+        model: what trains; a monitor needs a pair.
+        monitor: or None.
+        loss: ``(logits, targets) -> scalar``.
+        heldout: images ``(N, C, H, W)`` and targets ``(N,)`` on the model's device, from the training set.
+
+    Raises:
+        ValueError: the monitor needs what is not there.
+    """
+
+    def __init__(self, model: Pair | nn.Module, monitor: Monitor | None, loss: Loss,
+                 heldout: tuple[Tensor, Tensor] | None):
+        self.needs: frozenset[str] = frozenset(getattr(monitor, "needs", ()))
+        name = type(monitor).__name__
+        if unknown := self.needs - KINDS:
+            raise ValueError(f"monitor {name} needs {', '.join(sorted(unknown))}, which this trainer cannot give; it "
+                             f"knows {', '.join(sorted(KINDS))}")
+        if "heldout" in self.needs and heldout is None:
+            raise ValueError(f"monitor {name} needs heldout images, which this trainer cannot give: pass "
+                             "heldout=(images, targets) of training images that are not trained on")
+        self.monitor, self.loss, self.heldout = monitor, loss, heldout
+        self.every = getattr(monitor, "every", 1)
+        self.numbers = getattr(monitor, "numbers", 0)
+        self._mapped: dict[Phase, Callable[[], list[Tensor]]] = {}
+        if "gradient" in self.needs:
+            self._mapped = _mapped_gradients(model)
+        self._measured: Tensor | None = None
+        self._gradient: list[Tensor] | None = None
+
+    def due(self, step: int) -> frozenset[str]:
+        """Probes of a step, by its number from 0."""
+        return self.needs if self.needs and step % self.every == 0 else frozenset()
+
+    def before_update(self, phase: Phase) -> None:
+        """Measure the gradient: between backward and update, since an optimizer may change it."""
+        gradient = self._mapped[phase]()
+        if self.numbers:
+            with torch.no_grad():
+                self._measured = self.monitor.measure(gradient)
+        else:
+            self._gradient = [part.clone() for part in gradient]
+
+    def flops(self, due: frozenset[str], images: int, forward: int) -> int:
+        """FLOPs of a step's probes: their forwards.
+
+        Args:
+            due: its probes.
+            images: in the batch.
+            forward: FLOPs of one image's forward pass.
+        """
+        return forward * (images * ("after" in due) + (len(self.heldout[1]) if "heldout" in due else 0))
+
+    def observe(self, due: frozenset[str], step: int, phase: Phase, flops: int, network: nn.Module,
+                shown: Tensor, images: Tensor, targets: Tensor, engine: Engine) -> Observation:
+        """Run what is due after the update, and put all that the step showed into one tensor.
+
+        Args:
+            due: its probes.
+            step: its number.
+            phase: the network it trained.
+            flops: its FLOPs, probes included.
+            network: that network.
+            shown: ``(2,)`` what `Engine.step` returned.
+            images: the batch.
+            targets: its labels, or shares of them.
+            engine: its precision and parts of a batch hold for probes too.
+        """
+        parts = [shown]
+        seen = Observation(step, phase, flops, shown)
+        if self._measured is not None:
+            seen.measured = len(self._measured)
+            parts.append(self._measured)
+        if "after" in due:
+            seen.after = True
+            parts.append(self.after(engine, network, images, targets).reshape(1))
+        if "heldout" in due:
+            parts.append(self.heldout_losses(engine, network))
+        seen.gradient, self._gradient, self._measured = self._gradient, None, None
+        seen.values = torch.cat(parts) if len(parts) > 1 else parts[0]
+        if processes() > 1:
+            seen.values = seen.values.clone()
+            average([seen.values])
+        return seen
+
+    @torch.no_grad()
+    def after(self, engine: Engine, network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+        """Loss of the batch once more, in training mode, on copies of the buffers: running statistics stay."""
+        buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+        with self._rng(images), engine.autocast():
+            return sum(self.loss(torch.func.functional_call(network, buffers, (part,)), labels) * len(part)
+                       for part, labels in zip(images.chunk(engine.parts), targets.chunk(engine.parts), strict=True)
+                       ) / len(images)
+
+    @torch.no_grad()
+    def heldout_losses(self, engine: Engine, network: nn.Module) -> Tensor:
+        """Per-image losses ``(N,)`` in evaluation mode."""
+        images, targets = self.heldout
+        training = [module for module in network.modules() if module.training]
+        network.eval()
+        try:
+            with self._rng(images), engine.autocast():
+                logits = network(images)
+                return torch.vmap(lambda logit, target: self.loss(logit[None], target[None]))(logits, targets)
+        finally:
+            for module in training:
+                module.training = True
+
+    @staticmethod
+    def _rng(images: Tensor) -> torch.random.fork_rng:
+        device = images.device
+        return torch.random.fork_rng([device] if device.type == "cuda" else [])
+
+
+def _mapped_gradients(pair: Pair) -> dict[Phase, Callable[[], list[Tensor]]]:
+    """By phase, a function that lists the mapped weights' gradients in base order and shape."""
+    weights = {id(parameter) for parameter in pair.base.parameters()}
+    entries = [entry for entry in pair.weights_map.entries if id(tensor_of(pair.base, entry.base)) in weights]
+    base = [tensor_of(pair.base, entry.base) for entry in entries]
+    motivated = [tensor_of(pair.motivated, entry.motivated) for entry in entries]
+
+    def of(parameters: Sequence[Tensor], slices: bool) -> list[Tensor]:
+        gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in parameters]
+        if slices:
+            gradients = [gradient if entry.aliased else entry.slice_of(gradient)
+                         for entry, gradient in zip(entries, gradients, strict=True)]
+        return gradients
+
+    return {"base": lambda: of(base, False), "motivated": lambda: of(motivated, True)}

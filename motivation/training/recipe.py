@@ -1,0 +1,258 @@
+"""Recipes: optimizer, learning-rate schedule, augmentation, length and batch size, from torch and timm factories."""
+
+import difflib
+import inspect
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields
+from functools import partial
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from motivation.data.augment.augmentation import Augmentation
+from motivation.training.optimizer_state import StatePolicy, check_differential_options, check_policy, fused_if_offered
+
+# What a schedule cannot do without; timm's own defaults count steps here.
+NEEDED = {"step": "decay_epochs", "multistep": "decay_milestones"}
+# Share of a mixed image from which a class counts as present; the value of the timm runs behind ResNet strikes back.
+PRESENT = 0.2
+SCHEDULES = ("cosine", "constant", "step", "multistep", "tanh", "poly")
+
+
+def optimizer_class(name: str) -> Callable[..., Optimizer]:
+    """An optimizer by name: torch's own in lower case (``sgd``, ``adamw``, ``rmsprop``), then timm's registry.
+
+    Raises:
+        ValueError: neither has it.
+    """
+    import timm.optim
+
+    torch_names = {key.lower(): key for key in torch.optim.__all__ if isinstance(getattr(torch.optim, key), type)
+                   and issubclass(getattr(torch.optim, key), Optimizer) and key not in ("Optimizer", "LBFGS")}
+    if name in torch_names:
+        return getattr(torch.optim, torch_names[name])
+    names = [*torch_names, *timm.optim.list_optimizers()]
+    if name not in names:
+        close = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"torch has {', '.join(torch_names)}; timm has more"
+        raise ValueError(f"optimizer.name={name!r} is unknown; {hint}")
+    return timm.optim.get_optimizer_class(name)
+
+
+def binary_cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Every class on its own, present or not (Wightman et al. 2021, section 3); the mean over images and classes.
+
+    Args:
+        logits: ``(N, classes)``.
+        targets: class indices ``(N,)``, or shares ``(N, classes)``: a class is present from a share of 0.2.
+        label_smoothing: share of the presence that is spread over all classes.
+    """
+    classes = logits.shape[1]
+    if targets.ndim == 1:
+        present = targets[:, None] == torch.arange(classes, device=targets.device)
+    else:
+        present = targets > PRESENT
+    smooth = present.to(logits.dtype) * (1 - label_smoothing) + label_smoothing / classes
+    return F.binary_cross_entropy_with_logits(logits, smooth)
+
+
+@dataclass(frozen=True)
+class Recipe(Augmentation):
+    """How a run is trained; the same for both networks of a pair. Beside these, all that `Augmentation` takes.
+
+    Args:
+        batch_size: images a step, of all processes together.
+        epochs: passes over the training set; give this or ``steps``.
+        steps: optimizer steps; give this or ``epochs``.
+        optimizer: ``name`` and the optimizer's own arguments, such as lr, momentum, weight_decay; a null one is left
+            to the optimizer's default.
+        decay_norms: weight decay for norms, biases and what a network names (timm's ``no_weight_decay``) too.
+        schedule: ``name`` of a timm learning-rate schedule, updated every step; ``warmup_epochs`` of linear warm-up,
+            and for step schedules ``decay_epochs``, ``decay_rate`` and ``warmup_prefix`` (count them from the end of
+            warm-up), for multistep ``decay_milestones`` (epochs).
+        loss: ``cross_entropy``, or ``bce``: binary cross-entropy over classes, a class counting as present from a fifth
+            of the image (ResNet strikes back).
+        label_smoothing: of the loss, in [0, 1).
+        dropout: before the classifier, given to the networks as timm's ``drop_rate``; null for theirs.
+        drop_path: stochastic depth, given as ``drop_path_rate``; null for theirs.
+        rollbacks: how many times a run whose loss or gradients turn NaN goes back to its last checkpoint and on with a
+            smaller learning rate; 0 stops it.
+        rollback_lr: factor on the learning rate from each rollback on.
+        state: what becomes of a pair's optimizer state at a switch: ``carry`` (paper), ``reset``, or a factor from 0
+            to 1 that shrinks the carried moments.
+        differential_lr: times the learning rate, for tensors that only the motivated network has.
+        differential_weight_decay: their weight decay; null for the optimizer's.
+
+    Raises:
+        ValueError: an impossible value, an unknown optimizer or schedule, or an argument it does not take.
+    """
+
+    batch_size: int = 128
+    epochs: int | None = None
+    steps: int | None = None
+    optimizer: dict[str, Any] = field(default_factory=lambda: {"name": "sgd", "lr": 0.1})
+    decay_norms: bool = True
+    schedule: dict[str, Any] = field(default_factory=lambda: {"name": "cosine"})
+    loss: Literal["cross_entropy", "bce"] = "cross_entropy"
+    label_smoothing: float = 0.0
+    dropout: float | None = None
+    drop_path: float | None = None
+    rollbacks: int = 0
+    rollback_lr: float = 0.5
+    state: StatePolicy = "carry"
+    differential_lr: float = 1.0
+    differential_weight_decay: float | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError(f"epochs={self.epochs} and steps={self.steps}: give exactly one of them, the other null")
+        for name in ("batch_size", "epochs", "steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value}: must be at least 1")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing={self.label_smoothing}: must be from 0 to below 1")
+        if self.loss not in ("cross_entropy", "bce"):
+            raise ValueError(f"loss={self.loss!r}: choose cross_entropy or bce")
+        for name in ("dropout", "drop_path"):
+            if getattr(self, name) is not None and not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must be from 0 to below 1, or null")
+        if self.mixes and self.batch_size % 2:
+            raise ValueError(f"batch_size={self.batch_size}: must be even with Mixup or CutMix, which mix pairs")
+        if self.rollbacks < 0:
+            raise ValueError(f"rollbacks={self.rollbacks}: must be 0 or more")
+        if not 0 < self.rollback_lr < 1:
+            raise ValueError(f"rollback_lr={self.rollback_lr}: must be a factor between 0 and 1")
+        check_policy(self.state)
+        check_differential_options(self.differential_lr, self.differential_weight_decay)
+        self._check_optimizer()
+        self._check_schedule()
+
+    def _check_optimizer(self) -> None:
+        if not isinstance(self.optimizer.get("name"), str):
+            raise ValueError("optimizer.name is missing; name one, such as sgd or adamw")
+        build = optimizer_class(self.optimizer["name"])
+        taken = [name for name in inspect.signature(build).parameters if name not in ("self", "params")]
+        for name, value in self.optimizer.items():
+            if name == "name" or value is None:
+                continue
+            if name not in taken:
+                close = difflib.get_close_matches(name, taken, n=1)
+                raise ValueError(f"optimizer.{name}: {self.optimizer['name']} takes no such argument; "
+                                 + (f"did you mean {close[0]}?" if close else "leave it out with "
+                                    f"recipe.optimizer.{name}=null; it takes {', '.join(taken)}"))
+            if isinstance(value, str):
+                raise ValueError(f"optimizer.{name}={value!r}: must be a number or true/false")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"optimizer.{name}={value}: must be finite")
+        lr = self.optimizer.get("lr")
+        if lr is not None and (isinstance(lr, bool) or not isinstance(lr, int | float) or not lr > 0):
+            raise ValueError(f"optimizer.lr={lr}: must be a number above 0")
+        try:
+            # One step shows what a constructor does not check.
+            parameter = nn.Parameter(torch.zeros(2, 2))
+            optimizer = self.optimizer_factory()([parameter])
+            parameter.grad = torch.ones_like(parameter)
+            optimizer.step()
+        except (ValueError, TypeError, RuntimeError, IndexError, AssertionError) as error:
+            raise ValueError(f"optimizer {self.optimizer['name']}: {' '.join(str(error).split())[:160]}") from error
+
+    def _check_schedule(self) -> None:
+        numbers = {"warmup_epochs", "warmup_lr", "min_lr", "decay_epochs", "decay_rate"}
+        for name, value in self.schedule.items():
+            if name == "name":
+                if value not in SCHEDULES:
+                    raise ValueError(f"schedule.name={value!r}: choose one of {', '.join(SCHEDULES)}")
+            elif name == "decay_milestones":
+                if not isinstance(value, list | tuple) or not all(isinstance(epoch, int) for epoch in value):
+                    raise ValueError(f"schedule.decay_milestones={value!r}: must be a list of epochs")
+            elif name == "warmup_prefix":
+                if not isinstance(value, bool) or (value and self.schedule.get("name") != "step"):
+                    raise ValueError(f"schedule.warmup_prefix={value!r}: must be true or false, and true for a step "
+                                     "schedule alone")
+            elif name not in numbers:
+                raise ValueError(f"schedule.{name}: unknown; a schedule takes name, decay_milestones, warmup_prefix, "
+                                 f"{', '.join(sorted(numbers))}")
+            elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise ValueError(f"schedule.{name}={value!r}: must be a number of 0 or more")
+        if "name" not in self.schedule:
+            raise ValueError(f"schedule.name is missing; choose one of {', '.join(SCHEDULES)}")
+        needed = NEEDED.get(self.schedule["name"])
+        if needed and not self.schedule.get(needed):
+            raise ValueError(f"schedule.{needed} is missing or 0: a {self.schedule['name']} schedule needs it, "
+                             "in epochs")
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Optimizer steps of the whole run."""
+        return self.steps if self.steps is not None else self.epochs * steps_per_epoch
+
+    def total_epochs(self, steps_per_epoch: int) -> int:
+        """Epochs of the whole run, a last partial one counted."""
+        return math.ceil(self.total_steps(steps_per_epoch) / steps_per_epoch)
+
+    def optimizer_factory(self) -> Callable[[Iterable], Optimizer]:
+        """``params -> optimizer``, fused where torch offers it."""
+        arguments = {name: value for name, value in self.optimizer.items() if name != "name" and value is not None}
+        build = optimizer_class(self.optimizer["name"])
+        fused = {} if arguments.get("foreach") or arguments.get("differentiable") else fused_if_offered(build)
+        return partial(build, **{**fused, **arguments})
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """Its sizes and augmentation alone, for the data."""
+        return Augmentation(**{one.name: getattr(self, one.name) for one in fields(Augmentation)})
+
+    @property
+    def network_options(self) -> dict[str, float]:
+        """Its dropout and stochastic depth, as arguments of timm's networks."""
+        options = {"drop_rate": self.dropout, "drop_path_rate": self.drop_path}
+        return {name: value for name, value in options.items() if value is not None}
+
+    def groups(self, network: nn.Module) -> Iterable:
+        """Parameters of a network, or groups of them where norms and biases go without weight decay."""
+        if self.decay_norms:
+            return network.parameters()
+        from timm.optim import param_groups_weight_decay
+
+        spared = getattr(network, "no_weight_decay", set)()
+        without, decayed = param_groups_weight_decay(network, no_weight_decay_list=spared)
+        # How much is the optimizer's to say.
+        return [without, {"params": decayed["params"]}]
+
+    def loss_function(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """Loss of logits ``(N, classes)`` and targets, class indices ``(N,)`` or shares ``(N, classes)``; a scalar."""
+        if self.loss == "bce":
+            return partial(binary_cross_entropy, label_smoothing=self.label_smoothing)
+        return nn.CrossEntropyLoss(label_smoothing=self.label_smoothing)
+
+    def learning_rates(self, optimizers: list[Optimizer], steps_per_epoch: int) -> list:
+        """timm schedulers, one an optimizer, all with the same schedule; call ``step_update(step)`` before each step.
+
+        Args:
+            optimizers: of the base and, for a pair, of the motivated network.
+            steps_per_epoch: converts the schedule's epochs to steps.
+        """
+        from timm.scheduler import create_scheduler_v2
+
+        options = dict(self.schedule)
+        for name in ("warmup_epochs", "decay_epochs"):
+            if name in options:
+                options[name] = round(options[name] * steps_per_epoch)
+        if options.get("decay_epochs") == 0:
+            raise ValueError(f"recipe.schedule.decay_epochs={self.schedule['decay_epochs']}: less than one step of "
+                             f"1/{steps_per_epoch} epoch")
+        if options.get("warmup_epochs", 0) >= self.total_steps(steps_per_epoch):
+            raise ValueError(f"recipe.schedule.warmup_epochs={self.schedule['warmup_epochs']}: the whole run is "
+                             f"{self.total_steps(steps_per_epoch) / steps_per_epoch:g} epochs")
+        if "decay_milestones" in options:
+            options["decay_milestones"] = [epoch * steps_per_epoch for epoch in options["decay_milestones"]]
+        # timm counts in epochs; one "epoch" of one update makes its unit the step.
+        return [create_scheduler_v2(optimizer, sched=options["name"],
+                                    num_epochs=self.total_steps(steps_per_epoch), step_on_epochs=False,
+                                    updates_per_epoch=1, **{k: v for k, v in options.items() if k != "name"})[0]
+                for optimizer in optimizers]

@@ -1,0 +1,270 @@
+"""The dual-model loop (paper, Algorithm 1): one network a step, a monitor that scores it, a schedule that decides."""
+
+import copy
+import math
+from collections import deque
+from collections.abc import Callable, Iterable
+from time import perf_counter
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from motivation.monitors import Monitor
+from motivation.pairing.pair import Pair
+from motivation.phase import Phase
+from motivation.schedules import Never, Schedule
+from motivation.schedules.schedule import check_saves, completed
+from motivation.training.distributed import broadcast, processes
+from motivation.training.engine import Engine, Loss, explained_memory
+from motivation.training.ledger import TRAINING_FORWARDS, Ledger, forward_flops
+from motivation.training.optimizer_state import (
+    SharedState,
+    StatePolicy,
+    as_groups,
+    restore_layout,
+    set_differential_options,
+    split_groups,
+    start_momentum,
+)
+from motivation.training.probes import NonFiniteLoss, Observation, Probes
+
+__all__ = ["LateStep", "NonFiniteLoss", "StepResult", "Trainer"]
+
+
+class StepResult(NamedTuple):
+    """What one training step did.
+
+    Attributes:
+        loss: batch loss before the update.
+        phase: the network this step trained.
+        score: the monitor's score after it (NaN: none yet, or no monitor).
+        flops: the step's training FLOPs.
+        lr: learning rate of its first parameter group.
+        reading: what the monitor read for that score; None for nothing new.
+    """
+
+    loss: float
+    phase: Phase
+    score: float
+    flops: int
+    lr: float
+    reading: tuple[float, ...] | None = None
+
+
+class LateStep:
+    """A `StepResult` with a lag: its loss is read from the device when asked for, and asking early makes that wait.
+
+    ``score`` and ``reading`` are those of the step ``lag`` steps earlier, on which this step decided.
+    """
+
+    def __init__(self, seen: Observation, score: float, lr: float, reading: tuple[float, ...] | None):
+        self._seen = seen
+        self.phase, self.flops = seen.phase, seen.flops
+        self.score, self.lr, self.reading = score, lr, reading
+
+    @property
+    def loss(self) -> float:
+        """Batch loss before the update."""
+        return self._seen.signal().loss
+
+
+class Trainer:
+    """Trains a pair, switching capacity on learning progress; or one network alone.
+
+    A step trains one network, shows the loss to the monitor, gives the score to the schedule, and runs the switch that
+    the schedule decides. Call `end_epoch` after every epoch: the paper contracts there.
+
+    A monitor of one's own needs `observe(signal)` alone, and a schedule `decide(score)`; both need ``state_dict`` and
+    ``load_state_dict`` where the trainer's state is saved. A schedule without `start` starts on the base, one without
+    `end_epoch` lets an interval go on.
+
+    Args:
+        model: a `Pair`, or a single network for classical training (its phase is always ``base``).
+        optimizer: ``params -> torch optimizer``; called once a network.
+        loss: ``(logits, targets) -> scalar``.
+        monitor: turns the training signal into a progress score; a single network may have none.
+        schedule: turns the score into the phase of the next step; without one the pair never expands.
+        groups: ``network -> parameter groups``; default all parameters in one group.
+        heldout: images ``(N, C, H, W)`` and targets ``(N,)`` on the model's device, for monitors that need them: one
+            fixed batch of training images that are not trained on.
+        engine: how a step is executed; default plain eager steps on the device the model is on.
+        lag: steps that a decision lags behind its loss, so that a GPU never waits to be read; 0 is the paper. With a
+            lag, `step` returns a `LateStep`, and a loss that is not finite is noticed so much later.
+        state: what becomes of the optimizer state at a switch, see `SharedState`.
+        differential_lr: times the learning rate, for tensors that only the motivated network has.
+        differential_weight_decay: their weight decay; None leaves the group's.
+
+    In several processes (torchrun, a process group) each gives an equal share of the batch: the first one's weights are
+    everybody's from the first step on, gradients, running statistics and signals are averaged, all take the same
+    decisions, and the ledger counts the whole batch. Held-out losses are taken of all held-out images in every process.
+
+    Raises:
+        ValueError: a monitor, a schedule or a rule for switches without a pair, a monitor that needs a signal this
+            trainer cannot give, a schedule that cannot act on the monitor's scores, a negative lag, or an optimizer
+            whose state cannot be carried through the pair's map.
+    """
+
+    def __init__(self, model: Pair | nn.Module, optimizer: Callable[[Iterable], Optimizer], loss: Loss,
+                 monitor: Monitor | None = None, schedule: Schedule | None = None, *,
+                 groups: Callable[[nn.Module], Iterable] | None = None, heldout: tuple[Tensor, Tensor] | None = None,
+                 engine: Engine | None = None, lag: int = 0,
+                 state: StatePolicy = "carry", differential_lr: float = 1.0,
+                 differential_weight_decay: float | None = None):
+        self.model = model
+        self.pair = model if isinstance(model, Pair) else None
+        self.loss = loss
+        self.monitor = monitor
+        self.schedule = Never() if schedule is None else schedule
+        self._decisions = completed(self.schedule)
+        self.engine = engine or Engine()
+        self.ledger = Ledger()
+        self.steps = 0
+        if lag < 0:
+            raise ValueError(f"lag={lag}: must be 0 or more steps")
+        self.lag = lag
+        self._unread: deque[Observation] = deque()
+        self._forward_flops: dict[tuple, int] = {}
+        groups = groups or nn.Module.parameters
+        if self.pair is None:
+            if schedule is not None or monitor is not None:
+                raise ValueError("a monitor and a schedule switch between two networks; give the trainer a Pair")
+            if (state, differential_lr, differential_weight_decay) != ("carry", 1, None):
+                raise ValueError("state, differential_lr and differential_weight_decay say what a switch between two "
+                                 "networks does; give the trainer a Pair")
+            self.optimizers = [optimizer(as_groups(groups(model)))]
+            start_momentum(self.optimizers[0])
+            self._state = None
+        else:
+            if monitor is not None:
+                self._decisions.bind(monitor)
+            self.optimizers = [optimizer(params) for params in split_groups(self.pair, groups)]
+            set_differential_options(self.pair, self.optimizers[1], differential_lr, differential_weight_decay)
+            self._state = SharedState(self.pair, *self.optimizers, state)
+            # torch's learning-rate schedulers warn of an optimizer that has not stepped; a dormant one rightly has not.
+            self.optimizers[1]._opt_called = True
+        self._probes = Probes(model, monitor, loss, heldout)
+        self.phase: Phase = "base"
+        self._switch(self._decisions.start())
+
+    def network(self, phase: Phase) -> nn.Module:
+        """The network that trains in a phase."""
+        return self.pair.network(phase) if self.pair else self.model
+
+    def step(self, images: Tensor, targets: Tensor) -> StepResult | LateStep:
+        """Train the active network on one batch, then run the switch that its loss decides.
+
+        Args:
+            images: ``(N, C, H, W)`` on the model's device.
+            targets: ``(N,)`` class indices, or what else the loss takes, such as ``(N, classes)`` shares.
+
+        Raises:
+            NonFiniteLoss: the loss or a gradient is NaN or infinite.
+            OutOfMemory: the network does not fit in memory with this batch.
+        """
+        if self.steps == 0:
+            broadcast([*self.model.parameters(), *self.model.buffers()])
+            if self.pair:
+                self.pair.assert_tied()
+        phase, count = self.phase, len(images) * processes()
+        network = self.network(phase)
+        forward = self._forward(network, images)
+        start = perf_counter()
+        if not network.training:
+            network.train()
+        optimizer = self.optimizers[phase == "motivated"]
+        probes, due = self._probes, self._probes.due(self.steps)
+        measure = (lambda: probes.before_update(phase)) if "gradient" in due else None
+        signal = None
+        with explained_memory(phase, len(images), self.engine.parts):
+            shown = self.engine.step(network, optimizer, self.loss, images, targets, measure)
+            extra = probes.flops(due, count, forward)
+            flops = TRAINING_FORWARDS * count * forward + extra
+            seen = probes.observe(due, self.steps, phase, flops, network, shown, images, targets, self.engine)
+            if self.lag:
+                seen.send()
+            self._unread.append(seen)
+            if len(self._unread) > self.lag:
+                signal = self._unread.popleft().signal()
+        self.ledger.record(phase, count, forward, perf_counter() - start, extra)
+        self.steps += 1
+        score, reading = math.nan, None
+        if self.monitor is not None and signal is not None:
+            score = self.monitor.observe(signal)
+            reading = getattr(self.monitor, "reading", None)
+        lr = float(optimizer.param_groups[0]["lr"])
+        self._switch(self._decisions.decide(score))
+        if self.lag:
+            return LateStep(seen, score, lr, reading)
+        return StepResult(signal.loss, phase, score, flops, lr, reading)
+
+    def end_epoch(self) -> None:
+        """Close an epoch: the schedule may switch here (the paper contracts)."""
+        self._switch(self._decisions.end_epoch(self.phase))
+
+    def synchronize(self) -> None:
+        """Bring the network that is not training up to date, before both are evaluated."""
+        if self.pair:
+            self.ledger.bytes_copied += self.pair.synchronize(self.phase)
+
+    def _switch(self, phase: Phase) -> None:
+        if phase == self.phase:
+            return
+        if phase not in ("base", "motivated"):
+            raise ValueError(f"{type(self.schedule).__name__} decided {phase!r}: a phase is 'base' or 'motivated'")
+        if self.pair is None:
+            raise ValueError(f"the schedule asks for the {phase} network, but there is only one network")
+        parts = (self.pair, self._state)
+        self.ledger.bytes_copied += sum(part.expand() if phase == "motivated" else part.contract() for part in parts)
+        if phase == "base":
+            # Gradients of dormant weights are dead memory.
+            self.optimizers[1].zero_grad(set_to_none=True)
+        self.phase = phase
+
+    def _forward(self, network: nn.Module, images: Tensor) -> int:
+        key = (self.phase, tuple(images.shape[1:]))
+        if key not in self._forward_flops:
+            self._forward_flops[key] = forward_flops(network, key[1])
+        return self._forward_flops[key]
+
+    def state_dict(self) -> dict:
+        """Everything that training carries from one step to the next.
+
+        Raises:
+            ValueError: a monitor or schedule of one's own has no state_dict.
+        """
+        for part in (self.monitor, self.schedule):
+            check_saves(part)
+        return {
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "monitor": self.monitor.state_dict() if self.monitor is not None else None,
+            "schedule": self.schedule.state_dict(),
+            "ledger": self.ledger.state_dict(),
+            "phase": self.phase,
+            "steps": self.steps,
+            "unread": [seen.state_dict() for seen in self._unread],
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Restore a state saved by `state_dict`; training then goes on to the bit.
+
+        Raises:
+            ValueError: a monitor or schedule of one's own has no load_state_dict.
+        """
+        for part in (self.monitor, self.schedule):
+            check_saves(part)
+        self.model.load_state_dict(state["model"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            # torch keeps the tensors it is given: without a copy two trainers would share their momentum.
+            optimizer.load_state_dict(copy.deepcopy(saved))
+            restore_layout(optimizer)
+        if self._state:
+            self._state.tie()
+        if self.monitor is not None:
+            self.monitor.load_state_dict(state["monitor"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.ledger.load_state_dict(state["ledger"])
+        self.phase = state["phase"]
+        self.steps = state["steps"]
+        self._unread = deque(Observation(**seen) for seen in state["unread"])

@@ -1,0 +1,121 @@
+"""The structural map's definition, for every family: without differential weights the motivated network is the base.
+
+Norms that mix channels are the identity in both networks: their statistics change with the width.
+"""
+
+import pytest
+import torch
+from networks import FAMILIES
+from timm.layers import ScaledStdConv2d, StdConv2d
+from torch import nn
+
+from motivation.pairing.tracing.trace import mixes_channels
+from motivation.pairing.weights_map import NestingError, map_weights, tensor_of
+
+
+def spread_weights(network: nn.Module, image_shape: tuple[int, ...]) -> None:
+    """Weights at which every layer matters and no activation overflows; BatchNorm statistics of some images."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.dim() > 1:
+                fan_in = max(1, parameter[0].numel())
+                parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.double) / fan_in**0.5)
+            else:
+                parameter.copy_(torch.rand(parameter.shape, generator=generator, dtype=torch.double) / 2 + 0.25)
+        norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+        for norm in norms:
+            norm.momentum = None
+            norm.reset_running_stats()
+            norm.train()
+        network(torch.randn(8, *image_shape, generator=generator, dtype=torch.double))
+    network.eval()
+
+
+def without_channel_norms(network: nn.Module) -> None:
+    for module in network.modules():
+        if mixes_channels(module):
+            module.forward = lambda x, *_: x
+
+
+def logits_of_both(base: nn.Module, motivated: nn.Module, weights_map, image_shape):
+    """Logits of the base, and of the motivated network with every differential weight zero."""
+    base, motivated = base.double().eval(), motivated.double().eval()
+    without_channel_norms(base)
+    without_channel_norms(motivated)
+    spread_weights(base, image_shape)
+    with torch.no_grad():
+        for parameter in motivated.parameters():
+            parameter.zero_()
+        for entry in weights_map.entries:
+            for ours, theirs in entry.pieces(tensor_of(base, entry.base), tensor_of(motivated, entry.motivated)):
+                theirs.copy_(ours)
+        images = torch.randn(3, *image_shape, dtype=torch.double, generator=torch.Generator().manual_seed(1))
+        return base(images), motivated(images)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_motivated_network_without_differential_weights_is_the_base(family):
+    networks, image_shape = FAMILIES[family]
+    base, motivated = networks()
+    weights_map = map_weights(base, motivated)
+    assert weights_map.sliced or weights_map.differential_blocks
+    ours, theirs = logits_of_both(base, motivated, weights_map, image_shape)
+    scale = ours.abs().max()
+    assert (ours - ours[:1]).abs().max() > 1e-3 * scale  # the logits tell the images apart
+    assert torch.allclose(ours, theirs, rtol=0, atol=1e-10 * float(scale))
+
+
+@pytest.mark.parametrize("layer", [StdConv2d, ScaledStdConv2d])
+def test_standardised_weights_do_not_nest_across_widths(layer):
+    """A weight less its own mean, over its own deviation: zeros beside it change both."""
+    narrow, same, wide = (nn.Sequential(nn.Conv2d(3, width, 1), layer(width, 2 * width, 3), nn.AdaptiveAvgPool2d(1),
+                                        nn.Flatten(), nn.Linear(2 * width, 5)) for width in (4, 4, 8))
+    assert not map_weights(narrow, same).notes
+    with pytest.raises(NestingError, match=r"but it is normalised over$"):
+        map_weights(narrow, wide)
+
+
+def test_recurrent_layers_are_one_operation():
+    """Their gates and steps are not looked into: other sizes are refused, deeper stacks around them are not."""
+    class Recurrent(nn.Module):
+        def __init__(self, hidden, outer):
+            super().__init__()
+            self.stem, self.rnn = nn.Linear(6, 4), nn.LSTM(4, hidden, bidirectional=True, batch_first=True)
+            self.inner, self.head = nn.Linear(2 * hidden, outer), nn.Linear(outer, 5)
+
+        def forward(self, x):
+            return self.head(self.inner(self.rnn(self.stem(x)[:, None])[0]).mean(1))
+
+    assert map_weights(Recurrent(3, 4), Recurrent(3, 8)).sliced
+    with pytest.raises(NestingError, match=r"^rnn\.weight_ih_l0: .*but it goes through a recurrent layer"):
+        map_weights(Recurrent(3, 4), Recurrent(6, 4))
+
+
+@pytest.mark.parametrize("heads", [False, True])
+def test_what_a_wider_softmax_or_head_changes_is_named(heads):
+    """Both pair, neither is exact: the note says which it is."""
+    class Gate(nn.Module):
+        def __init__(self, width):
+            super().__init__()
+            self.inner, self.outer = nn.Linear(6, width), nn.Linear(width, 6)
+
+        def forward(self, x):
+            x = self.inner(x)
+            return self.outer(x @ (x.transpose(0, 1) @ x) if heads else x.softmax(-1))
+
+    [note] = map_weights(*(nn.Sequential(nn.Linear(6, 6), Gate(width)) for width in (4, 8))).notes
+    assert note.startswith("4 in the base, 8 in the motivated network: it ")
+    assert ("attention head" in note) is heads
+    assert ("softmax" in note) is not heads
+
+
+@pytest.mark.parametrize("family", ["vit", "eva02", "resnext", "swin", "densenet"])
+def test_literal_map_is_another_map(family):
+    """Leading slices cut through q, k and v, groups, halves and concatenations: the base's function is lost."""
+    networks, image_shape = FAMILIES[family]
+    base, motivated = networks()
+    weights_map = map_weights(base, motivated, "literal")
+    assert all(dim.kind is None for entry in weights_map.entries for dim in entry.dims)
+    ours, theirs = logits_of_both(base, motivated, weights_map, image_shape)
+    assert (ours - theirs).abs().max() > 1e-3 * ours.abs().max()
