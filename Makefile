@@ -27,7 +27,7 @@ test: $(VENV)/installed-test
 	$(RUN) pytest
 
 soak: $(VENV)/installed-test
-	MOTIVATION_SOAK=1 $(RUN) pytest -q tests/test_soak.py
+	MOTIVATION_SOAK=1 $(RUN) pytest -q tests/run/test_soak.py
 
 lint: $(VENV)/installed-test
 	$(RUN) ruff check .

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 import submitit
+from commands import FAST, command, refused
 from omegaconf import OmegaConf
-from test_cli import FAST, command, refused
 
 import motivation.cli.main
 from motivation.analysis.runs import read_runs

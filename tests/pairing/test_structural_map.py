@@ -6,52 +6,11 @@ Norms that mix channels are the identity in both networks: their statistics chan
 import pytest
 import torch
 from networks import FAMILIES
+from structure import logits_of_both
 from timm.layers import ScaledStdConv2d, StdConv2d
 from torch import nn
 
-from motivation.pairing.tracing.trace import mixes_channels
-from motivation.pairing.weights_map import NestingError, map_weights, tensor_of
-
-
-def spread_weights(network: nn.Module, image_shape: tuple[int, ...]) -> None:
-    """Weights at which every layer matters and no activation overflows; BatchNorm statistics of some images."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            if parameter.dim() > 1:
-                fan_in = max(1, parameter[0].numel())
-                parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.double) / fan_in**0.5)
-            else:
-                parameter.copy_(torch.rand(parameter.shape, generator=generator, dtype=torch.double) / 2 + 0.25)
-        norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-        for norm in norms:
-            norm.momentum = None
-            norm.reset_running_stats()
-            norm.train()
-        network(torch.randn(8, *image_shape, generator=generator, dtype=torch.double))
-    network.eval()
-
-
-def without_channel_norms(network: nn.Module) -> None:
-    for module in network.modules():
-        if mixes_channels(module):
-            module.forward = lambda x, *_: x
-
-
-def logits_of_both(base: nn.Module, motivated: nn.Module, weights_map, image_shape):
-    """Logits of the base, and of the motivated network with every differential weight zero."""
-    base, motivated = base.double().eval(), motivated.double().eval()
-    without_channel_norms(base)
-    without_channel_norms(motivated)
-    spread_weights(base, image_shape)
-    with torch.no_grad():
-        for parameter in motivated.parameters():
-            parameter.zero_()
-        for entry in weights_map.entries:
-            for ours, theirs in entry.pieces(tensor_of(base, entry.base), tensor_of(motivated, entry.motivated)):
-                theirs.copy_(ours)
-        images = torch.randn(3, *image_shape, dtype=torch.double, generator=torch.Generator().manual_seed(1))
-        return base(images), motivated(images)
+from motivation.pairing.weights_map import NestingError, map_weights
 
 
 @pytest.mark.parametrize("family", FAMILIES)

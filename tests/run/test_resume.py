@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import QUICK, compose_config
+from stopping import left, stopped
 
 import motivation.run.run
 from motivation.analysis.runs import read_run
@@ -24,41 +25,10 @@ AUGMENTED = ("recipe.image_size=10", "recipe.scale=[0.5,1.0]", "recipe.crop_padd
              "recipe.cutmix=1.0", "recipe.repeats=3", "recipe.loss=bce")
 
 
-def left(folder) -> dict:
-    """Everything a run folder says, but for seconds."""
-    rows = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
-    summary = json.loads((folder / "summary.json").read_text())
-    for row in (*rows, summary):
-        del row["budget/seconds"]
-    with np.load(folder / "predictions.npz") as file:
-        predictions = {name: file[name].tobytes() for name in file.files}
-    weights = load_checkpoint(folder / "checkpoints" / "final.pt")
-    files = {name: (folder / name).read_bytes() for name in ("steps.csv", "signals.csv", "config.yaml")
-             if (folder / name).exists()}
-    return {"rows": rows, "summary": summary, "predictions": predictions, **files,
-            "weights": {name: tensor.numpy().tobytes() for name, tensor in weights.items()}}
 
 
-def stop_after(monkeypatch, step: int, number=signal.SIGTERM):
-    """The process sends itself a signal in this step of this run."""
-    train = motivation.run.run.Trainer.step
-    count = iter(range(10_000))
-
-    def stepped(self, images, targets):
-        if next(count) == step:
-            os.kill(os.getpid(), number)
-        return train(self, images, targets)
-
-    monkeypatch.setattr(motivation.run.run.Trainer, "step", stepped)
 
 
-def stopped(config, folder, monkeypatch, step, number=signal.SIGTERM):
-    with monkeypatch.context() as patch:
-        stop_after(patch, step, number)
-        with pytest.raises(Interrupted, match=f"stopped by {number.name} at step {step + 1} of .*resume={folder}"):
-            run(config, folder)
-    assert len((folder / "steps.csv").read_text().splitlines()) == step + 2
-    return folder
 
 
 @pytest.mark.parametrize("step", [0, 3, 7, 8, 15])

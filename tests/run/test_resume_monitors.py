@@ -2,7 +2,7 @@
 
 import pytest
 from conftest import QUICK, compose_config
-from test_resume import left, stopped
+from stopping import left, stopped
 
 from motivation.run.run import run
 

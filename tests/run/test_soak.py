@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import batches, mlp
-from test_faults import kill_and_resume
+from killing import kill_and_resume
 
 from motivation.monitors import Consecutive
 from motivation.pairing.pair import Pair

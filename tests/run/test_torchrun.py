@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from conftest import QUICK, compose_config
 from processes import finish, launch
-from test_resume import left
+from stopping import left
 
 from motivation.cli.main import main
 from motivation.run.run import run

@@ -14,7 +14,7 @@ import pytest
 import wandb
 import yaml
 from conftest import QUICK, compose_config
-from test_resume import stopped
+from stopping import stopped
 from wandb.proto.wandb_internal_pb2 import Record
 
 from motivation.cli.main import main

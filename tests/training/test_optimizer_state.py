@@ -7,9 +7,9 @@ import pytest
 import timm.optim
 import torch
 import torch.nn.functional as F
+from beside_oracle import Script, assert_same_state, train_beside_oracle
 from conftest import batches, mlp
 from networks import vits
-from test_trainer import Script, assert_same_state, train_beside_oracle
 from torch import nn
 
 from motivation import Pair, Trainer

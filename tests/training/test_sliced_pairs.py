@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from beside_oracle import OPTIMIZERS, train_beside_oracle
 from conftest import mlp
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from networks import efficientnet, vits
-from test_structural_map import logits_of_both
-from test_trainer import OPTIMIZERS, train_beside_oracle
+from structure import logits_of_both
 from torch import nn
 
 from motivation import Pair
