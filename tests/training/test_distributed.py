@@ -79,7 +79,8 @@ def in_two_processes(folder, name, norm):
     script.write_text(code)
     import os
 
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join(map(str, Path(__file__).parents[:2]))
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     processes = [subprocess.Popen([sys.executable, script], env=environment | {"RANK": str(rank)}, text=True,
                                   stderr=subprocess.PIPE) for rank in range(2)]
     for process in processes:
