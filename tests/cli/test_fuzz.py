@@ -14,9 +14,10 @@ from conftest import QUICK, compose_config
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import motivation.cli.main
 from motivation.analysis.compare import comparison_table
 from motivation.analysis.runs import read_run
+from motivation.cli.main import main
+from motivation.cli.train import ask
 from motivation.data import Arrays
 from motivation.run.run import prepare
 from motivation.run_folder.checkpoints import load_checkpoint
@@ -128,7 +129,7 @@ def test_going_on_with_a_foreign_config(tmp_path_factory, path, value, override)
     folder = tmp_path_factory.mktemp("run")
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     with right_or_refused():
-        asked, found, resumed = motivation.cli.main._asked([f"resume={folder}", override])
+        asked, found, resumed = ask([f"resume={folder}", override])
         assert (found, resumed) == (folder, True)
         check_changes(read_config(folder), asked)
 
@@ -136,7 +137,7 @@ def test_going_on_with_a_foreign_config(tmp_path_factory, path, value, override)
 @pytest.mark.parametrize("override", ["~recipe.epochs", "hydra/launcher=joblib", "experiment=demo", "recipe.epochs=4"])
 def test_no_override_of_a_foreign_run_is_unexpected(tmp_path, capsys, override):
     (tmp_path / "config.yaml").write_text("recipe: 5\n")
-    assert motivation.cli.main.main(["train", f"resume={tmp_path}", override]) == 1
+    assert main(["train", f"resume={tmp_path}", override]) == 1
     [line] = capsys.readouterr().err.splitlines()
     assert "unexpected" not in line
 

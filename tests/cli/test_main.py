@@ -13,12 +13,13 @@ from commands import FAST, command, refused
 from conftest import QUICK
 
 from motivation.cli.main import main
+from motivation.run_folder.config import read_config
 
 
 def test_help_is_instant_and_imports_nothing_heavy():
-    """Best of five under half a second, in a process of its own."""
+    """Best of three under half a second, each in a new process."""
     times = []
-    for _ in range(5):
+    for _ in range(3):
         start = time.perf_counter()
         result = command("--help")
         times.append(time.perf_counter() - start)
@@ -37,7 +38,7 @@ def test_bench_lists_and_runs_the_benchmarks(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", sys.argv)
     assert main(["bench", "switch", "--help"]) == 0
     assert "--repeats" in capsys.readouterr().out
-    assert "there are augmentation, checkpoints, folders, monitors" in refused(capsys, "bench", "nothing")
+    assert re.search("'nothing'.*augmentation, checkpoints", refused(capsys, "bench", "nothing"))
 
 
 def test_import_is_light():
@@ -58,17 +59,17 @@ def test_unknown_public_name_is_an_attribute_error():
         _ = motivation.Pear
 
 
-def test_train_and_compare_as_processes(tmp_path):
+def test_train_as_a_process_then_compare(tmp_path, capsys):
     """The last line of stdout is the run folder, nothing else is there; compare ends with the figure."""
     result = command("train", *FAST, f"hydra.run.dir={tmp_path / 'run'}", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stdout == f"{tmp_path / 'run'}\n"
     assert "epoch 1/1" in result.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
-    result = command("compare", "run", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines()[0].startswith("| runs")
-    assert result.stdout.splitlines()[-1] == "compare.png"
+    assert main(["compare", "run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("| runs")
+    assert lines[-1] == "compare.png"
     assert (tmp_path / "compare.png").stat().st_size > 10_000
 
 
@@ -96,28 +97,30 @@ def test_multirun_trains_every_job_and_names_the_failed(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("overrides", "message"), [
-    (["seed=abc"], "seed='abc': must be an integer"),
-    (["recpie.epochs=3"], "recpie.epochs: unknown key; did you mean recipe.epochs?"),
-    (["+recpie.epochs=3"], "recpie: unknown key; did you mean 'recipe'?"),
-    (["zzz=3"], "zzz: unknown key; `motivation train --cfg job` prints all keys"),
-    (["model=resnet21"], "model=resnet21: no such option; choose one of"),
-    (["model.base=resnet21"], "unknown model 'resnet21'; did you mean"),
-    (["schedule.k=0"], "schedule.k=0.0: must be at least 1"),
-    (["data=arrays"], "data.path is missing"),
-    (["data=arrays", "data.path=nowhere.npz"], "data.path=nowhere.npz: no such file"),
+    (["seed=abc"], "seed=.?abc"),
+    (["recpie.epochs=3"], "recpie.epochs: .* recipe.epochs"),
+    (["+recpie.epochs=3"], "recpie: .*recipe"),
+    (["zzz=3"], "zzz: .*--cfg job"),
+    (["model=resnet21"], "model=resnet21: .*resnet20"),
+    (["model.base=resnet21"], "'resnet21'.*resnet20"),
+    (["schedule.k=0"], "schedule.k=0.*at least 1"),
+    (["data=arrays"], "data.path"),
+    (["data=arrays", "data.path=nowhere.npz"], "data.path=nowhere.npz"),
     (["data=cifar10"], "data.download=true"),
-    (["recipe.batch_size=2000"], "only 1150 training images"),
+    (["recipe.batch_size=2000"], "1150"),
     (["seed=0,1"], "--multirun"),
-    (["+model._target_=os.system"], "model._target_: _target_ is refused"),
+    (["+model._target_=os.system"], "model._target_: .*refused"),
     (["recipe.epochs=${nothing}"], "nothing"),
     (["seed"], "seed"),
     (["--config-dir", "nowhere"], "nowhere: no such folder"),
-    (["--config-path", "nowhere"], "--config-path is not supported"),
-    (["-m", "hydra.run.dir=x", "seed=0,1"], "under -m use hydra.sweep.dir"),
+    (["--config-path", "nowhere"], "--config-path"),
+    (["-m", "hydra.run.dir=x", "seed=0,1"], "hydra.run.dir.*hydra.sweep.dir"),
     (["-m", "zzz=1,2"], "zzz: unknown key"),
+    (["-m", "resume=run", "seed=0,1"], "resume=auto"),
 ])
 def test_bad_overrides_are_one_line_and_leave_nothing(tmp_path, capsys, overrides, message):
-    assert message in refused(capsys, "train", "tracker=none", *overrides)
+    line = refused(capsys, "train", "tracker=none", *overrides)
+    assert re.search(message, line), line
     assert not [path for path in tmp_path.rglob("*") if path.name != "multirun.yaml" and path.is_file()]
 
 
@@ -150,10 +153,10 @@ def test_train_help_and_config_are_printed(capsys):
     assert "k: 7\n" in capsys.readouterr().out
 
 
-def test_unknown_command_is_refused():
-    result = command("trian")
-    assert result.returncode == 2
-    assert "invalid choice: 'trian'" in result.stderr
+def test_unknown_command_is_refused(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["trian"])
+    assert "'trian'" in capsys.readouterr().err
 
 
 def test_killed_run_left_what_happened(tmp_path):
@@ -161,8 +164,7 @@ def test_killed_run_left_what_happened(tmp_path):
     folder = tmp_path / "run"
     process = subprocess.Popen([sys.executable, "-m", "motivation", "train", "tracker=none", "recipe.epochs=500",
                                 "engine.threads=1", f"hydra.run.dir={folder}"], stderr=subprocess.PIPE, text=True)
-    lines = [process.stderr.readline() for _ in range(3)]
-    assert lines[2].startswith("epoch 3/500")
+    assert any("epoch 3/500" in line for line in process.stderr)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     rows = (folder / "epochs.jsonl").read_text().splitlines()
@@ -174,29 +176,6 @@ def test_killed_run_left_what_happened(tmp_path):
     assert not (folder / "summary.json").exists()
 
 
-@pytest.mark.parametrize("override", [
-    "+hydra.callbacks.evil={_target_:shutil.copy,_args_:[setup.cfg,ran]}",
-    "hydra.launcher._target_=os.system",
-    "+hydra.launcher.inner={_target_:os.mkdir}",
-    "+hydra.env.x={_target_:os.mkdir}",
-    "++hydra.job_logging={version:1,handlers:{a:{class:logging.FileHandler,filename:ran}},root:{handlers:[a]}}",
-    "+hydra.sweeper.params={hydra.callbacks:1}",
-])
-@pytest.mark.parametrize("mode", [(), ("-m",)])
-def test_hydras_own_part_runs_no_code(tmp_path, capsys, override, mode):
-    refused(capsys, "train", *mode, *FAST, override, f"hydra.{'sweep' if mode else 'run'}.dir={tmp_path / 'folder'}")
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_config_folder_runs_no_code_either(tmp_path, capsys):
-    (tmp_path / "conf/experiment").mkdir(parents=True)
-    (tmp_path / "conf/experiment/mine.yaml").write_text(
-        "# @package _global_\nhydra:\n  callbacks:\n    evil:\n      _target_: pathlib.Path.touch\n")
-    for mode in ((), ("-m",)):
-        line = refused(capsys, "train", *mode, *FAST, "--config-dir", str(tmp_path / "conf"), "experiment=mine")
-        assert "hydra.callbacks is refused" in line
-
-
 def config_folder(tmp_path, **experiments):
     """A --config-dir with these experiments."""
     (tmp_path / "conf/experiment").mkdir(parents=True)
@@ -205,63 +184,16 @@ def config_folder(tmp_path, **experiments):
     return "--config-dir", str(tmp_path / "conf")
 
 
-@pytest.mark.parametrize("place", ["evil", "recipe.evil"])
-def test_an_interpolation_brings_no_code_to_hydras_part(tmp_path, capsys, place):
-    evil = f"+{place}={{_target_: os.mkdir, path: {tmp_path / 'ran'}}}"
-    assert f"{place}._target_: _target_ is refused" in refused(
-        capsys, "train", "-m", *FAST, evil, f"hydra.sweeper.params=${{{place}}}", f"hydra.sweep.dir={tmp_path / 's'}")
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_resolver_brings_none_either(tmp_path, capsys):
-    """`oc.create` makes a mapping that no key of the config holds: looked at as the sweeper will see it."""
-    made = f"${{oc.create:{{_target_: os.mkdir, path: {tmp_path / 'ran'}}}}}"
-    folder = config_folder(tmp_path, mine=f"hydra:\n  sweeper:\n    params: \"{made}\"")
-    line = refused(capsys, "train", "-m", *FAST, *folder, "experiment=mine", f"hydra.sweep.dir={tmp_path / 's'}")
-    assert "hydra.sweeper.params._target_: _target_ is refused" in line
-    assert [path.name for path in tmp_path.iterdir()] == ["conf"]
-
-
-EVIL_PARTS = {
-    "job_logging": "version: 1, root: {handlers: [x]}, handlers: {x: {(): os.mkdir, path: PATH}}",
-    "job.env_set": "LD_PRELOAD: PATH",
-    "callbacks": "x: {_target_: os.mkdir, path: PATH}",
-}
-
-
-@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local"])
-@pytest.mark.parametrize("part", EVIL_PARTS)
-def test_a_swept_option_runs_no_code(tmp_path, capsys, launcher, part):
-    """Each job's config is composed by itself: all are checked before the launcher gets the first."""
-    values = EVIL_PARTS[part].replace("PATH", str(tmp_path / "ran"))
-    text = "hydra:\n  " + "".join(f"{key}: {{" for key in part.split(".")) + values + "}" * part.count(".") + "}"
-    folder = config_folder(tmp_path, evil=text, good="seed: 1")
-    line = refused(capsys, "train", "-m", *FAST, *folder, "experiment=good,evil", f"hydra/launcher={launcher}",
-                   f"hydra.sweep.dir={tmp_path / 'sweep'}")
-    assert f"hydra.{part} is refused" in line
-    assert [path.name for path in tmp_path.iterdir()] == ["conf"]
-
-
-def test_the_command_line_may_set_a_jobs_environment(tmp_path, capsys):
-    assert main(["train", "--cfg", "hydra", "+hydra.job.env_set.A=b"]) == 0
-    assert "A: b" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("value", ["${oc.env:WANDB_API_KEY}", "${oc.decode:'${oc.env:WANDB_API_KEY}'}",
-                                   "${${way}:WANDB_API_KEY}", "${hydra:job.name}${oc.env:WANDB_API_KEY,none}"])
-@pytest.mark.parametrize("mode", [(), ("-m",)])
-def test_a_config_reads_no_key_from_the_environment(tmp_path, capsys, monkeypatch, value, mode):
-    """It would be written into config.yaml and checkpoints and sent to W&B; Hydra's own part names folders only."""
-    monkeypatch.setenv("WANDB_API_KEY", "secret")
-    folder = config_folder(tmp_path, mine=f"way: oc.env\ntracker:\n  project: {json.dumps(value)}")
-    assert main(["train", *mode, *FAST, *folder, "tracker=wandb", "experiment=mine",
-                 f"hydra.run.dir={tmp_path / 'run'}" if not mode else f"hydra.sweep.dir={tmp_path / 'sweep'}"]) == 1
-    captured = capsys.readouterr()
-    [line] = captured.err.splitlines()
-    assert "tracker.project: ${oc.env:...} is refused" in line
-    assert "secret" not in captured.out + captured.err
-    assert not [path for path in tmp_path.rglob("*") if path.is_file() and "secret" in path.read_text()]
-    assert not (tmp_path / "run").exists()
+def test_the_environment_is_resolved_and_written_down(tmp_path, capsys, monkeypatch):
+    """A run's config holds the value: a resume does not depend on the variable, nor does another machine."""
+    monkeypatch.setenv("PLACE", str(tmp_path / "data"))
+    assert main(["train", *FAST, "recipe.steps=1", "recipe.epochs=null", "data.root=${oc.env:PLACE}", "data=cifar10",
+                 f"hydra.run.dir={tmp_path / 'run'}"]) == 1
+    assert f"data.root={tmp_path / 'data'}" in capsys.readouterr().err
+    assert main(["train", *FAST, "recipe.steps=${oc.decode:${oc.env:STEPS,1}}", "recipe.epochs=null",
+                 f"hydra.run.dir={tmp_path / 'run'}"]) == 0
+    assert read_config(tmp_path / "run")["recipe"]["steps"] == 1
+    assert "oc.env" not in (tmp_path / "run/config.yaml").read_text()
 
 
 def test_a_config_file_that_is_no_yaml_is_named(tmp_path, capsys):
@@ -283,29 +215,28 @@ def test_a_refused_sweep_changes_nothing(tmp_path, capsys):
     assert not sweep.exists()
     sweep.mkdir()
     (sweep / "multirun.yaml").write_text("mine")
-    assert "already holds a sweep" in refused(capsys, "train", "-m", *FAST, "seed=0,1", f"hydra.sweep.dir={sweep}")
+    assert "holds a sweep" in refused(capsys, "train", "-m", *FAST, "seed=0,1", f"hydra.sweep.dir={sweep}")
     assert (sweep / "multirun.yaml").read_text() == "mine"
     assert "no such folder" in refused(capsys, "train", "-m", *FAST, "--config-dir", str(tmp_path / "none"))
 
 
 @pytest.mark.parametrize(("overrides", "said"), [
-    (["experiment=demo"], "run it with motivation train -m"),
-    (["recipe.optimizer={name:adamw,betas:[0.9]}"], "recipe.optimizer.betas: unknown key; .*+recipe.optimizer.betas"),
-    (["data={_target_:a}"], "data._target_: _target_ is refused"),
+    (["experiment=demo"], "motivation train -m"),
+    (["recipe.optimizer={name:adamw,betas:[0.9]}"], "recipe.optimizer.betas: .*+recipe.optimizer.betas"),
+    (["data={_target_:a}"], "data._target_: .*refused"),
     (["recipe.optimizer.name=adamw"], "recipe.optimizer.momentum: .*recipe.optimizer.momentum=null"),
-    (["hydra.run.dir=null"], "hydra.run.dir must name a folder"),
-    (["hydra.run.dir=''"], "hydra.run.dir='': must name a folder"),
-    (["hydra.launcher=null"], "hydra.launcher=None: must be a mapping"),
-    (["model=resnet20", "model.network=vit_tiny_patch16_224"], "VisionTransformer cannot take an image of"),
+    (["hydra.run.dir=null"], "hydra.run.dir"),
+    (["hydra.run.dir=''"], "hydra.run.dir=''"),
+    (["model=resnet20", "model.network=vit_tiny_patch16_224"], "VisionTransformer"),
     (["model=resnet20", "+model.options={depth:8}"], "model: "),
-    (["model.base=resnet44"], "model: layer1: 7 blocks in the base, only 5"),
-    (["data.validation=0.0001"], "data.validation=0.0001: a stratified split"),
-    (["recipe.batch_size=5000"], "recipe.batch_size=5000 but there are only 1150"),
-    (["engine.device=mps"], "engine.device='mps': there is none here"),
+    (["model.base=resnet44"], "model: layer1: 7 blocks"),
+    (["data.validation=0.0001"], "data.validation=0.0001"),
+    (["recipe.batch_size=5000"], "recipe.batch_size=5000.*1150"),
+    (["engine.device=mps"], "engine.device='mps'"),
     (["+recipe.optimizer.nesterov=3"], "recipe.optimizer sgd: "),
-    (["recipe.schedule.warmup_epochs=100"], "recipe.schedule.warmup_epochs=100: the whole run is 1 epochs"),
-    (["resume=nowhere"], "nowhere holds no run to go on with"),
-    (["--cfg", "job", "model=nosuch"], "model=nosuch: no such option"),
+    (["recipe.schedule.warmup_epochs=100"], "recipe.schedule.warmup_epochs=100"),
+    (["resume=nowhere"], "nowhere"),
+    (["--cfg", "job", "model=nosuch"], "model=nosuch"),
 ])
 def test_mistakes_are_named_in_one_line(tmp_path, capsys, overrides, said):
     folder = () if any("run.dir" in override or "resume" in override for override in overrides) else (
@@ -326,7 +257,7 @@ def test_resume_from_the_command_line(tmp_path, capsys, finished):
     assert capsys.readouterr().out.strip() == folder
     assert (tmp_path / folder / "steps.csv").read_bytes().startswith(rows)
     line = refused(capsys, "train", f"resume={folder}", "recipe.optimizer.lr=0.3")
-    assert "recipe.optimizer.lr: 0.1 -> 0.3" in line
+    assert re.search("recipe.optimizer.lr.*0.1.*0.3", line)
 
 
 def test_resume_auto_under_multirun(tmp_path, capsys):
@@ -359,7 +290,7 @@ def test_pair_prints_where_each_tensor_lies(capsys, tmp_path):
 
 
 def test_pair_refuses_in_one_line(capsys):
-    assert refused(capsys, "pair", "resnet18", "resnet50").startswith(
-        "motivation: error: layer1.0: BasicBlock in the base, Bottleneck in the motivated network")
-    assert "unknown model 'resnet19x'" in refused(capsys, "pair", "resnet19x", "resnet50")
-    assert "unknown depth rule 'middle'" in refused(capsys, "pair", "resnet20", "resnet32", "--depth-rule", "middle")
+    line = refused(capsys, "pair", "resnet18", "resnet50")
+    assert re.search("layer1.0: .*BasicBlock.*Bottleneck", line)
+    assert "'resnet19x'" in refused(capsys, "pair", "resnet19x", "resnet50")
+    assert "'middle'" in refused(capsys, "pair", "resnet20", "resnet32", "--depth-rule", "middle")

@@ -1,24 +1,17 @@
 """Sweeps on other launchers: joblib's processes, submitit's local executor, and what a SLURM cluster would be sent."""
 
-import argparse
 import json
-from types import SimpleNamespace
 
 import pytest
 import submitit
 from commands import FAST, command, refused
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
 from omegaconf import OmegaConf
 
-import motivation.cli.main
 from motivation.analysis.runs import read_runs
+from motivation.cli.compose import compose
 from motivation.cli.main import main
-
-
-def composed(*overrides):
-    options = argparse.Namespace(config_dir=None, config_name=None)
-    config = motivation.cli.main._compose(options, list(overrides))
-    motivation.cli.main._refuse_code(config, list(overrides))
-    return OmegaConf.to_container(config.hydra.launcher, resolve=False)
 
 
 def summary(folder):
@@ -86,27 +79,28 @@ def test_an_error_that_cannot_travel_is_put_in_words(tmp_path, capsys, monkeypat
     def fail(*_):
         raise Local("what happened")
 
-    monkeypatch.setattr("motivation.cli.main._where", fail)
+    monkeypatch.setattr("motivation.cli.train.where_to_train", fail)
     assert main(["train", "-m", *FAST, "seed=0,1", f"hydra.sweep.dir={tmp_path / 'sweep'}"]) == 1
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("motivation: error")]
     assert [line.rpartition("seed=")[2] for line in lines] == ["0: Local: what happened", "1: Local: what happened"]
 
 
-def test_a_launcher_that_dies_says_how_to_go_on(tmp_path):
+def test_a_launcher_that_dies_says_how_to_continue(tmp_path, capsys, monkeypatch):
     """A worker killed by the system takes the whole pool with it: what was trained is not lost."""
-    def die(*_):
+    def die(*_, **__):
         raise RuntimeError("a worker process was killed")
 
-    sweeper = SimpleNamespace(launcher=SimpleNamespace(launch=die))
-    motivation.cli.main._remember_jobs(sweeper, tmp_path / "sweep")
-    with pytest.raises(ValueError, match="the launcher stopped: RuntimeError: a worker process was killed") as error:
-        sweeper.launcher.launch()
-    assert f"hydra.sweep.dir={tmp_path / 'sweep'} resume=auto" in str(error.value)
+    [basic] = [kind for kind in Plugins.instance().discover(Launcher) if kind.__name__ == "BasicLauncher"]
+    monkeypatch.setattr(basic, "launch", die)
+    line = refused(capsys, "train", "-m", *FAST, "seed=0,1", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    assert "RuntimeError: a worker process was killed" in line
+    assert f"hydra.sweep.dir={tmp_path / 'sweep'} resume=auto" in line
 
 
 def test_slurms_settings_are_submitits(tmp_path, monkeypatch):
     """Every setting is one that submitit's SLURM executor takes, and reaches the batch script."""
-    launcher = composed("hydra/launcher=slurm", "hydra.launcher.partition=gpu")
+    config = compose(["hydra/launcher=slurm", "hydra.launcher.partition=gpu"])
+    launcher = OmegaConf.to_container(config.hydra.launcher, resolve=False)
     assert launcher["_target_"].endswith("SlurmLauncher")
     srun = tmp_path / "srun"
     srun.write_text("#!/bin/sh\n")
@@ -121,17 +115,6 @@ def test_slurms_settings_are_submitits(tmp_path, monkeypatch):
     text = executor._executor._make_submission_file_text("train", "id")
     for line in ("--partition=gpu", "--gpus-per-node=1", "--time=240", "--cpus-per-task=8", "--mem=32GB"):
         assert line in text
-
-
-def test_a_launchers_commands_come_from_the_command_line_only(tmp_path, capsys):
-    """`setup` is run by the batch script: a config that somebody else wrote may not bring one."""
-    assert composed("hydra/launcher=slurm", "hydra.launcher.setup=[module load cuda]")["setup"] == ["module load cuda"]
-    (tmp_path / "conf/experiment").mkdir(parents=True)
-    (tmp_path / "conf/experiment/mine.yaml").write_text(
-        "# @package _global_\ndefaults:\n  - override /hydra/launcher: slurm\n"
-        "hydra:\n  launcher:\n    setup: [touch ran]\n")
-    line = refused(capsys, "train", "-m", *FAST, "--config-dir", str(tmp_path / "conf"), "experiment=mine", "seed=0,1")
-    assert "hydra.launcher.setup is refused in a config" in line
 
 
 def test_an_unknown_launcher_names_the_known(capsys):
@@ -156,7 +139,7 @@ def test_a_launcher_trains_a_tables_runs(tmp_path):
 @pytest.mark.parametrize(("overrides", "said"), [
     (["hydra/launcher=nosuch"], "choose one of basic, joblib, slurm"),
     (["hydra/launcher=joblib", "--jobs", "2"], "--jobs 2: leave it out"),
-    (["hydra/launcher=joblib", "hydra.launcher._target_=os.system"], "hydra.launcher._target_=os.system")])
+    (["hydra/launcher=joblib", "hydra.launcher.nosuch=1"], "hydra.launcher.nosuch: unknown key")])
 def test_a_tables_launcher_is_checked(tmp_path, capsys, overrides, said):
     assert main(["table", "2", "--runs", str(tmp_path / "r"), "--seeds", "1", "tracker=none", *overrides]) == 1
     assert said in capsys.readouterr().err.splitlines()[-1]

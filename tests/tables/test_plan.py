@@ -16,7 +16,8 @@ from fabricated import fabricate
 import motivation.run.model_choice
 import motivation.tables.train
 import motivation.training.engine
-from motivation.cli.main import _composing, main
+from motivation.cli.compose import composing
+from motivation.cli.main import main
 from motivation.data import Digits
 from motivation.models import create_model
 from motivation.registry import build
@@ -31,7 +32,7 @@ QUICK = ("tracker=none", "engine.threads=1", "recipe.epochs=1", "recipe.batch_si
 
 @pytest.fixture(scope="module")
 def compose():
-    with _composing() as composed:
+    with composing() as composed:
         yield composed
 
 
@@ -233,7 +234,7 @@ def test_a_broken_and_a_foreign_run_leave_the_others(tmp_path, capsys):
 
 
 def test_a_scale_says_what_it_leaves_out(tmp_path):
-    with _composing() as compose:
+    with composing() as compose:
         notes = {name: planned(compose, name, seeds=1).note for name in ("table2", "table4", "table6")}
         assert "leaves out" not in planned(compose, "table4", 1, "paper").note
     # And what of it the command changed: a table of one epoch is not one of the recipe.
@@ -248,7 +249,7 @@ def test_a_missing_data_set_leaves_the_others(tmp_path):
     three["scales"]["smoke"] = three["scales"]["smoke"] | {"data": {
         "imagenet": ["data=cifar10", "data.root=nowhere"], "cifar10": ["data=digits"]}}
     three["rows"].append({"row": "alone", "classical": "resnet50", "recipe": "transfer", "cifar10": {}})
-    with _composing() as compose:
+    with composing() as compose:
         plan = plan_table(three, "smoke", 1, compose, DataRoom().fingerprint, QUICK)
         [(dataset, reason)] = finish_table(plan, Archive(tmp_path))
     assert dataset == "imagenet"
@@ -301,7 +302,7 @@ def test_showing_a_table_makes_no_network(tmp_path, capsys, monkeypatch):
     assert "runs to train" not in capsys.readouterr().err
     assert made == []
     room = DataRoom()
-    with _composing() as compose:
+    with composing() as compose:
         costs = [cost_of(cell, room) for cell in planned(compose, "7", seeds=3).cells]
     assert sorted(made) == ["resnet14", "resnet8"]
     plain = forward_of("resnet8", "{}", (1, 8, 8))
@@ -333,7 +334,7 @@ def test_a_cell_is_its_data_not_the_place_of_it():
 def test_an_override_of_data_goes_where_it_can():
     """Table 3 reads some data sets from files and some into memory; only the latter are downloaded or have no workers.
     """
-    with _composing() as compose:
+    with composing() as compose:
         plan = plan_table(read_table("3"), "paper", 1, compose, lambda spec: "stub",
                           ("data.workers=3", "data.download=true"))
     data = {row.dataset: row.cells[0].config["data"] for row in plan.rows}

@@ -12,7 +12,7 @@ from fabricated import fabricate
 from scipy import stats
 
 from motivation.analysis.statistics import holm
-from motivation.cli.main import _composing
+from motivation.cli.compose import composing
 from motivation.tables.cells import Archive
 from motivation.tables.plan import SCALES, check_figures, list_tables, plan_table, read_table
 from motivation.tables.render import COLUMNS, cells_of, to_csv, to_latex, to_markdown
@@ -33,7 +33,7 @@ PRINTED = yaml.safe_load(Path(__file__).with_name("printed_figures.yaml").read_t
 
 @pytest.fixture(scope="module")
 def compose():
-    with _composing() as composed:
+    with composing() as composed:
         yield composed
 
 

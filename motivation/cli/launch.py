@@ -1,0 +1,58 @@
+"""A table's cells trained through a Hydra launcher: joblib's processes, or SLURM through submitit."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.plugins import Plugins
+from hydra.experimental.callback import Callback
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig
+
+from motivation.cli.compose import config_loader
+from motivation.cli.logs import on_stderr, one_line
+from motivation.tables.cells import Cell
+from motivation.tables.plan import Plan
+from motivation.tables.train import Launch, train_cell
+
+
+def cell_launcher(overrides: list[str], runs: Path, plan: Plan) -> Launch:
+    """Trains cells, each a job.
+
+    Args:
+        overrides: that choose and set the launcher.
+        runs: folder of all cells.
+        plan: the table.
+
+    Raises:
+        ValueError: there is no such launcher, or it refuses a setting.
+    """
+    # Jobs have no folder of Hydra's: a cell has one.
+    quoted = str(runs.absolute()).replace("'", r"\'")
+    where = [f"hydra.sweep.dir='{quoted}'", "hydra.sweep.subdir=."]
+    with config_loader() as loader:
+        config = loader.load_configuration("config", [*overrides, *where], RunMode.MULTIRUN)
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=HydraContext(config_loader=loader, callbacks=Callback()), config=config,
+            task_function=functools.partial(_job, {cell.name: cell for cell in plan.cells}, runs, plan.name))
+
+    def launch(cells: Sequence[Cell]) -> list[tuple[Cell, str | None]]:
+        if not cells:
+            return []
+        try:
+            jobs = launcher.launch([[f"+cell='{cell.name}'"] for cell in cells], initial_job_idx=0)
+        except Exception as error:
+            # A worker process died, and what the others returned with it; what they trained is in their folders.
+            return [(cell, f"the launcher stopped: {type(error).__name__}: {one_line(error)[:300]}; the same command "
+                     "resumes the run") for cell in cells]
+        # The launcher gives a failed job's exception as its value.
+        return [(cell, one_line(job._return_value) if isinstance(job._return_value, Exception) else job.return_value)
+                for cell, job in zip(cells, jobs, strict=True)]
+
+    return launch
+
+
+def _job(cells: dict[str, Cell], runs: Path, table: str, config: DictConfig) -> str | None:
+    """One cell, in whichever process the launcher chose; its error, if any."""
+    with on_stderr():
+        return train_cell(cells[config.cell], runs, table)

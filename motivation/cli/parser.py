@@ -1,0 +1,118 @@
+"""What the ``motivation`` command accepts."""
+
+import argparse
+from pathlib import Path
+
+DESCRIPTION = "Training that switches model capacity on learning progress (arXiv 2602.21064)."
+
+
+def command_parser() -> argparse.ArgumentParser:
+    """The parser of every subcommand but ``train``, of which it only knows that it exists."""
+    parser = argparse.ArgumentParser(prog="motivation", description=DESCRIPTION)
+    # `main` takes it out of the arguments, wherever it is; here it is for --help.
+    parser.add_argument("--traceback", action="store_true", help="show the traceback of every error, as the "
+                        "environment variable MOTIVATION_TRACEBACK=1 does; accepted after COMMAND too")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("train", help="train one run, or a sweep with -m; see `motivation train --help`",
+                        add_help=False)
+    comparison = commands.add_parser(
+        "compare", help="tables and figures from finished runs",
+        description="Compare finished runs by what they reach and what they cost. Standard output: accuracies and "
+        "their tests; the base's gain against a base given the same training FLOPs; calibration; with --target, FLOPs "
+        "and seconds to that accuracy; then the paths of three figures: NAME_pareto (test accuracy against training "
+        "and inference FLOPs), NAME_calibration (confidence against accuracy) and NAME (loss with the motivated "
+        "intervals shaded; accuracy over training FLOPs).")
+    comparison.add_argument("runs", nargs="+", metavar="RUN", type=Path,
+                            help="run folder, folder of run folders (a sweep), or a glob of either")
+    comparison.add_argument("--target", type=_percentage, metavar="PERCENT",
+                            help="test accuracy to give the cost of, such as 90")
+    comparison.add_argument("--figure", type=Path, default=Path("compare.png"), metavar="FILE",
+                            help="where to write the figures, .png, .svg or .pdf; NAME above is this without its "
+                            "ending (default: %(default)s)")
+    diagnosis = commands.add_parser("diagnose", help="whether a run's expansions followed progress or noise",
+                                    description="Compare the expansions of finished runs with those that noise would "
+                                    "give: a table and one plain sentence a run, then the path of a figure.")
+    diagnosis.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="run folder")
+    diagnosis.add_argument("--figure", type=Path, default=Path("diagnose.png"), metavar="FILE",
+                           help="where to write the figure, .png, .svg or .pdf (default: %(default)s)")
+    pairing = commands.add_parser("pair", help="how two networks share weights",
+                                  description="Print the weights map of two networks: which slice of which tensor of "
+                                  "B each tensor of A is, what a switch copies, and whether the first expansion "
+                                  "changes the logits.")
+    pairing.add_argument("base", metavar="A", help="the smaller network: resnet20, ..., or any timm model")
+    pairing.add_argument("motivated", metavar="B", help="the larger network of the same family")
+    pairing.add_argument("--map", default="structural", help="structural or literal (default: %(default)s)")
+    pairing.add_argument("--init", default="identity", help="identity, native or copy (default: %(default)s)")
+    pairing.add_argument("--depth-rule", help="last-to-last, first or spread (default: the family's)")
+    pairing.add_argument("--classes", type=int, default=1000, help="number of classes (default: %(default)s)")
+    pairing.add_argument("--json", type=Path, metavar="FILE", help="also write the map, to edit and pass to Pair")
+    tables = commands.add_parser("table", help="run and show a table of the paper: reported beside measured",
+                                 description="Plan the runs of a table, say what they cost, train those that are "
+                                 "missing (interrupted runs are resumed, damaged ones set aside and trained again), "
+                                 "and print reported beside measured. "
+                                 "Further arguments are overrides of every run, as `motivation train` takes them: "
+                                 "tracker=none, data.root=PATH, engine.threads=1.")
+    tables.add_argument("name", nargs="?", metavar="N", help="1 to 7, or a name that --list shows")
+    tables.add_argument("--list", action="store_true", help="all tables and how much of each is finished")
+    tables.add_argument("--scale", default="smoke", help="smoke: the whole pipeline on digits in minutes, no "
+                        "reproduction; reduced: real data, fewer epochs; paper: the full recipe (default: %(default)s)")
+    tables.add_argument("--seeds", type=int, metavar="N", help="runs a cell (default: the scale's own)")
+    tables.add_argument("--runs", type=Path, default=Path("runs/cells"), metavar="DIR",
+                        help="folder of all runs, shared by all tables (default: %(default)s)")
+    tables.add_argument("--out", type=Path, default=Path("runs/tables"), metavar="DIR",
+                        help="where the table goes as .md, .tex and .csv (default: %(default)s)")
+    tables.add_argument("--plan", action="store_true", help="print what would run and what it costs, and stop")
+    tables.add_argument("--show", action="store_true", help="print the table from the finished runs, and stop")
+    tables.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once, each in its own process "
+                        "(default: %(default)s); or choose a launcher with overrides: hydra/launcher=joblib "
+                        "hydra.launcher.n_jobs=4, or hydra/launcher=slurm hydra.launcher.partition=NAME, a job a run")
+    tables.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="overrides of every run")
+    exporting = commands.add_parser(
+        "export", help="the networks of a finished run as safetensors",
+        description="Write the final networks of a finished run, each to its own folder with model.safetensors and "
+        "config.json (architecture, options, classes, normalisation), and print the folders. "
+        "motivation.run.export.load_network reads such a folder; timm.create_model('local-dir:FOLDER', "
+        "pretrained=True) reads it where the network is one of timm's.")
+    exporting.add_argument("run", metavar="RUN", type=Path, help="run folder")
+    exporting.add_argument("--network", choices=("base", "motivated"), help="only this one (default: both of a pair)")
+    exporting.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: RUN/export)")
+    commands.add_parser("bench", help="speed, memory and false-alarm rates, each against its bound",
+                        usage="motivation bench [NAME [OPTION ...]]",
+                        description="Run a benchmark; without a name list them. `motivation bench NAME --help` shows "
+                        "its options.")
+    return parser
+
+
+def _percentage(text: str) -> float:
+    """An accuracy in percent."""
+    value = float(text)
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"{text}: must be a percentage from 0 to 100")
+    return value
+
+
+def parse_table(arguments: list[str]) -> argparse.Namespace:
+    """The arguments of ``table``. Overrides may come anywhere: they are what has a ``=`` and no leading dash."""
+    overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
+    options = command_parser().parse_args([argument for argument in arguments if argument not in overrides])
+    options.overrides = overrides
+    return options
+
+
+def train_parser() -> argparse.ArgumentParser:
+    """The parser of ``train``: overrides, and those of Hydra's options that mean something here."""
+    parser = argparse.ArgumentParser(prog="motivation train", add_help=False)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--multirun", "-m", action="store_true")
+    parser.add_argument("--run", "-r", action="store_true")
+    parser.add_argument("--config-dir", "-cd")
+    parser.add_argument("--config-name", "-cn", default="config")
+    parser.add_argument("--config-path", "-cp")
+    # What Hydra shows in place of a run.
+    for option in (("--help", "-h"), ("--hydra-help",), ("--version",), ("--shell-completion", "-sc")):
+        parser.add_argument(*option, dest="show", action="store_true")
+    parser.add_argument("--cfg", "-c", dest="show", choices=("job", "hydra", "all"))
+    parser.add_argument("--info", "-i", dest="show", nargs="?", const="all")
+    parser.add_argument("--package", "-p")
+    parser.add_argument("--resolve", action="store_true")
+    return parser
