@@ -6,17 +6,18 @@ the slice is copied, its step is carried, and what lies outside the slice keeps 
 
 import copy
 import inspect
-import math
 from collections.abc import Callable, Iterable
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from motivation.pairing.copies import Copies
 from motivation.pairing.pair import Pair
 from motivation.pairing.weights_map import Entry, tensor_of
+from motivation.validation import Probability, convert
 
 ParameterGroups = list[dict]
 
@@ -40,7 +41,8 @@ INITIAL_VALUES: dict[str, dict[str, float]] = {
     "Adan": {**_ADAM, "exp_avg_diff": 0.0, "neg_pre_grad": 0.0},
     "Muon": {"momentum_buffer": 0.0, **_ADAM},
 }
-StatePolicy = Literal["carry", "reset"] | float
+StatePolicy = Annotated[Literal["carry", "reset"] | Probability,
+                        Field(description="carry, reset, or a factor from 0 to 1")]
 
 
 def split_groups(pair: Pair, groups: Callable[[nn.Module], Iterable]) -> tuple[ParameterGroups, ParameterGroups]:
@@ -124,7 +126,7 @@ class SharedState:
     """
 
     def __init__(self, pair: Pair, base: Optimizer, motivated: Optimizer, policy: StatePolicy = "carry"):
-        check_policy(policy)
+        convert(policy, StatePolicy, "state")
         self.pair, self.base, self.motivated, self.policy = pair, base, motivated, policy
         held, theirs = ({id(p) for group in optimizer.param_groups for p in group["params"]}
                         for optimizer in (base, motivated))
@@ -246,35 +248,20 @@ class _Listed(NamedTuple):
     held: tuple[int, int]
 
 
-def check_policy(policy: StatePolicy) -> None:
-    """Raise ValueError for what is neither ``carry``, ``reset`` nor a factor from 0 to 1."""
-    number = isinstance(policy, int | float) and not isinstance(policy, bool)
-    if (0 <= policy <= 1) if number else (isinstance(policy, str) and policy in ("carry", "reset")):
-        return
-    raise ValueError(f"state={policy!r}: must be carry, reset, or a factor from 0 to 1")
-
-
-def check_differential_options(lr_factor: float, weight_decay: float | None) -> None:
-    """Raise ValueError for a factor or a decay that is negative or not finite."""
-    for name, value in (("differential_lr", lr_factor), ("differential_weight_decay", weight_decay)):
-        if value is not None and not 0 <= value < math.inf:
-            raise ValueError(f"{name}={value}: must be 0 or more")
-
-
 def set_differential_options(pair: Pair, optimizer: Optimizer, lr_factor: float, weight_decay: float | None) -> None:
     """Other learning rate and weight decay for what only the motivated network has.
+
+    The factor is the group's ``lr_scale`` too, by which timm's schedulers multiply what they set.
 
     Args:
         pair: the two networks.
         optimizer: over the motivated network, in groups made by `split_groups`.
         lr_factor: times the group's learning rate.
-        weight_decay: in place of the group's; None leaves it.
+        weight_decay: in place of the group's, where the group has one; None leaves it.
 
     Raises:
-        ValueError: a pair with sliced tensors, which are mapped and differential at once; or a negative or infinite
-            value.
+        ValueError: a pair with sliced tensors, which are mapped and differential at once.
     """
-    check_differential_options(lr_factor, weight_decay)
     if lr_factor == 1 and weight_decay is None:
         return
     sliced = pair.weights_map.sliced
@@ -284,7 +271,8 @@ def set_differential_options(pair: Pair, optimizer: Optimizer, lr_factor: float,
     for group in optimizer.param_groups:
         if not group["mapped"]:
             group["lr"] = group["lr"] * lr_factor  # a tensor may be every group's
-            if weight_decay is not None:
+            group["lr_scale"] = group.get("lr_scale", 1.0) * lr_factor
+            if weight_decay is not None and group["weight_decay"]:
                 group["weight_decay"] = weight_decay
 
 
