@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from motivation.pairing.copies import Copies
 from motivation.pairing.pair import Pair
 from motivation.pairing.weights_map import Entry, tensor_of
-from motivation.validation import Probability, convert
+from motivation.validation import NotNegative, Probability, convert
 
 ParameterGroups = list[dict]
 
@@ -68,7 +68,8 @@ def split_groups(pair: Pair, groups: Callable[[nn.Module], Iterable]) -> tuple[P
         for number, group in enumerate(motivated):
             params = [p for p in group["params"] if (id(p) in mapped) is belongs]
             if params:
-                halves.append({**group, "params": params, "mapped": belongs, "group": number})
+                halves.append({**group, "params": params, "mapped": belongs, "group": number,
+                               "spared": group.get("weight_decay") == 0})
     for number, group in enumerate(base):
         group["group"] = number
     return base, halves
@@ -251,17 +252,18 @@ class _Listed(NamedTuple):
 def set_differential_options(pair: Pair, optimizer: Optimizer, lr_factor: float, weight_decay: float | None) -> None:
     """Other learning rate and weight decay for what only the motivated network has.
 
-    The factor is the group's ``lr_scale`` too, by which timm's schedulers multiply what they set.
-
     Args:
         pair: the two networks.
         optimizer: over the motivated network, in groups made by `split_groups`.
         lr_factor: times the group's learning rate.
-        weight_decay: in place of the group's, where the group has one; None leaves it.
+        weight_decay: in place of the group's, but where `groups` spares it (``weight_decay`` 0); None leaves it.
 
     Raises:
-        ValueError: a pair with sliced tensors, which are mapped and differential at once.
+        ValueError: a pair with sliced tensors, which are mapped and differential at once; or a negative or infinite
+            value.
     """
+    convert(lr_factor, NotNegative, "differential_lr")
+    convert(weight_decay, NotNegative | None, "differential_weight_decay")
     if lr_factor == 1 and weight_decay is None:
         return
     sliced = pair.weights_map.sliced
@@ -271,8 +273,7 @@ def set_differential_options(pair: Pair, optimizer: Optimizer, lr_factor: float,
     for group in optimizer.param_groups:
         if not group["mapped"]:
             group["lr"] = group["lr"] * lr_factor  # a tensor may be every group's
-            group["lr_scale"] = group.get("lr_scale", 1.0) * lr_factor
-            if weight_decay is not None and group["weight_decay"]:
+            if weight_decay is not None and not group["spared"]:
                 group["weight_decay"] = weight_decay
 
 

@@ -256,8 +256,12 @@ class Trainer:
             check_saves(part)
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            scales = [group.get("lr_scale") for group in optimizer.param_groups]
             # torch keeps the tensors it is given: without a copy two trainers would share their momentum.
             optimizer.load_state_dict(copy.deepcopy(saved))
+            for group, scale in zip(optimizer.param_groups, scales, strict=True):
+                if scale is not None:  # A checkpoint of an earlier version has none.
+                    group["lr_scale"] = scale
             restore_layout(optimizer)
         if self._state:
             self._state.tie()
