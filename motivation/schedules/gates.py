@@ -33,6 +33,7 @@ class Gate(Schedule):
     def __init__(self, schedule: Schedule):
         self.schedule = completed(schedule)
         self.set_share = self.schedule.set_share
+        self.needs_monitor = self.schedule.needs_monitor
         self.opens: int = getattr(schedule, "opens", 0)
         self.closes: float = getattr(schedule, "closes", math.inf)
         self.phase: Phase = "base"

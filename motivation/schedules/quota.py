@@ -39,6 +39,7 @@ class Quota(Schedule):
     """
 
     set_share = True
+    needs_monitor = True
     state = ("scores", "oldest", "steps", "motivated")
 
     def __init__(self, share: Share, window: Annotated[int, Field(ge=8)] = 200, *, seed: int = 0,

@@ -20,10 +20,12 @@ class Schedule:
     Attributes:
         set_share: whether the share of motivated steps is chosen, not measured: then the run's rate says nothing on
             whether its expansions measured progress.
+        needs_monitor: whether it decides by scores, so that without a monitor it would never expand.
         state: names of the attributes that carry it from one step to the next.
     """
 
     set_share: bool = False
+    needs_monitor: bool = False
     state: tuple[str, ...] = ()
 
     def bind(self, monitor: Monitor) -> None:

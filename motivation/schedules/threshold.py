@@ -28,6 +28,7 @@ class Threshold(Schedule):
         ValueError: k or k_off is no number, k_off is above k, or an unknown epoch edge.
     """
 
+    needs_monitor = True
     state = ("phase",)
 
     def __init__(self, k: Level | None = 2, epoch_edge: Literal["contract", "carry"] = "contract",
