@@ -2,10 +2,12 @@
 
 import difflib
 import inspect
-import types
+import re
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
+
+import motivation.validation
 
 
 class ConfigError(ValueError):
@@ -50,11 +52,15 @@ def build(registry: Mapping[str, Callable], spec: Any, where: str, **facts: Any)
 
 
 def named(error: Exception, where: str, maker: Callable) -> str:
-    """An error of what a config names, with its key: ``model.base: ...``, or ``model: ...`` where it names none."""
+    """An error of what a config names, with its key: ``schedule.k=0: ...``, or ``schedule: ...`` where it opens with no
+    argument of the maker (``k=0: ...``, ``path is missing``).
+    """
     message = str(error) or type(error).__name__
     if message.startswith(f"{where}."):
         return message
-    return f"{where}.{message}" if _names_key(message, maker) else f"{where}: {message}"
+    opens = re.match(r"\w+(?=[\s=.:[])", message)
+    argument = opens and opens[0] in inspect.signature(maker).parameters
+    return f"{where}.{message}" if argument else f"{where}: {message}"
 
 
 def check(registry: Mapping[str, Callable], spec: Any, where: str, *facts: str,
@@ -67,7 +73,7 @@ def check(registry: Mapping[str, Callable], spec: Any, where: str, *facts: str,
             inside a monitor) is a spec again.
         where: the key of the spec, for error messages.
         facts: arguments that no config sets.
-        nested: what becomes of a spec inside; default it is checked too.
+        nested: makes what stands for a spec inside; default it is checked and stays.
 
     Raises:
         ConfigError: an unknown name or key, or a wrong type.
@@ -81,18 +87,33 @@ def check(registry: Mapping[str, Callable], spec: Any, where: str, *facts: str,
     maker = registry[name]
     parameters = {key: parameter for key, parameter in inspect.signature(maker).parameters.items()
                   if key not in facts}
-    hints = typing.get_type_hints(maker.__init__ if inspect.isclass(maker) else maker)
-    arguments = {}
+    hints = typing.get_type_hints(maker.__init__ if inspect.isclass(maker) else maker, include_extras=True)
+    kind, arguments = kind_of(registry), {}
     for key, value in spec.items():
         if key == "name":
             continue
         if key not in parameters:
             raise ConfigError(f"{where}.{key}: unknown key of {name}; {_choices(key, list(parameters))}")
-        arguments[key] = convert(value, hints.get(key, Any), f"{where}.{key}", kind_of(registry), nested)
+        hint = hints.get(key, Any)
+        # With parts inside, the constructor checks the rest.
+        arguments[key] = (_with_parts(value, hint, f"{where}.{key}", kind, nested) if _mentions(hint, kind)
+                          else convert(value, hint, f"{where}.{key}"))
     for key, parameter in parameters.items():
         if parameter.default is parameter.empty and key not in arguments:
             raise ConfigError(f"{where}.{key} is missing; {name} needs it")
     return maker, arguments
+
+
+def convert(value: Any, hint: Any, where: str) -> Any:
+    """A config value as its annotated type, see `motivation.validation.convert`.
+
+    Raises:
+        ConfigError: another type, or out of bounds.
+    """
+    try:
+        return motivation.validation.convert(value, hint, where)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def check_keys(config: Mapping, known: list[str]) -> None:
@@ -108,65 +129,22 @@ def kind_of(registry: Mapping[str, Callable]) -> type:
     return next(kind for kind in ancestries[0] if all(kind in ancestry for ancestry in ancestries))
 
 
-def convert(value: Any, hint: Any, where: str, kind: type = object,
-            nested: Callable[[Any, str], Any] | None = None) -> Any:
-    """A config value as its annotated type; an int where a float is asked for, a list where a tuple is.
+def _mentions(hint: Any, kind: type) -> bool:
+    """Whether an annotation is a kind, or holds it, as ``list[tuple[Monitor, float]]`` does."""
+    return kind is not object and (hint is kind or any(_mentions(part, kind) for part in get_args(hint)))
 
-    Args:
-        value: plain value.
-        hint: the annotation.
-        where: its key, for error messages.
-        kind: the class whose annotation asks for a spec.
-        nested: what becomes of such a spec.
 
-    Raises:
-        ConfigError: any other type, naming the key and what would be right.
-    """
-    if hint is Any:
-        return value
-    if hint is kind and nested and kind is not object:
+def _with_parts(value: Any, hint: Any, where: str, kind: type, nested: Callable[[Any, str], Any]) -> Any:
+    """A value whose specs of a kind are replaced by what ``nested`` makes of them."""
+    if get_origin(hint) is Annotated:
+        hint = get_args(hint)[0]
+    if hint is kind:
         return nested(value, where)
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        for option in arguments:
-            try:
-                return convert(value, option, where, kind, nested)
-            except ConfigError:
-                continue
-    elif origin is Literal:
-        if value in arguments and not isinstance(value, bool):
-            return value
-    elif origin is dict or hint is dict:
-        if isinstance(value, Mapping):
-            return dict(value)
-    elif origin in (tuple, list):
-        fixed = origin is tuple and arguments[-1] is not ...
-        if isinstance(value, list | tuple) and (not fixed or len(value) == len(arguments)):
-            return origin(convert(item, arguments[index if fixed else 0], f"{where}[{index}]", kind, nested)
-                          for index, item in enumerate(value))
-    elif hint is float:
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-    elif hint is type(None):
-        if value is None:
-            return None
-    elif isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool):
-        return value
-    raise ConfigError(f"{where}={value!r}: must be {_described(hint)}")
-
-
-def _described(hint: Any) -> str:
-    names = {int: "an integer", float: "a number", str: "text", bool: "true or false", type(None): "null",
-             dict: "a mapping"}
-    if get_origin(hint) in (Union, types.UnionType):
-        return " or ".join(_described(option) for option in get_args(hint))
-    if get_origin(hint) is Literal:
-        return "one of " + ", ".join(map(str, get_args(hint)))
-    if get_origin(hint) is tuple and get_args(hint)[-1] is not ...:
-        return f"a list of {len(get_args(hint))}: {', '.join(map(_described, get_args(hint)))}"
-    if get_origin(hint) in (tuple, list):
-        return f"a list, each item {_described(get_args(hint)[0])}"
-    return names.get(get_origin(hint) or hint, getattr(hint, "__name__", str(hint)))
+    if get_origin(hint) in (list, tuple) and isinstance(value, list | tuple):
+        hints = get_args(hint) if get_origin(hint) is tuple else get_args(hint) * len(value)
+        return [_with_parts(item, part, f"{where}[{index}]", kind, nested)
+                for index, (item, part) in enumerate(zip(value, hints, strict=False))] + list(value[len(hints):])
+    return value
 
 
 def _choices(name: str, known: list[str]) -> str:
@@ -174,9 +152,3 @@ def _choices(name: str, known: list[str]) -> str:
     if close:
         return f"did you mean {close[0]!r}?"
     return f"choose one of {', '.join(known)}" if known else "it takes no arguments"
-
-
-def _names_key(message: str, maker: Callable) -> bool:
-    """Whether an error already opens with the argument it is about (``k=0: ...``, ``path is missing``)."""
-    head = message.split("=")[0].split(" ")[0].split(".")[0].split(":")[0]
-    return head in inspect.signature(maker).parameters

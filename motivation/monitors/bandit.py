@@ -1,13 +1,18 @@
 """Learned: which network's steps lower the held-out loss more per FLOP? (The paper's future work.)"""
 
 import math
+from typing import Annotated
 
-from motivation.monitors.signal import Monitor, Signal, check_every
+from pydantic import Field
+
+from motivation.monitors.signal import Monitor, Signal, check_length
 from motivation.randomness import MONITOR, uniform
+from motivation.validation import Count, check_arguments
 
 EXPLORED = 2  # rewards an arm needs before its mean and spread say anything
 
 
+@check_arguments
 class Bandit(Monitor):
     """Two-armed bandit by discounted Thompson sampling (Raj and Kalyani 2017; paper, section "Future work").
 
@@ -41,10 +46,9 @@ class Bandit(Monitor):
     level = 0.0
     state = ("spent", "steps", "own", "before", "rewards", "weights", "sums", "squares", "draws")
 
-    def __init__(self, every: int = 20, discount: float = 0.95, *, seed: int = 0, total_steps: int | None = None):
-        check_every(every, total_steps)
-        if not 0 < discount <= 1:
-            raise ValueError(f"discount={discount}: must be above 0 and at most 1")
+    def __init__(self, every: Count = 20, discount: Annotated[float, Field(gt=0, le=1)] = 0.95, *, seed: int = 0,
+                 total_steps: int | None = None):
+        check_length("every", every, total_steps)
         self.every = every
         self.discount = discount
         self.seed = seed

@@ -2,18 +2,23 @@
 
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from motivation.monitors.signal import Monitor, Signal, check_half_life, check_level
+from motivation.monitors.signal import Monitor, Signal, check_length, check_level
+from motivation.validation import AsTuple, Positive, check_arguments
+
+Pairs = Annotated[list[Annotated[tuple[Monitor, Annotated[float, Field(allow_inf_nan=False)]], AsTuple]],
+                  Field(min_length=1)]
 
 
 class Wrapped(Monitor):
     """A monitor that changes another's score; it reads, costs and has the null of the one inside."""
 
     def __init__(self, monitor: Monitor):
-        check_kind(monitor)
         self.monitor = monitor
         for name in ("needs", "every", "reads", "numbers", "window", "null", "level"):
             setattr(self, name, getattr(monitor, name))
@@ -23,7 +28,7 @@ class Wrapped(Monitor):
         return self.monitor.read(signal)
 
     def inner(self, reading: tuple[float, ...]) -> float:
-        """The inner monitor's score, which stands there as if it ran alone."""
+        """The inner monitor's score, kept there as if it ran alone."""
         self.monitor.last = score = self.monitor.score(*reading)
         return score
 
@@ -41,20 +46,13 @@ class Wrapped(Monitor):
         self.monitor.load_state_dict(state["monitor"])
 
 
+@check_arguments
 class Smooth(Wrapped):
     """Exponential moving average of another monitor's score (exponential smoothing, Brown 1959).
 
     Signal: the inner monitor's score, where it is finite. Formula: ``mean = mean + (1 - 2 ** (-1 / half_life)) * (score
     - mean)``. Unit: the inner score's. Extra FLOPs: the inner monitor's. Memory: one number more than its. Under no
     progress: the null is made as the inner monitor declares; the smoothed score reaches a level less often on noise.
-
-    Measured share of steps at or above the level 1.645, of `Trend` with half-life 20:
-
-    ===========  =========  =========  ========
-    independent  AR(1) 0.3  AR(1) 0.8  swelling
-    ===========  =========  =========  ========
-          0.4 %      0.8 %      2.0 %     0.4 %
-    ===========  =========  =========  ========
 
     Args:
         monitor: the inner one.
@@ -67,8 +65,8 @@ class Smooth(Wrapped):
 
     state = ("mean",)
 
-    def __init__(self, monitor: Monitor, half_life: float, *, total_steps: int | None = None):
-        check_half_life(half_life, total_steps)
+    def __init__(self, monitor: Monitor, half_life: Positive, *, total_steps: int | None = None):
+        check_length("half_life", half_life, total_steps)
         super().__init__(monitor)
         self.levels = (-math.inf, monitor.levels[1])
         self.weight = 1 - 0.5 ** (1 / half_life)
@@ -83,6 +81,7 @@ class Smooth(Wrapped):
         return self.mean
 
 
+@check_arguments
 class Invert(Wrapped):
     """Minus another monitor's score: expand on plateaus (our own).
 
@@ -91,14 +90,6 @@ class Invert(Wrapped):
     monitor's level is not reached. Unit: the inner score's. Extra FLOPs: the inner monitor's. Memory: the inner
     monitor's. Under no progress: the null is made as the inner monitor declares; that one finds a plateau nearly
     always, so the rate is high by design.
-
-    Measured share of steps at or above the level -1.645, of `Trend`:
-
-    ===========  =========  =========  ========
-    independent  AR(1) 0.3  AR(1) 0.8  swelling
-    ===========  =========  =========  ========
-         95.1 %     93.7 %     91.7 %    95.0 %
-    ===========  =========  =========  ========
 
     Args:
         monitor: the inner one.
@@ -116,21 +107,17 @@ class Invert(Wrapped):
         return -self.inner(reading)
 
 
+@check_arguments
 class Combined(Monitor):
     """Several monitors, each with the level that counts for it, since their scores have different units."""
 
     level = 1.0
     levels = (math.ulp(0.0), 1.0)
 
-    def __init__(self, pairs: list[tuple[Monitor, float]]):
-        if not pairs:
-            raise ValueError("pairs=[]: name at least one [monitor, level]")
+    def __init__(self, pairs: Pairs):
         self.monitors = [monitor for monitor, _ in pairs]
         self.at = [float(level) for _, level in pairs]
         for number, (monitor, level) in enumerate(pairs):
-            check_kind(monitor)
-            if math.isnan(level):
-                raise ValueError(f"pairs[{number}]: the level of {type(monitor).__name__} is not a number")
             check_level(f"pairs[{number}]: level {level:g}", level, monitor)
         probing = {monitor.every for monitor in self.monitors if monitor.needs}
         if len(probing) > 1:
@@ -166,7 +153,7 @@ class Combined(Monitor):
         return tuple(values)
 
     def reached(self, reading: tuple[float, ...]) -> list[bool]:
-        """Whether each part's score stands at or above its level."""
+        """Whether each part's score is at or above its level."""
         found, start = [], 0
         for monitor, level in zip(self.monitors, self.at, strict=True):
             mine = reading if self.same else reading[start:start + len(monitor.reads)]
@@ -188,19 +175,11 @@ class Combined(Monitor):
 
 
 class AllOf(Combined):
-    """1 where every part's score stands at or above its level, else 0 (our own).
+    """1 where every part's score is at or above its level, else 0 (our own).
 
     Signal: the parts' scores. Formula: ``min over parts of (score >= level)``. Unit: none, 0 or 1. Extra FLOPs: the
     parts' sum. Memory: the parts' sum. Under no progress: the rate lies between 0 and the rarest part's; its null is
     made on the run's own losses where all parts read the loss alone, and not defined otherwise.
-
-    Measured share of steps at 1, of `Consecutive` at 1 and `Trend` at 1.645:
-
-    ===========  =========  =========  ========
-    independent  AR(1) 0.3  AR(1) 0.8  swelling
-    ===========  =========  =========  ========
-          2.5 %      3.0 %      3.7 %     2.5 %
-    ===========  =========  =========  ========
 
     Args:
         pairs: (monitor, level) each.
@@ -216,19 +195,11 @@ class AllOf(Combined):
 
 
 class AnyOf(Combined):
-    """1 where some part's score stands at or above its level, else 0 (our own).
+    """1 where some part's score is at or above its level, else 0 (our own).
 
     Signal: the parts' scores. Formula: ``max over parts of (score >= level)``. Unit: none, 0 or 1. Extra FLOPs: the
     parts' sum. Memory: the parts' sum. Under no progress: the rate lies between the commonest part's and the parts'
     sum; its null is made on the run's own losses where all parts read the loss alone, and not defined otherwise.
-
-    Measured share of steps at 1, of `Consecutive` at 3 and `Trend` at 1.645:
-
-    ===========  =========  =========  ========
-    independent  AR(1) 0.3  AR(1) 0.8  swelling
-    ===========  =========  =========  ========
-          8.9 %     11.9 %     17.9 %     9.0 %
-    ===========  =========  =========  ========
 
     Args:
         pairs: (monitor, level) each.
@@ -241,10 +212,3 @@ class AnyOf(Combined):
     def score(self, *reading: float) -> float:
         """1 or 0."""
         return float(any(self.reached(reading)))
-
-
-def check_kind(monitor: Monitor) -> None:
-    """Raise ValueError for a monitor whose reading and scoring cannot be told apart."""
-    if not isinstance(monitor, Monitor):
-        raise ValueError(f"monitor={type(monitor).__name__}: only a subclass of motivation.monitors.Monitor, with "
-                         "`read` and `score`, can be part of another")

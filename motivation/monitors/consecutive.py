@@ -2,11 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from motivation.monitors.signal import Monitor, Signal, check_every
+from motivation.monitors.signal import Monitor, Signal, check_length
+from motivation.validation import Count, NotNegative, check_arguments
 
 
 class Consecutive(Monitor):
@@ -15,14 +18,6 @@ class Consecutive(Monitor):
     Signal: raw batch loss of whichever network trained. Formula: ``run = run + 1 if loss < previous else 0``, with
     ``previous = inf`` at first; neither a switch nor an epoch edge resets it. Unit: steps. Extra FLOPs: none. Memory:
     two numbers. Under no progress (exchangeable losses) the score reaches k with probability 1 / (k + 1)!.
-
-    Measured share of steps at or above the level 2:
-
-    ===========  =========  =========  ========
-    independent  AR(1) 0.3  AR(1) 0.8  swelling
-    ===========  =========  =========  ========
-         16.6 %     19.3 %     23.4 %    16.6 %
-    ===========  =========  =========  ========
     """
 
     null = "analytic"
@@ -46,20 +41,13 @@ class Consecutive(Monitor):
         return 1 / math.factorial(max(0, math.ceil(level)) + 1)
 
 
+@check_arguments
 class Ema(Monitor):
     """Number of straight decreases of the loss's moving average, each of at least a relative size (paper, table 7).
 
     Signal: raw batch loss. Formula: ``mean = mean + alpha * (loss - mean)``; a decrease counts when it is at least
     ``tolerance * mean``. Unit: steps. Extra FLOPs: none. Memory: two numbers. Under no progress: a step counts when the
-    loss lies ``tolerance / alpha`` (10 %) below its mean, so the rate depends on the relative spread of the losses.
-
-    Measured share of steps at or above the level 2:
-
-    ===========  =========  =========  ========
-    independent  AR(1) 0.3  AR(1) 0.8  swelling
-    ===========  =========  =========  ========
-          9.3 %     13.2 %     20.9 %     9.4 %
-    ===========  =========  =========  ========
+    loss is ``tolerance / alpha`` (10 %) below its mean, so the rate depends on the relative spread of the losses.
 
     Args:
         alpha: weight of the newest loss (paper: 0.02).
@@ -73,11 +61,9 @@ class Ema(Monitor):
     levels = (1.0, math.inf)
     state = ("mean", "run")
 
-    def __init__(self, alpha: float = 0.02, tolerance: float = 0.002):
-        if not 0 < alpha <= 1:
-            raise ValueError(f"alpha={alpha}: must be above 0 and at most 1")
-        if not 0 <= tolerance < alpha:
-            raise ValueError(f"tolerance={tolerance}: must be from 0 to below alpha={alpha}, since one step moves the "
+    def __init__(self, alpha: Annotated[float, Field(gt=0, le=1)] = 0.02, tolerance: NotNegative = 0.002):
+        if tolerance >= alpha:
+            raise ValueError(f"tolerance={tolerance}: must be below alpha={alpha}, since one step moves the "
                              "mean by at most alpha of itself")
         self.alpha = alpha
         self.tolerance = tolerance
@@ -96,6 +82,7 @@ class Ema(Monitor):
         return float(self.run)
 
 
+@check_arguments
 class Heldout(Consecutive):
     """Number of straight decreases of the loss of one fixed held-out training batch (paper, "valloss").
 
@@ -103,14 +90,6 @@ class Heldout(Consecutive):
     1 if heldout < previous else 0`` a probe, with ``previous = inf`` at first. Unit: probes. Extra FLOPs: one forward
     of the held-out batch every ``every`` steps. Memory: two numbers. Under no progress: successive losses of one batch
     move together, so the rate lies above 1 / (k + 1)! and is measured on the run's own residuals.
-
-    Measured share of steps at or above the level 2 where the reading is:
-
-    ===========  =========  =========  ========
-    independent  AR(1) 0.3  AR(1) 0.8  swelling
-    ===========  =========  =========  ========
-         16.2 %     19.4 %     23.6 %    16.2 %
-    ===========  =========  =========  ========
 
     Args:
         every: steps between probes.
@@ -121,8 +100,8 @@ class Heldout(Consecutive):
     reads = ("heldout",)
     null = "permute"
 
-    def __init__(self, every: int = 1, *, total_steps: int | None = None):
-        check_every(every, total_steps)
+    def __init__(self, every: Count = 1, *, total_steps: int | None = None):
+        check_length("every", every, total_steps)
         super().__init__()
         self.every = every
 
@@ -143,14 +122,6 @@ class GradientNorm(Consecutive):
     Signal: Euclidean norm of the mapped weights' gradient. Formula: ``run = run + 1 if norm > previous else 0``, with
     ``previous = -inf`` at first. Unit: steps. Extra FLOPs: none counted (one pass over the gradient). Memory: two
     numbers. Under no progress (exchangeable norms) the score reaches k with probability 1 / (k + 1)!.
-
-    Measured share of steps at or above the level 2, gradients of 1,000 normals:
-
-    ===========  =========  =========  ========
-    independent  AR(1) 0.3  AR(1) 0.8  swelling
-    ===========  =========  =========  ========
-         16.8 %     17.5 %     21.9 %    17.3 %
-    ===========  =========  =========  ========
     """
 
     needs = frozenset({"gradient"})

@@ -1,10 +1,15 @@
 """Learning progress of intrinsic-motivation research: how much less loss than before."""
 
 import math
+from typing import Annotated
 
-from motivation.monitors.signal import Monitor, Signal, check_every, check_window
+from pydantic import Field
+
+from motivation.monitors.signal import Monitor, Signal, check_length
+from motivation.validation import Count, check_arguments
 
 
+@check_arguments
 class LearningProgress(Monitor):
     """Older minus newer window mean of the loss, over its standard error (Oudeyer, Kaplan and Hafner 2007).
 
@@ -13,14 +18,6 @@ class LearningProgress(Monitor):
     a step: sliding sums, computed afresh once a round against rounding. Under no progress (independent losses of one
     distribution): Student's t with ``2 * window - 2`` degrees of freedom, so 1.645 is reached by 5 % of steps.
     Autocorrelation is not corrected.
-
-    Measured share of steps at or above the level 1.645:
-
-    ===========  =========  =========  ========
-    independent  AR(1) 0.3  AR(1) 0.8  swelling
-    ===========  =========  =========  ========
-          5.1 %     11.4 %     29.5 %     5.0 %
-    ===========  =========  =========  ========
 
     Args:
         window: steps in each of the two windows.
@@ -34,8 +31,8 @@ class LearningProgress(Monitor):
     level = 1.645
     state = ("losses", "oldest", "older", "newer", "older_squares", "newer_squares")
 
-    def __init__(self, window: int = 50, *, total_steps: int | None = None):
-        check_window("window", window, 4, total_steps, times=2)
+    def __init__(self, window: Annotated[int, Field(ge=4)] = 50, *, total_steps: int | None = None):
+        check_length("window", window, total_steps, times=2)
         self.half = window
         self.window = 2 * window
         self.losses: list[float] = []
@@ -87,6 +84,7 @@ class LearningProgress(Monitor):
         return float(stdtr(self.window - 2, -level))
 
 
+@check_arguments
 class PredictionGain(Monitor):
     """Loss of a batch before the update minus after it (Graves et al. 2017, section 3.1).
 
@@ -104,8 +102,8 @@ class PredictionGain(Monitor):
     reads = ("loss", "after")
     null = "none"
 
-    def __init__(self, every: int = 1, *, total_steps: int | None = None):
-        check_every(every, total_steps)
+    def __init__(self, every: Count = 1, *, total_steps: int | None = None):
+        check_length("every", every, total_steps)
         self.every = every
 
     def read(self, signal: Signal) -> tuple[float, ...] | None:

@@ -2,9 +2,11 @@
 
 import math
 
-from motivation.monitors.signal import Monitor, Signal, check_every
+from motivation.monitors.signal import Monitor, Signal, check_length
+from motivation.validation import Count, check_arguments
 
 
+@check_arguments
 class PairedHeldout(Monitor):
     """Paired t of the held-out losses' decrease from one probe to the next.
 
@@ -14,14 +16,6 @@ class PairedHeldout(Monitor):
     least one gives a score. Unit: standard errors. Extra FLOPs: one forward of the held-out batch every ``every``
     steps. Memory: two losses an image. Under no progress: steps move all images together, so t is far wider than
     Student's: the null is the noise of the run's own held-out losses, without their trend.
-
-    Measured share of probes at or above the level 2 (losses of 64 images that share half of their noise's variance):
-
-    ===========  =========  =========  ========
-    independent  AR(1) 0.3  AR(1) 0.8  swelling
-    ===========  =========  =========  ========
-         39.7 %     39.9 %     40.4 %    39.6 %
-    ===========  =========  =========  ========
 
     Args:
         every: steps between probes.
@@ -35,8 +29,8 @@ class PairedHeldout(Monitor):
     level = 2.0
     state = ("probes", "means")
 
-    def __init__(self, every: int = 20, *, total_steps: int | None = None):
-        check_every(every, total_steps)
+    def __init__(self, every: Count = 20, *, total_steps: int | None = None):
+        check_length("every", every, total_steps)
         self.every = every
         # The last two probes, newest first: the network, and its losses or their mean.
         self.probes: list[tuple[bool, list[float]]] = []

@@ -39,7 +39,7 @@ class Monitor:
 
     `observe` is all that a trainer calls. It is split in two here, so that a null rate can be had by scoring readings
     that hold no progress: `read` takes a few numbers from a step, `score` turns them into the score. Between probes
-    the last score stands.
+    the last score holds.
 
     Attributes:
         needs: extra signals it asks the trainer for, a subset of ``{"heldout", "after", "gradient"}``.
@@ -104,25 +104,11 @@ class Monitor:
             setattr(self, name, copy.deepcopy(state[name]))
 
 
-def check_window(name: str, value: float, least: int, total_steps: int | None, times: int = 1) -> None:
-    """Raise ValueError for a window that is too short for its statistic, or that training does not hold so many of."""
-    if value < least:
-        raise ValueError(f"{name}={value}: must be at least {least} step{'s' * (least != 1)}")
+def check_length(name: str, value: float, total_steps: int | None, times: int = 1) -> None:
+    """Raise ValueError for a number of steps that training does not hold so many times."""
     if total_steps is not None and times * value > total_steps:
-        raise ValueError(f"{name}={value}: longer than training, which has {total_steps} steps"
+        raise ValueError(f"{name}={value:.9g}: longer than training, which has {total_steps} steps"
                          + f" for {times} such windows" * (times > 1))
-
-
-def check_every(every: int, total_steps: int | None) -> None:
-    """Raise ValueError for a probe interval below one step, or longer than training."""
-    check_window("every", every, 1, total_steps)
-
-
-def check_half_life(half_life: float, total_steps: int | None) -> None:
-    """Raise ValueError for a half-life that is not above 0 and finite, or longer than training."""
-    if not 0 < half_life < math.inf:
-        raise ValueError(f"half_life={half_life}: must be above 0 and finite")
-    check_window("half_life", half_life, 0, total_steps)
 
 
 def check_level(where: str, level: float, monitor: Any) -> None:

@@ -2,10 +2,15 @@
 
 import math
 from itertools import pairwise
+from typing import Annotated
 
-from motivation.monitors.signal import Monitor, check_window
+from pydantic import Field
+
+from motivation.monitors.signal import Monitor, check_length
+from motivation.validation import check_arguments
 
 
+@check_arguments
 class Trend(Monitor):
     """One-sided t of a falling loss: minus the slope of a regression on time, over its standard error.
 
@@ -15,14 +20,6 @@ class Trend(Monitor):
     none. Memory: one window. O(1) a step: sliding sums, computed afresh once a window against rounding. Under no
     progress (independent losses of one distribution): Student's t with ``window - 2`` degrees of freedom, so 1.645 is
     reached by 5 % of steps; weak autocorrelation, below the significance bound, is not corrected.
-
-    Measured share of steps at or above the level 1.645:
-
-    ===========  =========  =========  ========
-    independent  AR(1) 0.3  AR(1) 0.8  swelling
-    ===========  =========  =========  ========
-          4.9 %      6.3 %      8.3 %     5.0 %
-    ===========  =========  =========  ========
 
     Args:
         window: steps looked back on.
@@ -36,8 +33,8 @@ class Trend(Monitor):
     level = 1.645
     state = ("losses", "oldest", "sum", "sum_squares", "sum_time", "sum_jumps")
 
-    def __init__(self, window: int = 100, *, total_steps: int | None = None):
-        check_window("window", window, 8, total_steps)
+    def __init__(self, window: Annotated[int, Field(ge=8)] = 100, *, total_steps: int | None = None):
+        check_length("window", window, total_steps)
         self.window = window
         self.losses: list[float] = []
         self.oldest = 0

@@ -3,13 +3,20 @@
 import csv
 from collections import Counter
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
+from motivation.monitors.signal import check_length
 from motivation.phase import Phase
 from motivation.randomness import SCHEDULE, derived_seed
 from motivation.schedules.gates import check_known
-from motivation.schedules.schedule import Schedule, check_share, check_steps
+from motivation.schedules.schedule import Schedule, Share
+from motivation.validation import Count, check_arguments
+
+HalfAtMost = Annotated[float, Field(gt=0, le=0.5, description=(
+    "above 0 and at most 0.5, since an epoch's count is drawn from 0 to twice the share"))]
 
 
 class Planned(Schedule):
@@ -35,6 +42,7 @@ class Planned(Schedule):
         return "motivated" if self.motivated_at(self.step) else "base"
 
 
+@check_arguments
 class Periodic(Planned):
     """The last ``length`` steps of every ``period`` are motivated.
 
@@ -47,11 +55,11 @@ class Periodic(Planned):
         ValueError: length is not from 1 to below period, or the period is longer than training.
     """
 
-    def __init__(self, period: int, length: int, *, total_steps: int | None = None):
+    def __init__(self, period: Annotated[int, Field(ge=2)], length: Count, *, total_steps: int | None = None):
         super().__init__()
-        check_steps("period", period, total_steps, 2)
-        if not 1 <= length < period:
-            raise ValueError(f"length={length}: must be from 1 to below period={period}")
+        check_length("period", period, total_steps)
+        if length >= period:
+            raise ValueError(f"length={length}: must be below period={period}")
         self.period = period
         self.length = length
 
@@ -60,6 +68,7 @@ class Periodic(Planned):
         return step % self.period >= self.period - self.length
 
 
+@check_arguments
 class Progressive(Planned):
     """One network first, the other to the end.
 
@@ -72,9 +81,8 @@ class Progressive(Planned):
         ValueError: a share outside (0, 1), or no total_steps.
     """
 
-    def __init__(self, share: float, reverse: bool = False, *, total_steps: int | None = None):
+    def __init__(self, share: Share, reverse: bool = False, *, total_steps: int | None = None):
         super().__init__()
-        check_share("share", share)
         check_known("total_steps", total_steps)
         self.reverse = reverse
         self.turn = round((share if reverse else 1 - share) * total_steps)
@@ -121,6 +129,7 @@ class Scattered(Planned):
         return batch in self._chosen
 
 
+@check_arguments
 class Random(Scattered):
     """A random number of motivated steps every epoch, at random batches (paper, Experiment A).
 
@@ -138,10 +147,7 @@ class Random(Scattered):
         ValueError: a share outside (0, 1/2], or no steps_per_epoch.
     """
 
-    def __init__(self, share: float, *, seed: int = 0, steps_per_epoch: int | None = None):
-        if not 0 < share <= 0.5:
-            raise ValueError(f"share={share}: must be above 0 and at most 0.5, since an epoch's count is drawn from 0 "
-                             "to twice the share")
+    def __init__(self, share: HalfAtMost, *, seed: int = 0, steps_per_epoch: int | None = None):
         super().__init__(seed, steps_per_epoch)
         self.most = min(2 * share * steps_per_epoch, steps_per_epoch - 1)
 
@@ -150,6 +156,7 @@ class Random(Scattered):
         return int(rng.uniform(0, self.most) + rng.uniform())
 
 
+@check_arguments
 class MatchedRandom(Scattered):
     """As many motivated steps in every epoch as a finished run had, at random batches (paper, Experiment B).
 
@@ -184,6 +191,7 @@ class MatchedRandom(Scattered):
         return self.counts[epoch] if epoch < len(self.counts) else 0
 
 
+@check_arguments
 class Replay(Planned):
     """The exact phases of a finished run.
 

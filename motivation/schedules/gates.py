@@ -1,11 +1,17 @@
 """Schedules around a schedule: when, how long and how much it may expand."""
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
-from motivation.monitors.signal import Monitor
+from pydantic import SkipValidation
+
+from motivation.monitors.signal import Monitor, check_length
 from motivation.phase import Phase
-from motivation.schedules.schedule import Schedule, check_share, check_steps, completed
+from motivation.schedules.schedule import Schedule, Share, completed
+from motivation.validation import Count, check_arguments
+
+# What has `decide` is a schedule, of whatever class.
+Inner = Annotated[Schedule, SkipValidation]
 
 
 class Gate(Schedule):
@@ -27,6 +33,7 @@ class Gate(Schedule):
     def __init__(self, schedule: Schedule):
         self.schedule = completed(schedule)
         self.set_share = self.schedule.set_share
+        self.needs_monitor = self.schedule.needs_monitor
         self.opens: int = getattr(schedule, "opens", 0)
         self.closes: float = getattr(schedule, "closes", math.inf)
         self.phase: Phase = "base"
@@ -93,6 +100,7 @@ class Gate(Schedule):
         self.schedule.load_state_dict(state["schedule"])
 
 
+@check_arguments
 class MinInterval(Gate):
     """An interval, once it has begun, lasts at least some steps, across an epoch edge too.
 
@@ -102,8 +110,8 @@ class MinInterval(Gate):
         total_steps: length of training; a longer interval is refused.
     """
 
-    def __init__(self, schedule: Schedule, steps: int, *, total_steps: int | None = None):
-        check_steps("steps", steps, total_steps)
+    def __init__(self, schedule: Inner, steps: Count, *, total_steps: int | None = None):
+        check_length("steps", steps, total_steps)
         super().__init__(schedule)
         self.shortest = steps
 
@@ -112,6 +120,7 @@ class MinInterval(Gate):
         return "motivated" if self.ran == "motivated" and self.length < self.shortest else wanted
 
 
+@check_arguments
 class MaxInterval(Gate):
     """An interval lasts at most some steps; the step after it trains the base.
 
@@ -121,8 +130,8 @@ class MaxInterval(Gate):
         total_steps: length of training; a longer interval is refused.
     """
 
-    def __init__(self, schedule: Schedule, steps: int, *, total_steps: int | None = None):
-        check_steps("steps", steps, total_steps)
+    def __init__(self, schedule: Inner, steps: Count, *, total_steps: int | None = None):
+        check_length("steps", steps, total_steps)
         super().__init__(schedule)
         self.longest = steps
 
@@ -131,8 +140,9 @@ class MaxInterval(Gate):
         return "base" if self.ran == "motivated" and self.length >= self.longest else wanted
 
 
+@check_arguments
 class CoolDown(Gate):
-    """Between two intervals lie at least some base steps.
+    """At least some base steps between two intervals.
 
     Args:
         schedule: the inner one.
@@ -142,8 +152,8 @@ class CoolDown(Gate):
 
     state = (*Gate.state, "expanded")
 
-    def __init__(self, schedule: Schedule, steps: int, *, total_steps: int | None = None):
-        check_steps("steps", steps, total_steps)
+    def __init__(self, schedule: Inner, steps: Count, *, total_steps: int | None = None):
+        check_length("steps", steps, total_steps)
         super().__init__(schedule)
         self.fewest = steps
         self.expanded = False
@@ -154,6 +164,7 @@ class CoolDown(Gate):
         return "base" if self.expanded and self.ran == "base" and self.length < self.fewest else wanted
 
 
+@check_arguments
 class WarmUp(Gate):
     """No expansion in the first steps.
 
@@ -163,8 +174,8 @@ class WarmUp(Gate):
         total_steps: length of training; a warm-up that leaves no step to expand in is refused.
     """
 
-    def __init__(self, schedule: Schedule, steps: int, *, total_steps: int | None = None):
-        check_steps("steps", steps, total_steps)
+    def __init__(self, schedule: Inner, steps: Count, *, total_steps: int | None = None):
+        check_length("steps", steps, total_steps)
         super().__init__(schedule)
         self.limit(f"steps={steps}", steps, total_steps)
 
@@ -173,6 +184,7 @@ class WarmUp(Gate):
         return "base" if self.steps < self.opens else wanted
 
 
+@check_arguments
 class Window(Gate):
     """Expansion only between two fractions of training.
 
@@ -186,7 +198,7 @@ class Window(Gate):
         ValueError: no total_steps, fractions that are not 0 <= start < stop <= 1, or no step that could expand.
     """
 
-    def __init__(self, schedule: Schedule, start: float = 0.0, stop: float = 1.0, *, total_steps: int | None = None):
+    def __init__(self, schedule: Inner, start: float = 0.0, stop: float = 1.0, *, total_steps: int | None = None):
         if not 0 <= start < stop <= 1:
             raise ValueError(f"start={start}: must be from 0 to below stop={stop}, which is at most 1")
         check_known("total_steps", total_steps)
@@ -198,6 +210,7 @@ class Window(Gate):
         return wanted if self.opens <= self.steps < self.closes else "base"
 
 
+@check_arguments
 class Budget(Gate):
     """Stop expanding when motivated steps have used up their share of the run's training FLOPs.
 
@@ -215,11 +228,8 @@ class Budget(Gate):
 
     state = (*Gate.state, "motivated")
 
-    def __init__(self, schedule: Schedule, fraction: float, pace: Literal["spread", "greedy"] = "spread", *,
+    def __init__(self, schedule: Inner, fraction: Share, pace: Literal["spread", "greedy"] = "spread", *,
                  total_steps: int | None = None, base_flops: int | None = None, motivated_flops: int | None = None):
-        check_share("fraction", fraction)
-        if pace not in ("spread", "greedy"):
-            raise ValueError(f"pace={pace!r}: choose spread or greedy")
         for name, value in (("total_steps", total_steps), ("base_flops", base_flops),
                             ("motivated_flops", motivated_flops)):
             check_known(name, value)

@@ -1,16 +1,21 @@
 """A chosen share of steps is motivated, whatever the monitor: the fair way to compare two monitors."""
 
 import bisect
+from typing import Annotated
+
+from pydantic import Field
 
 from motivation.phase import Phase
 from motivation.randomness import SCHEDULE, uniform
-from motivation.schedules.schedule import Schedule, check_share, check_steps
+from motivation.schedules.schedule import Schedule, Share
+from motivation.validation import check_arguments
 
 FEEDBACK_STEPS = 20     # steps within which a deficit is made good
 BAND, BAND_SHARE = 2, 0.005
 UNKNOWN_BAND = 10       # steps, where the run's length is unknown
 
 
+@check_arguments
 class Quota(Schedule):
     """Motivated at the steps whose score ranks highest among the last ``window`` scores (as many as there are).
 
@@ -19,7 +24,7 @@ class Quota(Schedule):
     differs from ``share`` times all steps by more than 0.5 % of training, at least two steps (ten where the length is
     unknown): a decision that would go beyond is the other one, whatever the score. Ties, as integer scores have, are
     broken at random. Steps without a score (NaN) are base steps that count: their share is owed, and the next steps
-    with a score make good for it. An interval goes on across epochs. Inside a gate the share is that of its own
+    with a score make good for it. An interval continues across epochs. Inside a gate the share is that of its own
     decisions: what the gate forbids is not made good.
     O(log window) a step, memory one window.
 
@@ -34,11 +39,11 @@ class Quota(Schedule):
     """
 
     set_share = True
+    needs_monitor = True
     state = ("scores", "oldest", "steps", "motivated")
 
-    def __init__(self, share: float, window: int = 200, *, seed: int = 0, total_steps: int | None = None):
-        check_share("share", share)
-        check_steps("window", window, None, 8)
+    def __init__(self, share: Share, window: Annotated[int, Field(ge=8)] = 200, *, seed: int = 0,
+                 total_steps: int | None = None):
         self.share = share
         self.window = window
         self.seed = seed

@@ -2,10 +2,16 @@
 
 import copy
 import math
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from motivation.monitors.signal import Monitor
 from motivation.phase import Phase
+
+# Of the steps of a run.
+Share = Annotated[float, Field(gt=0, lt=1, description="a share above 0 and below 1; for all or none of the steps "
+                               "there are the schedules always and never")]
 
 
 class Schedule:
@@ -14,10 +20,12 @@ class Schedule:
     Attributes:
         set_share: whether the share of motivated steps is chosen, not measured: then the run's rate says nothing on
             whether its expansions measured progress.
+        needs_monitor: whether it decides by scores, so that without a monitor it would never expand.
         state: names of the attributes that carry it from one step to the next.
     """
 
     set_share: bool = False
+    needs_monitor: bool = False
     state: tuple[str, ...] = ()
 
     def bind(self, monitor: Monitor) -> None:
@@ -87,18 +95,3 @@ def check_saves(part: Any) -> None:
         if part is not None and not hasattr(part, name):
             raise ValueError(f"{type(part).__name__} has no {name}, and a checkpoint holds its state: define "
                              "state_dict() and load_state_dict(state)")
-
-
-def check_share(name: str, value: float) -> None:
-    """Raise ValueError for a share of steps outside (0, 1)."""
-    if not 0 < value < 1:
-        raise ValueError(f"{name}={value}: must be a share above 0 and below 1; never and always are schedules of "
-                         "their own")
-
-
-def check_steps(name: str, value: int, total_steps: int | None, least: int = 1) -> None:
-    """Raise ValueError for a number of steps below the least, or longer than training."""
-    if value < least:
-        raise ValueError(f"{name}={value}: must be at least {least}")
-    if total_steps is not None and value > total_steps:
-        raise ValueError(f"{name}={value}: longer than training, which has {total_steps} steps")

@@ -1,13 +1,19 @@
-"""Motivated while the score stands at or above a level: the paper's rule."""
+"""Motivated while the score is at or above a level: the paper's rule."""
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from motivation.monitors.signal import Monitor, check_level
 from motivation.phase import Phase
 from motivation.schedules.schedule import Schedule
+from motivation.validation import check_arguments
+
+Level = Annotated[float, Field(allow_inf_nan=False)]
 
 
+@check_arguments
 class Threshold(Schedule):
     """Expand when the score reaches k, contract when it falls below (paper, Algorithm 1).
 
@@ -15,24 +21,20 @@ class Threshold(Schedule):
 
     Args:
         k: the level that expands; null takes the monitor's own level.
-        epoch_edge: ``contract`` starts every epoch on the base network (paper); ``carry`` lets an interval go on.
+        epoch_edge: ``contract`` starts every epoch on the base network (paper); ``carry`` keeps the phase.
         k_off: the level below which an interval ends (hysteresis); null for k itself, as in the paper.
 
     Raises:
         ValueError: k or k_off is no number, k_off is above k, or an unknown epoch edge.
     """
 
+    needs_monitor = True
     state = ("phase",)
 
-    def __init__(self, k: float | None = 2, epoch_edge: Literal["contract", "carry"] = "contract",
-                 k_off: float | None = None):
-        for name, level in (("k", k), ("k_off", k_off)):
-            if level is not None and not math.isfinite(level):
-                raise ValueError(f"{name}={level}: must be a finite number")
+    def __init__(self, k: Level | None = 2, epoch_edge: Literal["contract", "carry"] = "contract",
+                 k_off: Level | None = None):
         if k_off is not None and k is not None and k_off > k:
-            raise ValueError(f"k_off={k_off}: must be at most k={k}, or an interval would end as it starts")
-        if epoch_edge not in ("contract", "carry"):
-            raise ValueError(f"epoch_edge={epoch_edge!r}: choose contract or carry")
+            raise ValueError(f"k_off={k_off:g}: must be at most k={k:g}, or an interval would end as it starts")
         self.k = k
         self.k_off = k_off
         self.epoch_edge = epoch_edge
@@ -46,9 +48,9 @@ class Threshold(Schedule):
             if math.isnan(level):
                 raise ValueError(f"k is missing: {name} has no level of its own; set k, or use a quota")
             if self.k_off is not None and self.k_off > level:
-                raise ValueError(f"k_off={self.k_off}: must be at most k, which is {name}'s own {level:g}")
+                raise ValueError(f"k_off={self.k_off:g}: must be at most k, which is {name}'s own {level:g}")
             self.k = level
-        check_level(f"k={self.k}", self.k, monitor)
+        check_level(f"k={self.k:g}", self.k, monitor)
 
     def decide(self, score: float) -> Phase:
         """``motivated`` where score >= k, or >= k_off inside an interval; a NaN score gives ``base``."""

@@ -3,14 +3,16 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from motivation.training.distributed import average, local_rank, processes, running_statistics
+from motivation.validation import Count, check_arguments
 
 # Beyond it, starting the threads takes longer than any training.
 MOST_THREADS = 1024
@@ -40,6 +42,7 @@ def explained_memory(phase: str, images: int, parts: int) -> Iterator[None]:
                           "(or auto)") from error
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Engine:
     """Runs forward, backward and update.
@@ -62,16 +65,10 @@ class Engine:
     precision: Literal["float32", "bfloat16"] = "float32"
     channels_last: bool = True
     deterministic: bool = True
-    threads: int | None = None
-    accumulation: int | Literal["auto"] = 1
+    threads: Annotated[int, Field(ge=1, le=MOST_THREADS)] | None = None
+    accumulation: Count | Literal["auto"] = 1
 
     def __post_init__(self):
-        if self.precision not in ("float32", "bfloat16"):
-            raise ValueError(f"precision={self.precision!r}: choose float32 or bfloat16")
-        if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
-            raise ValueError(f"threads={self.threads}: must be from 1 to {MOST_THREADS}, or null for torch's choice")
-        if self.accumulation != "auto" and self.accumulation < 1:
-            raise ValueError(f"accumulation={self.accumulation}: must be at least 1 part, or auto")
         try:
             device = self.torch_device
         except RuntimeError as error:

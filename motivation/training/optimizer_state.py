@@ -6,17 +6,18 @@ the slice is copied, its step is carried, and what lies outside the slice keeps 
 
 import copy
 import inspect
-import math
 from collections.abc import Callable, Iterable
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from motivation.pairing.copies import Copies
 from motivation.pairing.pair import Pair
 from motivation.pairing.weights_map import Entry, tensor_of
+from motivation.validation import NotNegative, Probability, convert
 
 ParameterGroups = list[dict]
 
@@ -40,7 +41,8 @@ INITIAL_VALUES: dict[str, dict[str, float]] = {
     "Adan": {**_ADAM, "exp_avg_diff": 0.0, "neg_pre_grad": 0.0},
     "Muon": {"momentum_buffer": 0.0, **_ADAM},
 }
-StatePolicy = Literal["carry", "reset"] | float
+StatePolicy = Annotated[Literal["carry", "reset"] | Probability,
+                        Field(description="carry, reset, or a factor from 0 to 1")]
 
 
 def split_groups(pair: Pair, groups: Callable[[nn.Module], Iterable]) -> tuple[ParameterGroups, ParameterGroups]:
@@ -66,7 +68,8 @@ def split_groups(pair: Pair, groups: Callable[[nn.Module], Iterable]) -> tuple[P
         for number, group in enumerate(motivated):
             params = [p for p in group["params"] if (id(p) in mapped) is belongs]
             if params:
-                halves.append({**group, "params": params, "mapped": belongs, "group": number})
+                halves.append({**group, "params": params, "mapped": belongs, "group": number,
+                               "spared": group.get("weight_decay") == 0})
     for number, group in enumerate(base):
         group["group"] = number
     return base, halves
@@ -124,7 +127,7 @@ class SharedState:
     """
 
     def __init__(self, pair: Pair, base: Optimizer, motivated: Optimizer, policy: StatePolicy = "carry"):
-        check_policy(policy)
+        convert(policy, StatePolicy, "state")
         self.pair, self.base, self.motivated, self.policy = pair, base, motivated, policy
         held, theirs = ({id(p) for group in optimizer.param_groups for p in group["params"]}
                         for optimizer in (base, motivated))
@@ -246,21 +249,6 @@ class _Listed(NamedTuple):
     held: tuple[int, int]
 
 
-def check_policy(policy: StatePolicy) -> None:
-    """Raise ValueError for what is neither ``carry``, ``reset`` nor a factor from 0 to 1."""
-    number = isinstance(policy, int | float) and not isinstance(policy, bool)
-    if (0 <= policy <= 1) if number else (isinstance(policy, str) and policy in ("carry", "reset")):
-        return
-    raise ValueError(f"state={policy!r}: must be carry, reset, or a factor from 0 to 1")
-
-
-def check_differential_options(lr_factor: float, weight_decay: float | None) -> None:
-    """Raise ValueError for a factor or a decay that is negative or not finite."""
-    for name, value in (("differential_lr", lr_factor), ("differential_weight_decay", weight_decay)):
-        if value is not None and not 0 <= value < math.inf:
-            raise ValueError(f"{name}={value}: must be 0 or more")
-
-
 def set_differential_options(pair: Pair, optimizer: Optimizer, lr_factor: float, weight_decay: float | None) -> None:
     """Other learning rate and weight decay for what only the motivated network has.
 
@@ -268,13 +256,14 @@ def set_differential_options(pair: Pair, optimizer: Optimizer, lr_factor: float,
         pair: the two networks.
         optimizer: over the motivated network, in groups made by `split_groups`.
         lr_factor: times the group's learning rate.
-        weight_decay: in place of the group's; None leaves it.
+        weight_decay: in place of the group's, but where `groups` spares it (``weight_decay`` 0); None leaves it.
 
     Raises:
         ValueError: a pair with sliced tensors, which are mapped and differential at once; or a negative or infinite
             value.
     """
-    check_differential_options(lr_factor, weight_decay)
+    convert(lr_factor, NotNegative, "differential_lr")
+    convert(weight_decay, NotNegative | None, "differential_weight_decay")
     if lr_factor == 1 and weight_decay is None:
         return
     sliced = pair.weights_map.sliced
@@ -284,7 +273,7 @@ def set_differential_options(pair: Pair, optimizer: Optimizer, lr_factor: float,
     for group in optimizer.param_groups:
         if not group["mapped"]:
             group["lr"] = group["lr"] * lr_factor  # a tensor may be every group's
-            if weight_decay is not None:
+            if weight_decay is not None and not group["spared"]:
                 group["weight_decay"] = weight_decay
 
 

@@ -119,12 +119,20 @@ class Probes:
         self._mapped: dict[Phase, Callable[[], list[Tensor]]] = {}
         if "gradient" in self.needs:
             self._mapped = _mapped_gradients(model)
+        self._random: list[Tensor] = []
         self._measured: Tensor | None = None
         self._gradient: list[Tensor] | None = None
 
     def due(self, step: int) -> frozenset[str]:
         """Probes of a step, by its number from 0."""
         return self.needs if self.needs and step % self.every == 0 else frozenset()
+
+    def before_forward(self, due: frozenset[str], images: Tensor) -> None:
+        """Keep the random state, so that the second forward draws the masks (dropout, drop path) of the first."""
+        if "after" in due:
+            self._random = [torch.get_rng_state()]
+            if images.is_cuda:
+                self._random.append(torch.cuda.get_rng_state(images.device))
 
     def before_update(self, phase: Phase) -> None:
         """Measure the gradient: between backward and update, since an optimizer may change it."""
@@ -179,12 +187,21 @@ class Probes:
 
     @torch.no_grad()
     def after(self, engine: Engine, network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
-        """Loss of the batch once more, in training mode, on copies of the buffers: running statistics stay."""
+        """Loss of the batch once more, in training mode, with the masks of the first forward, on copies of the buffers:
+        running statistics stay. Where the update changed nothing it is the first loss, bit for bit.
+        """
         buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+        parts = list(zip(images.chunk(engine.parts), targets.chunk(engine.parts), strict=True))
         with self._rng(images), engine.autocast():
-            return sum(self.loss(torch.func.functional_call(network, buffers, (part,)), labels) * len(part)
-                       for part, labels in zip(images.chunk(engine.parts), targets.chunk(engine.parts), strict=True)
-                       ) / len(images)
+            for state in self._random[:1]:
+                torch.set_rng_state(state)
+            for state in self._random[1:]:
+                torch.cuda.set_rng_state(state, images.device)
+            losses = [self.loss(torch.func.functional_call(network, buffers, (part,)), labels)
+                      for part, labels in parts]
+        if len(parts) == 1:
+            return losses[0]
+        return sum(loss * (len(part) / len(images)) for loss, (part, _) in zip(losses, parts, strict=True))
 
     @torch.no_grad()
     def heldout_losses(self, engine: Engine, network: nn.Module) -> Tensor:

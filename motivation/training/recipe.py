@@ -6,21 +6,27 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from motivation.data.augment.augmentation import Augmentation
-from motivation.training.optimizer_state import StatePolicy, check_differential_options, check_policy, fused_if_offered
+from motivation.training.optimizer_state import StatePolicy, fused_if_offered
+from motivation.validation import AsTuple, Count, NotNegative, Positive, ShareBelowOne, check_arguments, convert
 
 # What a schedule cannot do without; timm's own defaults count steps here.
 NEEDED = {"step": "decay_epochs", "multistep": "decay_milestones"}
 # Share of a mixed image from which a class counts as present; the value of the timm runs behind ResNet strikes back.
 PRESENT = 0.2
 SCHEDULES = ("cosine", "constant", "step", "multistep", "tanh", "poly")
+# Beside the name; epochs may be fractions of one.
+SCHEDULE_OPTIONS = {
+    "warmup_epochs": NotNegative, "warmup_lr": NotNegative, "min_lr": NotNegative, "decay_epochs": NotNegative,
+    "decay_rate": NotNegative, "decay_milestones": Annotated[tuple[int, ...], AsTuple], "warmup_prefix": bool}
 
 
 def optimizer_class(name: str) -> Callable[..., Optimizer]:
@@ -60,6 +66,7 @@ def binary_cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float
     return F.binary_cross_entropy_with_logits(logits, smooth)
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Recipe(Augmentation):
     """How a run is trained; the same for both networks of a pair. Beside these, all that `Augmentation` takes.
@@ -79,57 +86,41 @@ class Recipe(Augmentation):
         label_smoothing: of the loss, in [0, 1).
         dropout: before the classifier, given to the networks as timm's ``drop_rate``; null for theirs.
         drop_path: stochastic depth, given as ``drop_path_rate``; null for theirs.
-        rollbacks: how many times a run whose loss or gradients turn NaN goes back to its last checkpoint and on with a
-            smaller learning rate; 0 stops it.
+        rollbacks: how many times a run whose loss or gradients turn NaN goes back to its last checkpoint and continues
+            with a smaller learning rate; 0 stops it.
         rollback_lr: factor on the learning rate from each rollback on.
-        state: what becomes of a pair's optimizer state at a switch: ``carry`` (paper), ``reset``, or a factor from 0
-            to 1 that shrinks the carried moments.
-        differential_lr: times the learning rate, for tensors that only the motivated network has.
-        differential_weight_decay: their weight decay; null for the optimizer's.
+        state: the optimizer state at a switch: ``carry`` (paper), ``reset``, or a factor from 0 to 1 that shrinks the
+            carried moments.
+        differential_lr: factor on the learning rate of tensors that only the motivated network has.
+        differential_weight_decay: their weight decay; null for the optimizer's. Where ``decay_norms`` is
+            off, norms and biases stay without.
 
     Raises:
         ValueError: an impossible value, an unknown optimizer or schedule, or an argument it does not take.
     """
 
-    batch_size: int = 128
-    epochs: int | None = None
-    steps: int | None = None
+    batch_size: Count = 128
+    epochs: Count | None = None
+    steps: Count | None = None
     optimizer: dict[str, Any] = field(default_factory=lambda: {"name": "sgd", "lr": 0.1})
     decay_norms: bool = True
     schedule: dict[str, Any] = field(default_factory=lambda: {"name": "cosine"})
     loss: Literal["cross_entropy", "bce"] = "cross_entropy"
-    label_smoothing: float = 0.0
-    dropout: float | None = None
-    drop_path: float | None = None
-    rollbacks: int = 0
-    rollback_lr: float = 0.5
+    label_smoothing: ShareBelowOne = 0.0
+    dropout: ShareBelowOne | None = None
+    drop_path: ShareBelowOne | None = None
+    rollbacks: Annotated[int, Field(ge=0)] = 0
+    rollback_lr: Annotated[float, Field(gt=0, lt=1)] = 0.5
     state: StatePolicy = "carry"
-    differential_lr: float = 1.0
-    differential_weight_decay: float | None = None
+    differential_lr: NotNegative = 1.0
+    differential_weight_decay: NotNegative | None = None
 
     def __post_init__(self):
         super().__post_init__()
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(f"epochs={self.epochs} and steps={self.steps}: give exactly one of them, the other null")
-        for name in ("batch_size", "epochs", "steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value}: must be at least 1")
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"label_smoothing={self.label_smoothing}: must be from 0 to below 1")
-        if self.loss not in ("cross_entropy", "bce"):
-            raise ValueError(f"loss={self.loss!r}: choose cross_entropy or bce")
-        for name in ("dropout", "drop_path"):
-            if getattr(self, name) is not None and not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be from 0 to below 1, or null")
         if self.mixes and self.batch_size % 2:
             raise ValueError(f"batch_size={self.batch_size}: must be even with Mixup or CutMix, which mix pairs")
-        if self.rollbacks < 0:
-            raise ValueError(f"rollbacks={self.rollbacks}: must be 0 or more")
-        if not 0 < self.rollback_lr < 1:
-            raise ValueError(f"rollback_lr={self.rollback_lr}: must be a factor between 0 and 1")
-        check_policy(self.state)
-        check_differential_options(self.differential_lr, self.differential_weight_decay)
         self._check_optimizer()
         self._check_schedule()
 
@@ -144,15 +135,13 @@ class Recipe(Augmentation):
             if name not in taken:
                 close = difflib.get_close_matches(name, taken, n=1)
                 raise ValueError(f"optimizer.{name}: {self.optimizer['name']} takes no such argument; "
-                                 + (f"did you mean {close[0]}?" if close else "leave it out with "
-                                    f"recipe.optimizer.{name}=null; it takes {', '.join(taken)}"))
+                                 + (f"did you mean {close[0]}?" if close else "leave it out, "
+                                    f"or null; it takes {', '.join(taken)}"))
             if isinstance(value, str):
                 raise ValueError(f"optimizer.{name}={value!r}: must be a number or true/false")
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"optimizer.{name}={value}: must be finite")
-        lr = self.optimizer.get("lr")
-        if lr is not None and (isinstance(lr, bool) or not isinstance(lr, int | float) or not lr > 0):
-            raise ValueError(f"optimizer.lr={lr}: must be a number above 0")
+        convert(self.optimizer.get("lr"), Positive | None, "optimizer.lr")
         try:
             # One step shows what a constructor does not check.
             parameter = nn.Parameter(torch.zeros(2, 2))
@@ -163,37 +152,23 @@ class Recipe(Augmentation):
             raise ValueError(f"optimizer {self.optimizer['name']}: {' '.join(str(error).split())[:160]}") from error
 
     def _check_schedule(self) -> None:
-        numbers = {"warmup_epochs", "warmup_lr", "min_lr", "decay_epochs", "decay_rate"}
-        for name, value in self.schedule.items():
-            if name == "name":
-                if value not in SCHEDULES:
-                    raise ValueError(f"schedule.name={value!r}: choose one of {', '.join(SCHEDULES)}")
-            elif name == "decay_milestones":
-                if not isinstance(value, list | tuple) or not all(isinstance(epoch, int) for epoch in value):
-                    raise ValueError(f"schedule.decay_milestones={value!r}: must be a list of epochs")
-            elif name == "warmup_prefix":
-                if not isinstance(value, bool) or (value and self.schedule.get("name") != "step"):
-                    raise ValueError(f"schedule.warmup_prefix={value!r}: must be true or false, and true for a step "
-                                     "schedule alone")
-            elif name not in numbers:
-                raise ValueError(f"schedule.{name}: unknown; a schedule takes name, decay_milestones, warmup_prefix, "
-                                 f"{', '.join(sorted(numbers))}")
-            elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-                raise ValueError(f"schedule.{name}={value!r}: must be a number of 0 or more")
-        if "name" not in self.schedule:
-            raise ValueError(f"schedule.name is missing; choose one of {', '.join(SCHEDULES)}")
-        needed = NEEDED.get(self.schedule["name"])
+        name = self.schedule.get("name")
+        if name not in SCHEDULES:
+            raise ValueError(f"schedule.name={name!r}: choose one of {', '.join(SCHEDULES)}" if "name" in self.schedule
+                             else f"schedule.name is missing; choose one of {', '.join(SCHEDULES)}")
+        for key, value in self.schedule.items():
+            if key != "name" and key not in SCHEDULE_OPTIONS:
+                raise ValueError(f"schedule.{key}: unknown; a schedule takes name, {', '.join(SCHEDULE_OPTIONS)}")
+            convert(value, SCHEDULE_OPTIONS.get(key, Any), f"schedule.{key}")
+        if self.schedule.get("warmup_prefix") and name != "step":
+            raise ValueError("schedule.warmup_prefix=True: must be false; true is for a step schedule alone")
+        needed = NEEDED.get(name)
         if needed and not self.schedule.get(needed):
-            raise ValueError(f"schedule.{needed} is missing or 0: a {self.schedule['name']} schedule needs it, "
-                             "in epochs")
+            raise ValueError(f"schedule.{needed} is missing or 0: a {name} schedule needs it, in epochs")
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Optimizer steps of the whole run."""
         return self.steps if self.steps is not None else self.epochs * steps_per_epoch
-
-    def total_epochs(self, steps_per_epoch: int) -> int:
-        """Epochs of the whole run, a last partial one counted."""
-        return math.ceil(self.total_steps(steps_per_epoch) / steps_per_epoch)
 
     def optimizer_factory(self) -> Callable[[Iterable], Optimizer]:
         """``params -> optimizer``, fused where torch offers it."""
@@ -244,13 +219,19 @@ class Recipe(Augmentation):
             if name in options:
                 options[name] = round(options[name] * steps_per_epoch)
         if options.get("decay_epochs") == 0:
-            raise ValueError(f"recipe.schedule.decay_epochs={self.schedule['decay_epochs']}: less than one step of "
+            raise ValueError(f"schedule.decay_epochs={self.schedule['decay_epochs']}: less than one step of "
                              f"1/{steps_per_epoch} epoch")
         if options.get("warmup_epochs", 0) >= self.total_steps(steps_per_epoch):
-            raise ValueError(f"recipe.schedule.warmup_epochs={self.schedule['warmup_epochs']}: the whole run is "
+            raise ValueError(f"schedule.warmup_epochs={self.schedule['warmup_epochs']}: the whole run is "
                              f"{self.total_steps(steps_per_epoch) / steps_per_epoch:g} epochs")
         if "decay_milestones" in options:
             options["decay_milestones"] = [epoch * steps_per_epoch for epoch in options["decay_milestones"]]
+        if self.differential_lr != 1:
+            # timm multiplies all that it sets, warm-up and least rate too, by a group's lr_scale.
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    if not group.get("mapped", True):
+                        group.update(lr_scale=self.differential_lr, initial_lr=optimizer.defaults["lr"])
         # timm counts in epochs; one "epoch" of one update makes its unit the step.
         return [create_scheduler_v2(optimizer, sched=options["name"],
                                     num_epochs=self.total_steps(steps_per_epoch), step_on_epochs=False,

@@ -100,9 +100,9 @@ class Trainer:
     decisions, and the ledger counts the whole batch. Held-out losses are taken of all held-out images in every process.
 
     Raises:
-        ValueError: a monitor, a schedule or a rule for switches without a pair, a monitor that needs a signal this
-            trainer cannot give, a schedule that cannot act on the monitor's scores, a negative lag, or an optimizer
-            whose state cannot be carried through the pair's map.
+        ValueError: a monitor, a schedule or a rule for switches without a pair, a schedule that needs a monitor
+            and has none, a monitor that needs a signal this trainer cannot give, a schedule that cannot act on the
+            monitor's scores, a negative lag, or an optimizer whose state cannot be carried through the pair's map.
     """
 
     def __init__(self, model: Pair | nn.Module, optimizer: Callable[[Iterable], Optimizer], loss: Loss,
@@ -138,6 +138,9 @@ class Trainer:
         else:
             if monitor is not None:
                 self._decisions.bind(monitor)
+            elif self._decisions.needs_monitor:
+                raise ValueError(f"monitor is missing: {type(self.schedule).__name__} decides by a monitor's scores, "
+                                 "and would never expand; give one, such as motivation.monitors.Consecutive()")
             self.optimizers = [optimizer(params) for params in split_groups(self.pair, groups)]
             set_differential_options(self.pair, self.optimizers[1], differential_lr, differential_weight_decay)
             self._state = SharedState(self.pair, *self.optimizers, state)
@@ -176,6 +179,7 @@ class Trainer:
         probes, due = self._probes, self._probes.due(self.steps)
         measure = (lambda: probes.before_update(phase)) if "gradient" in due else None
         signal = None
+        probes.before_forward(due, images)
         with explained_memory(phase, len(images), self.engine.parts):
             shown = self.engine.step(network, optimizer, self.loss, images, targets, measure)
             extra = probes.flops(due, count, forward)
@@ -256,8 +260,12 @@ class Trainer:
             check_saves(part)
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            scales = [group.get("lr_scale") for group in optimizer.param_groups]
             # torch keeps the tensors it is given: without a copy two trainers would share their momentum.
             optimizer.load_state_dict(copy.deepcopy(saved))
+            for group, scale in zip(optimizer.param_groups, scales, strict=True):
+                if scale is not None:  # A checkpoint of an earlier version has none.
+                    group["lr_scale"] = scale
             restore_layout(optimizer)
         if self._state:
             self._state.tie()

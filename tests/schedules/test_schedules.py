@@ -128,7 +128,7 @@ def test_threshold_takes_the_monitors_own_level():
 @pytest.mark.parametrize(("make", "message"), [
     (lambda: Threshold(math.nan), "k=nan"), (lambda: Threshold(math.inf), "k=inf"),
     (lambda: Threshold(2, k_off=3), "k_off=3: must be at most k=2"),
-    (lambda: Threshold(2, epoch_edge="keep"), "choose contract or carry"),
+    (lambda: Threshold(2, epoch_edge="keep"), "epoch_edge='keep': must be one of contract, carry"),
     (lambda: Quota(0), "share=0"), (lambda: Quota(1), "share=1"), (lambda: Quota(1.5), "share=1.5"),
     (lambda: Quota(0.2, window=3), "window=3"), (lambda: Periodic(5, 5), "length=5"),
     (lambda: Periodic(1, 1), "period=1"),
@@ -139,7 +139,7 @@ def test_threshold_takes_the_monitors_own_level():
     (lambda: Window(Never()), "total_steps is missing"),
     (lambda: Budget(Never(), 1.0, total_steps=9, **FLOPS), "fraction=1.0"),
     (lambda: Budget(Never(), 0.5, total_steps=9), "base_flops is missing"),
-    (lambda: Budget(Never(), 0.5, "slow", total_steps=9, **FLOPS), "choose spread or greedy"),
+    (lambda: Budget(Never(), 0.5, "slow", total_steps=9, **FLOPS), "pace='slow': must be one of spread, greedy"),
     (lambda: MinInterval(Never(), 0), "steps=0"), (lambda: WarmUp(Never(), 200, total_steps=100), "steps=200: longer"),
     (lambda: MaxInterval(Never(), 200, total_steps=100), "steps=200"), (lambda: CoolDown(Never(), -1), "steps=-1"),
     (lambda: Replay(), "run is missing"), (lambda: Replay("nowhere"), "run=nowhere: its steps.csv cannot be read")])
