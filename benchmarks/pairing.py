@@ -18,7 +18,8 @@ import timm
 import torch
 from torch import nn
 
-from motivation.pairing.weights_map import NestingError, map_weights
+from motivation.pairing.map_weights import map_weights
+from motivation.pairing.walk import NestingError
 
 BOUND = 0.95
 CLASSES = 10

@@ -8,8 +8,9 @@ from torch import nn
 from motivation.models.cifar_resnet import CIFAR_RESNETS, CifarResNet
 from motivation.pairing.depth_rules import DepthRule
 from motivation.pairing.initialization import Init
+from motivation.pairing.map_weights import MapName
 from motivation.pairing.pair import BatchNormPolicy, Pair
-from motivation.pairing.weights_map import MapName, WeightsMap
+from motivation.pairing.weights_map import WeightsMap
 
 __all__ = ["CIFAR_RESNETS", "CifarResNet", "check_name", "create_model", "create_pair"]
 

@@ -28,7 +28,7 @@ class Initialization:
         weights_map: where the base lies in it.
         init: ``identity``, ``native`` or ``copy`` (of the nearest mapped block of the stage, tensor by tensor where
             shapes agree).
-        image_shape: for tracing, see `motivation.pairing.weights_map.map_weights`.
+        image_shape: for tracing, see `motivation.pairing.map_weights.map_weights`.
 
     Raises:
         ValueError: an unknown init, or ``identity`` for a network that cannot be traced.
@@ -141,7 +141,7 @@ def logit_change(base: nn.Module, motivated: nn.Module, entries: Iterable[Entry]
         base: the smaller network.
         motivated: the larger one, initialised.
         entries: the map; only whole tensors.
-        image_shape: for images, see `motivation.pairing.weights_map.map_weights`.
+        image_shape: for images, see `motivation.pairing.map_weights.map_weights`.
     """
     networks = base, motivated
     unchecked = "whether the first expansion changes logits could not be checked: "

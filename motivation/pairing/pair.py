@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from motivation.pairing.copies import Copies
 from motivation.pairing.depth_rules import DepthRule
 from motivation.pairing.initialization import Init, Initialization, logit_change
+from motivation.pairing.map_weights import MapName, map_weights
 from motivation.pairing.walk import NestingError, mapped_tensors, overlapping
-from motivation.pairing.weights_map import MapName, WeightsMap, map_weights, owner_of, tensor_of
+from motivation.pairing.weights_map import WeightsMap, owner_of, tensor_of
 from motivation.phase import Phase
 
 BatchNormPolicy = Literal["shared", "separate", "recalibrate"]
@@ -27,7 +28,7 @@ class Pair(nn.Module):
     Args:
         base: the smaller network.
         motivated: the larger network of the same family.
-        weights_map: ``structural`` or ``literal``, see `motivation.pairing.weights_map.map_weights`; or a ready
+        weights_map: ``structural`` or ``literal``, see `motivation.pairing.map_weights.map_weights`; or a ready
             `WeightsMap`.
         init: values of the differential blocks: ``identity`` (their residual branches start at zero, so that the first
             expansion of a pair that differs in depth alone changes no logit; `notes` says where it does), ``native``

@@ -10,8 +10,8 @@ from torch import nn
 from motivation.models import check_name, create_model
 from motivation.pairing.depth_rules import DepthRule
 from motivation.pairing.initialization import Init
+from motivation.pairing.map_weights import MapName
 from motivation.pairing.pair import BatchNormPolicy, Pair
-from motivation.pairing.weights_map import MapName
 from motivation.phase import Phase
 from motivation.randomness import MOTIVATED_WEIGHTS, derived_seed
 from motivation.run_folder.checkpoints import load_checkpoint

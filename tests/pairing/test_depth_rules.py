@@ -11,7 +11,8 @@ from torch import nn
 
 from motivation.models import CifarResNet
 from motivation.pairing.depth_rules import depth_rule_of, paired_blocks, paired_stage
-from motivation.pairing.weights_map import NestingError, map_weights
+from motivation.pairing.map_weights import map_weights
+from motivation.pairing.walk import NestingError
 
 
 def test_depth_rules_of_the_paper():

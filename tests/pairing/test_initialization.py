@@ -23,7 +23,7 @@ from torch import nn
 from motivation import Pair
 from motivation.models import CifarResNet
 from motivation.pairing.initialization import hands_on, logit_change
-from motivation.pairing.weights_map import map_weights
+from motivation.pairing.map_weights import map_weights
 
 
 def scaled(name, base, motivated, **options):

@@ -10,7 +10,9 @@ from torch import nn
 
 from motivation import Pair, create_pair
 from motivation.models import CifarResNet
-from motivation.pairing.weights_map import NestingError, WeightsMap, map_weights, tensor_of
+from motivation.pairing.map_weights import map_weights
+from motivation.pairing.walk import NestingError
+from motivation.pairing.weights_map import WeightsMap, tensor_of
 
 
 def storages(network):

@@ -10,7 +10,8 @@ from structure import logits_of_both
 from timm.layers import ScaledStdConv2d, StdConv2d
 from torch import nn
 
-from motivation.pairing.weights_map import NestingError, map_weights
+from motivation.pairing.map_weights import map_weights
+from motivation.pairing.walk import NestingError
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -16,8 +16,10 @@ from torch import nn
 from torch.nn.utils import prune
 
 from motivation.models import CifarResNet
-from motivation.pairing.placement import Place
-from motivation.pairing.weights_map import Entry, NestingError, WeightsMap, map_weights
+from motivation.pairing.dim_map import DimMap
+from motivation.pairing.map_weights import map_weights
+from motivation.pairing.walk import NestingError
+from motivation.pairing.weights_map import Entry, WeightsMap
 
 
 def test_differential_blocks_are_what_no_base_block_maps_to():
@@ -188,7 +190,7 @@ def test_map_is_saved_read_and_overridden():
         with pytest.raises(NestingError, match=message):
             dataclasses.replace(weights_map, **changes).check(base, motivated)
     for text in ('{"entries": [{}]}', '{"entries": [{"base": "a", "motivated": "a", "dims": [[3, 2]]}]}', "[]", "x"):
-        with pytest.raises(ValueError, match=r"no weights map|is no place|Expecting value"):
+        with pytest.raises(ValueError, match=r"no weights map|is no dimension|Expecting value"):
             WeightsMap.from_json(text)
 
 
@@ -199,7 +201,7 @@ def nested(children):
 
 
 PLACES = st.recursive(st.integers(1, 3).flatmap(lambda base: st.tuples(st.just(base), st.integers(base, 4)).map(list)),
-                      nested, max_leaves=4).map(Place.from_list)
+                      nested, max_leaves=4).map(DimMap.from_list)
 
 
 @given(st.lists(PLACES, min_size=1, max_size=2))
@@ -213,7 +215,7 @@ def test_every_base_element_has_exactly_one_place(dims):
     assert sorted(motivated[motivated > 0].tolist()) == base.flatten().tolist()
     assert torch.equal(entry.slice_of(motivated), base)
     assert entry.aliased == (entry.shape == entry.motivated_shape)
-    assert [Place.from_list(dim.as_list()) for dim in dims] == dims
+    assert [DimMap.from_list(dim.as_list()) for dim in dims] == dims
 
 
 def test_index_tables_stay_each_networks_own():

@@ -11,7 +11,8 @@ from structure import logits_of_both
 from torch import nn
 
 from motivation import Pair
-from motivation.pairing.weights_map import map_weights, tensor_of
+from motivation.pairing.map_weights import map_weights
+from motivation.pairing.weights_map import tensor_of
 
 
 def fused_rows(base_width, motivated_width):
