@@ -190,7 +190,8 @@ def _table_options(arguments: list[str]) -> argparse.Namespace:
 def table(options: argparse.Namespace) -> int:
     """``motivation table N``."""
     from motivation.tables.cells import Archive
-    from motivation.tables.train import finish_table, list_states, show_plan, write_table
+    from motivation.tables.render import write_table
+    from motivation.tables.train import finish_table, list_states, show_plan
 
     archive = Archive(options.runs)
     launcher = [override for override in options.overrides
