@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 import motivation.null.rate
-from motivation.analysis.diagnose import compared
+from motivation.analysis.diagnose import excess_interval
 from motivation.monitors import (
     AllOf,
     AnyOf,
@@ -48,7 +48,7 @@ from motivation.monitors import (
     Smooth,
     Trend,
 )
-from motivation.null.rate import TENTHS, WINDOWS, follow, simulate
+from motivation.null.rate import TENTHS, WINDOWS, null_rate, simulate_phases
 from motivation.schedules import (
     Budget,
     CoolDown,
@@ -130,7 +130,7 @@ def nothing(step: int) -> tuple[float, float]:
     return 0.0, 0.0
 
 
-def null_rate(make: Callable[[], Monitor], kind: str, steps: int, seed: int = 0) -> float:
+def share_on_noise(make: Callable[[], Monitor], kind: str, steps: int, seed: int = 0) -> float:
     """Share of steps, from the first score on, at or above the monitor's own level."""
     monitor = make()
     scores = np.array([monitor.observe(signal) for signal in signals(monitor, kind, steps, seed, nothing)])
@@ -183,12 +183,12 @@ RUNS, RUN_STEPS, EPOCH_STEPS = 24, 1500, 50
 
 def called_progress(make: Callable[[], Monitor], progress: Callable[[int], tuple[float, float]], seed: int) -> bool:
     """Whether a run of independent noise with progress on top is called progress, against every null of its monitor."""
-    def fresh():
+    def trigger():
         monitor, schedule = make(), Threshold(None, epoch_edge="carry")
         schedule.bind(monitor)
         return monitor, schedule
 
-    monitor, schedule = fresh()
+    monitor, schedule = trigger()
     phase, motivated, at, readings = schedule.start(), [], [], []
     for step, signal in enumerate(signals(monitor, "independent", RUN_STEPS, seed, progress)):
         motivated.append(phase == "motivated")
@@ -199,8 +199,8 @@ def called_progress(make: Callable[[], Monitor], progress: Callable[[int], tuple
         phase = schedule.decide(score)
     run = np.array(at), np.array(readings), np.array(motivated), EPOCH_STEPS
     kinds = ("analytic", "permute") if monitor.null == "analytic" else (None,)
-    nulls = [simulate(fresh, *run, np.random.default_rng(seed), kind) for kind in kinds]
-    return all(compared(run[2], null)[1] > 0 for null in nulls)
+    nulls = [null_rate(trigger, *run, kind=kind, seed=seed) for kind in kinds]
+    return all(excess_interval(run[2], null)[1] > 0 for null in nulls)
 
 
 def power_table() -> None:
@@ -245,17 +245,17 @@ def null_over_truth(monitor: str, curve: str, rho: float, size: float, steps: in
     everything = np.arange(steps)
     nulls, truths = [], []
 
-    def fresh():
+    def trigger():
         return make(), Threshold(level, epoch_edge="carry")
 
     def share(readings: np.ndarray) -> float:
         shown = dict.fromkeys(("base", "motivated"), readings[:, None].tolist())
-        return float(follow(fresh()[1], [(make(), shown, 0)], steps, steps).mean())
+        return float(simulate_phases(trigger()[1], [(make(), shown, 0)], steps, steps).mean())
 
     for seed in range(curves):
         rng = np.random.default_rng(seed)
         readings = shape + size * coloured(rho, steps, rng)
-        null = simulate(fresh, everything, readings[:, None], np.zeros(steps, bool), steps, rng)
+        null = null_rate(trigger, everything, readings[:, None], np.zeros(steps, bool), steps, seed=rng)
         nulls.append(null.rate)
         for _ in range(max(1, 15_000 // steps)):
             alone = size * coloured(rho, steps, rng)
@@ -304,7 +304,7 @@ def main() -> int:
     for name, make in MONITORS.items():
         monitor = make()
         length = steps // 10 if monitor.needs else steps
-        rates = [null_rate(make, kind, length) for kind in NOISES] if not math.isnan(monitor.level) else [math.nan] * 4
+        rates = [math.nan if math.isnan(monitor.level) else share_on_noise(make, kind, length) for kind in NOISES]
         starts, stops = np.array([delays(make, seed) for seed in range(20)]).T
         values = list(signals(monitor, "independent", 4000, 0, nothing))
         time = microseconds(monitor, Threshold(0), values)

@@ -110,7 +110,7 @@ def finished(finished_once):
 @pytest.fixture
 def invented(finished, tmp_path):
     """`invented(name, seed, accuracy, **config)`: a run like a finished one, with other figures."""
-    from motivation.analysis.runs import read_run
+    from motivation.run_folder.read import read_run
 
     def invent(name, seed, accuracy, model=None, figures=(), **changes):
         folder = shutil.copytree(finished("model=resnet20") if model == "classical" else finished(), tmp_path / name)

@@ -36,7 +36,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = (
     ("phase", "randomness", "validation", "registry", "run_folder", "__init__"),
     ("monitors", "pairing", "data"),
-    ("schedules", "models", "null"),
+    ("schedules", "models"),
+    ("null",),
     ("training", "analysis"),
     ("run",),
     ("tables",),

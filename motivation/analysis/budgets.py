@@ -1,12 +1,15 @@
-"""What an accuracy costs: FLOPs and seconds to a target, and the gain that is left at equal training FLOPs."""
+"""What an accuracy costs: FLOPs and seconds to a target, and the gain that remains at equal training FLOPs."""
 
 import json
 from typing import NamedTuple
 
 import numpy as np
 
-from motivation.analysis.compare import NONE, accuracies, classical_control, difference_in_words, markdown_table
-from motivation.analysis.runs import ARITHMETIC, Run, group_runs
+from motivation.analysis.compare import accuracies, classical_control, difference_in_words
+from motivation.analysis.markdown import NONE, markdown_table, mean_std
+from motivation.analysis.runs import arithmetic, group_runs
+from motivation.phase import Phase
+from motivation.run_folder.read import Run
 
 EQUAL_FLOPS = 0.02
 # How long a recipe trains is what an equal-FLOPs control changes.
@@ -25,14 +28,14 @@ class Cost(NamedTuple):
     seconds: float
 
 
-def cost_to_target(run: Run, phase: str, target: float) -> Cost | None:
-    """What a run had spent at the first evaluation with this test accuracy; None where it never reached it.
+def cost_to_target(run: Run, phase: Phase, target: float) -> Cost | None:
+    """Training up to the first evaluation with this test accuracy; None where the run never reached it.
 
-    Nothing is interpolated: the answer is as fine as the run's ``evaluate_every``.
+    Nothing is interpolated: the resolution is the run's ``evaluate_every``.
 
     Args:
         run: the run.
-        phase: ``base`` or ``motivated``, the network.
+        phase: which network.
         target: test accuracy in percent.
     """
     for row in run.epochs:
@@ -45,8 +48,8 @@ def cost_to_target(run: Run, phase: str, target: float) -> Cost | None:
 def target_table(runs: list[Run], target: float) -> str:
     """Markdown: FLOPs and seconds to a target test accuracy, a row a network of every group, tested against classical.
 
-    Means are over the runs that reached it, and a group of which some did not is compared with nothing: its mean is one
-    of the lucky.
+    Means are over the runs that reached it. A group in which some runs did not reach it is not tested: the mean of the
+    others is biased.
 
     Args:
         runs: finished runs.
@@ -55,27 +58,26 @@ def target_table(runs: list[Run], target: float) -> str:
     groups = group_runs(runs)
     rows = [["runs", "network", "reached", "training FLOPs", "seconds", "FLOPs against the network alone"]]
     for label, group in groups.items():
-        for network in group[0].networks.values():
-            costs = _costs(group, network, target)
+        for phase, network in group[0].networks.items():
+            costs = _costs(group, phase, target)
             rows.append([label, network, f"{len(costs)} of {len(group)}",
-                         _mean([cost.flops for cost in costs.values()], ".3g"),
-                         _mean([cost.seconds for cost in costs.values()], ".1f"),
-                         _against(groups, group, network, target)])
+                         mean_std([cost.flops for cost in costs.values()], ".3g"),
+                         mean_std([cost.seconds for cost in costs.values()], ".1f"),
+                         _against_control(groups, group, phase, target)])
     return "\n".join([f"Cost of {target:g} % test accuracy, up to the first evaluation that reached it:", "",
                       *markdown_table(rows, text_columns=2)])
 
 
-def _costs(group: list[Run], network: str, target: float) -> dict[int, Cost]:
-    costs = {run.summary["seed"]: cost_to_target(run, phase, target)
-             for run in group for phase, name in run.networks.items() if name == network}
+def _costs(group: list[Run], phase: Phase, target: float) -> dict[int, Cost]:
+    costs = {run.summary["seed"]: cost_to_target(run, phase, target) for run in group}
     return {seed: cost for seed, cost in costs.items() if cost is not None}
 
 
-def _against(groups: dict[str, list[Run]], group: list[Run], network: str, target: float) -> str:
-    control = classical_control(groups, group, network)
+def _against_control(groups: dict[str, list[Run]], group: list[Run], phase: Phase, target: float) -> str:
+    control = classical_control(groups, group, phase)
     if control is None:
         return NONE
-    method, reference = (_costs(runs, network, target) for runs in (group, control))
+    method, reference = _costs(group, phase, target), _costs(control, "base", target)
     if len(method) < len(group) or len(reference) < len(control):
         return "no test: not all runs reached it"
     flops, reference_flops = ({seed: cost.flops for seed, cost in costs.items()} for costs in (method, reference))
@@ -85,9 +87,9 @@ def _against(groups: dict[str, list[Run]], group: list[Run], network: str, targe
 def retained_gain(runs: list[Run]) -> str:
     """Base accuracy after dual training minus that of the base given the same total training FLOPs, group by group.
 
-    The control of a group is every classical run of the same network, data, recipe but for its length, and arithmetic,
-    whose ``budget/flops`` is within 2 % of the pair's: of the run with its seed where there is one, of the group's
-    mean elsewhere. A group without one is said, with the length that the control needs.
+    The control of a group is every classical run of the same network, data, recipe except its length, and arithmetic,
+    whose ``budget/flops`` is within 2 % of the pair's: of the pair's run with the same seed, or of the group's mean
+    where no seed matches. For a group without a control, the length that the control needs is printed.
     """
     lines = []
     for label, group in group_runs(runs).items():
@@ -96,7 +98,7 @@ def retained_gain(runs: list[Run]) -> str:
         network = group[0].networks["base"]
         control = equal_flops_control(runs, group)
         if control:
-            gain = difference_in_words(accuracies(group, network), accuracies(control, network), "points", "+.2f")
+            gain = difference_in_words(accuracies(group, "base"), accuracies(control, "base"), "points", "+.2f")
             lines.append(f"- {network} of {label}: {gain}")
         else:
             lines.append(f"- {network} of {label}: no control here; it is {_missing_control(group)}")
@@ -124,15 +126,13 @@ def equal_flops_control(runs: list[Run], group: list[Run]) -> list[Run]:
 
 def _setting(run: Run) -> str:
     """What an equal-FLOPs control shares with its pair."""
-    config, engine = run.config, run.config.get("engine") or {}
-    recipe = {key: value for key, value in config["recipe"].items() if key not in LENGTH}
-    return json.dumps([run.networks["base"], config["model"].get("options") or {}, config["data"], recipe,
-                       [engine.get(key, default) for key, default in ARITHMETIC.items()]], sort_keys=True)
+    recipe = {key: value for key, value in run.config["recipe"].items() if key not in LENGTH}
+    return json.dumps([*run.network("base"), run.config["data"], recipe, arithmetic(run.config)], sort_keys=True)
 
 
 def _missing_control(group: list[Run]) -> str:
     """The classical run that a group lacks, from its first run's ledger."""
-    summary, base = group[0].summary, group[0].networks["base"]
+    summary, (base, _) = group[0].summary, group[0].network("base")
     control = f"{base} alone with the same data and recipe"
     forward, images = summary.get("base/forward_flops"), summary.get("budget/images")
     if not forward or not images:
@@ -140,10 +140,3 @@ def _missing_control(group: list[Run]) -> str:
     batch = images / (summary["steps/base"] + summary["steps/motivated"])
     mean = np.mean([run.summary["budget/flops"] for run in group])
     return f"{control} but recipe.epochs=null recipe.steps={round(mean / (3 * forward * batch))}"
-
-
-def _mean(values: list[float], form: str) -> str:
-    if not values or np.isnan(values).any():
-        return NONE
-    spread = f" ± {np.std(values, ddof=1):{form}}" if len(values) > 1 else ""
-    return f"{np.mean(values):{form}}{spread}"

@@ -1,17 +1,19 @@
-"""Calibration: is a network as often right as it is sure? Expected calibration error and reliability, from predictions.
+"""Calibration, does confidence match accuracy: expected calibration error and reliability, from predictions.
 
 The expected calibration error is that of Guo et al. 2017 ("On Calibration of Modern Neural Networks", equation 3): the
 mean over 15 bins of equal width of |accuracy - confidence|, each bin weighted by its share of the images.
 """
 
-import zipfile
 from typing import NamedTuple
 
 import numpy as np
 
-from motivation.analysis.compare import NONE, classical_control, difference_in_words, markdown_table
+from motivation.analysis.compare import classical_control, difference_in_words
 from motivation.analysis.figures import LINES, PALETTE
-from motivation.analysis.runs import Run, group_runs
+from motivation.analysis.markdown import NONE, markdown_table, mean_std
+from motivation.analysis.runs import group_runs
+from motivation.phase import Phase
+from motivation.run_folder.read import Run, read_predictions
 
 BINS = 15
 COLUMNS = 3
@@ -59,33 +61,9 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS)
     return Reliability(means[0], means[1], binned_statistic(confidence, None, "count", bins, (0, 1)).statistic)
 
 
-def read_predictions(run: Run) -> dict[str, np.ndarray]:
-    """Labels and each network's probabilities from predictions.npz: ``labels (N,)``, ``base``, ``motivated``.
-
-    Raises:
-        ValueError: there is none, or it is damaged.
-    """
-    path = run.path / "predictions.npz"
-    if not path.is_file():
-        raise ValueError(f"{run.path} has no predictions.npz")
-    try:
-        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("labels", *run.networks)}
-    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
-    labels = arrays["labels"]
-    for phase in run.networks:
-        probabilities = arrays[phase]
-        if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1] or not len(labels) \
-                or not np.isfinite(probabilities).all():
-            raise ValueError(f"{path}: {phase} is {probabilities.shape} and labels {labels.shape}; expected finite "
-                             "(N, classes) and (N,)")
-    return arrays
-
-
-def calibrations(runs: list[Run]) -> tuple[dict[tuple[str, str], dict[int, Reliability]], list[str]]:
-    """Every network's reliability by group label and name, then seed; and why a run is missing from it."""
-    found: dict[tuple[str, str], dict[int, Reliability]] = {}
+def calibrations(runs: list[Run]) -> tuple[dict[tuple[str, Phase], dict[int, Reliability]], list[str]]:
+    """Every network's reliability by group label and phase, then seed; and for each run without one, why."""
+    found: dict[tuple[str, Phase], dict[int, Reliability]] = {}
     missing = []
     for label, group in group_runs(runs).items():
         for run in group:
@@ -94,9 +72,8 @@ def calibrations(runs: list[Run]) -> tuple[dict[tuple[str, str], dict[int, Relia
             except ValueError as error:
                 missing.append(str(error))
                 continue
-            for phase, network in run.networks.items():
-                found.setdefault((label, network), {})[run.summary["seed"]] = reliability(arrays[phase],
-                                                                                         arrays["labels"])
+            for phase in run.networks:
+                found.setdefault((label, phase), {})[run.summary["seed"]] = reliability(arrays[phase], arrays["labels"])
     return found, missing
 
 
@@ -106,12 +83,12 @@ def calibration_table(runs: list[Run]) -> str:
     found, missing = calibrations(runs)
     labels = {id(group): label for label, group in groups.items()}
     rows = [["runs", "network", "n", "ECE %", "confidence - accuracy", "ECE against the network alone"]]
-    for (label, network), by_seed in found.items():
-        control = classical_control(groups, groups[label], network)
-        reference = found.get((labels[id(control)], network)) if control else None
+    for (label, phase), by_seed in found.items():
+        control = classical_control(groups, groups[label], phase)
+        reference = found.get((labels[id(control)], "base")) if control else None
         against = difference_in_words(_errors(by_seed), _errors(reference), "points", "+.2f") if reference else NONE
-        rows.append([label, network, str(len(by_seed)), _mean(list(_errors(by_seed).values()), ".2f"),
-                     _mean([100 * each.overconfidence for each in by_seed.values()], "+.2f"), against])
+        rows.append([label, groups[label][0].networks[phase], str(len(by_seed)), mean_std([*_errors(by_seed).values()]),
+                     mean_std([100 * each.overconfidence for each in by_seed.values()], "+.2f"), against])
     lines = [f"Calibration on the test set (expected calibration error, {BINS} bins of equal width):"]
     if found:
         lines += ["", *markdown_table(rows, text_columns=2)]
@@ -123,7 +100,7 @@ def calibration_table(runs: list[Run]) -> str:
 def draw_calibration(runs: list[Run]):
     """Reliability: confidence against accuracy, a panel a network, a line a group, the area of a mark its images.
 
-    A group's line pools the test predictions of its seeds; a calibrated network lies on the diagonal, an over-confident
+    A group's line pools the test predictions of its seeds; a calibrated network is on the diagonal, an over-confident
     one below it.
 
     Returns:
@@ -133,7 +110,8 @@ def draw_calibration(runs: list[Run]):
 
     found, _ = calibrations(runs)
     groups = group_runs(runs)
-    networks = list(dict.fromkeys(network for _, network in found)) or ["no predictions"]
+    names = {(label, phase): groups[label][0].networks[phase] for label, phase in found}
+    networks = list(dict.fromkeys(names.values())) or ["no predictions"]
     columns = min(COLUMNS, len(networks))
     rows = -(-len(networks) // columns)
     figure = Figure(figsize=(max(6, 4.5 * columns), (4.5 + 0.3 * len(groups)) * rows), layout="constrained")
@@ -142,15 +120,15 @@ def draw_calibration(runs: list[Run]):
         axes.set_visible(False)
     for axes, network in zip(panels, networks, strict=False):
         axes.plot([0, 1], [0, 1], color="0.6", linewidth=1, label="calibrated")
-        for (label, name), by_seed in found.items():
-            if name != network:
+        for (label, phase), by_seed in found.items():
+            if names[label, phase] != network:
                 continue
             colour = PALETTE[list(groups).index(label) % len(PALETTE)]
             pooled = _pooled(list(by_seed.values()))
             filled = pooled.count > 0
             style = LINES["base"] if len(groups[label][0].networks) == 2 else LINES["motivated"]
             axes.plot(pooled.confidence[filled], pooled.accuracy[filled], style, color=colour,
-                      label=f"{label}: ECE {_mean(list(_errors(by_seed).values()), '.2f')} % (n = {len(by_seed)})")
+                      label=f"{label}: ECE {mean_std([*_errors(by_seed).values()])} % (n = {len(by_seed)})")
             axes.scatter(pooled.confidence[filled], pooled.accuracy[filled], color=colour,
                          s=5 + 150 * pooled.count[filled] / pooled.count.sum())
         axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(-0.02, 1.02))
@@ -171,8 +149,3 @@ def _pooled(parts: list[Reliability]) -> Reliability:
 def _errors(by_seed: dict[int, Reliability]) -> dict[int, float]:
     """Expected calibration error in percent, by seed."""
     return {seed: 100 * each.ece for seed, each in by_seed.items()}
-
-
-def _mean(values: list[float], form: str) -> str:
-    spread = f" ± {np.std(values, ddof=1):{form.lstrip('+')}}" if len(values) > 1 else ""
-    return f"{np.mean(values):{form}}{spread}"

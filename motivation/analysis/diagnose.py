@@ -1,13 +1,18 @@
-"""Did a run's expansions measure progress or noise? Its rate of motivated steps against its null rate."""
+"""Did a run's expansions measure progress or noise: its share of motivated steps against its null rate."""
 
-import sys
+import logging
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from motivation.analysis.figures import intervals
-from motivation.analysis.runs import Run, describe
-from motivation.null.rate import TENTHS, NullRate, null_rate
+from motivation.analysis.markdown import markdown_table, number
+from motivation.analysis.runs import describe
+from motivation.null.rate import TENTHS, NullRate, build_trigger, null_rate
+from motivation.run_folder.read import Run, read_readings
+
+logger = logging.getLogger(__name__)
 
 BATCHES_A_TENTH = 4
 CONFIDENCE = 0.95
@@ -34,7 +39,7 @@ class Comparison(NamedTuple):
 
     @property
     def side(self) -> int:
-        """1 where the share lies above what noise gives, -1 where it lies below, 0 where neither can be told."""
+        """1 where the share is above what noise gives, -1 where it is below, 0 where neither is significant."""
         return int(self.low > 0) - int(self.high < 0)
 
     def __str__(self) -> str:
@@ -97,20 +102,26 @@ class Diagnosis(NamedTuple):
 def diagnose(run: Run) -> Diagnosis:
     """Compare a finished run's expansions with its null.
 
-    A null in closed form holds for independent readings of two like networks. What is said to be progress, or rarer
-    than noise, is so against noise like that of the run's own readings too.
+    A null in closed form assumes independent readings of two equal networks. A verdict of progress, or of fewer
+    expansions than noise gives, must hold against noise like that of the run's own readings too.
     """
     assert len(run.networks) > 1, "one network has no expansions"
     motivated = run.steps["motivated"]
-    flops = {phase: run.summary[f"{phase}/forward_flops"] for phase in ("base", "motivated")}
-    noise = _comparison(motivated, null_rate(run.path, run.config, flops))
-    own = null_rate(run.path, run.config, flops, kind="permute") if noise.null.kind == "analytic" else None
+    steps_per_epoch = int(np.count_nonzero(run.steps["epoch"] == 0))
+    monitor = dict(run.config["monitor"])
+    lag = monitor.pop("lag", 0)
+    trigger = partial(build_trigger, monitor, run.config["schedule"], seed=run.config["seed"],
+                      total_steps=len(motivated), steps_per_epoch=steps_per_epoch,
+                      **{f"{phase}_flops": run.summary[f"{phase}/forward_flops"] for phase in run.networks})
+    null_of = partial(null_rate, trigger, *read_readings(run.path), motivated, steps_per_epoch, lag)
+    noise = _comparison(motivated, null_of())
+    own = null_of(kind="permute") if noise.null.kind == "analytic" else None
     return Diagnosis(run, float(motivated.mean()), tenths(motivated), _interval_lengths(motivated[None]), noise,
                      _comparison(motivated, own) if own and own.kind == "permute" else None)
 
 
 def diagnose_all(runs: list[Run]) -> list[Diagnosis]:
-    """Diagnose the runs that trained a pair; the others are named on standard error.
+    """Diagnose the runs that trained a pair; the others are left out with a warning.
 
     Raises:
         ValueError: no run is left.
@@ -121,13 +132,13 @@ def diagnose_all(runs: list[Run]) -> list[Diagnosis]:
                          "diagnose; name a run of a pair")
     for run in runs:
         if run not in pairs:
-            print(f"motivation: {run.path} is left out: training of one network has no expansions", file=sys.stderr)
+            logger.warning("%s is left out: training of one network has no expansions", run.path)
     return [diagnose(run) for run in pairs]
 
 
 def _comparison(motivated: np.ndarray, null: NullRate) -> Comparison:
     by_tenth = tenths(null.motivated.mean(0)) if len(null.motivated) else np.full(TENTHS, np.nan)
-    return Comparison(null, by_tenth, _interval_lengths(null.motivated), *compared(motivated, null))
+    return Comparison(null, by_tenth, _interval_lengths(null.motivated), *excess_interval(motivated, null))
 
 
 def _interval_lengths(motivated: np.ndarray) -> np.ndarray:
@@ -135,7 +146,7 @@ def _interval_lengths(motivated: np.ndarray) -> np.ndarray:
     return np.array([length for phases in motivated for _, length in intervals(phases)], int)
 
 
-def compared(motivated: np.ndarray, null: NullRate) -> tuple[float, float, float]:
+def excess_interval(motivated: np.ndarray, null: NullRate) -> tuple[float, float, float]:
     """Share of motivated steps above the null rate, and its 95 % confidence interval."""
     excess = float(motivated.mean() - null.rate)
     # Batch means miss what depends on longer stretches than a batch; the spread of whole simulated runs does not.
@@ -154,8 +165,8 @@ def share_error(motivated: np.ndarray) -> tuple[float, float]:
     """Standard error of a share of dependent steps, and the quantile that makes it a 95 % interval.
 
     Decisions depend on one another, so the error comes from the means of batches of successive steps (batch means,
-    Law 2007, section 9.5.3), four in each tenth, and their spread inside a tenth: progress that fades is no error.
-    Short runs, of less than ten steps a batch, are cut into fewer batches and not into tenths.
+    Law 2007, section 9.5.3), four in each tenth, and their spread inside a tenth: a share that falls during training
+    is no error. Short runs, of less than ten steps a batch, are cut into fewer batches and not into tenths.
     """
     from scipy.stats import t
 
@@ -172,28 +183,20 @@ def share_error(motivated: np.ndarray) -> tuple[float, float]:
 
 def report(diagnosis: Diagnosis) -> str:
     """The figures behind a verdict, then the verdict."""
-    comparisons = [("on independent noise", diagnosis.noise), ("on noise like its own", diagnosis.own)]
-    if not diagnosis.own:
-        comparisons = [("on noise", diagnosis.noise)]
+    comparisons = [("on noise", diagnosis.noise)]
+    if diagnosis.own:
+        comparisons = [("on independent noise", diagnosis.noise), ("on noise like its own", diagnosis.own)]
     rows = [["tenth of training", *(str(tenth) for tenth in range(1, TENTHS + 1)), "all"]]
     for name, values, overall in (("motivated steps", diagnosis.by_tenth, diagnosis.observed),
                                   *((name, each.by_tenth, each.null.rate) for name, each in comparisons)):
-        rows.append([name, *(_percent(value) for value in values), _percent(overall)])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    table = ["| " + " | ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) + " |"
-             for row in rows]
-    table.insert(1, "|" + "|".join("-" * (width + 1) + ":" for width in widths) + "|")
-    lines = [f"{diagnosis.run.path}: {describe(diagnosis.run.config)}", *table,
+        rows.append([name, *(number(value, ".1%") for value in (*values, overall))])
+    lines = [f"{diagnosis.run.path}: {describe(diagnosis.run.config)}", *markdown_table(rows),
              f"intervals: {_lengths(diagnosis.lengths)}"
              + "".join(f"; {name}: {_lengths(each.lengths)}" for name, each in comparisons)]
     for _, each in comparisons:
         if each.null.kind not in ("set", "none"):
             lines.append(f"noise: {each.null.reason} ({each.null.kind})")
     return "\n".join([*lines, diagnosis.verdict])
-
-
-def _percent(share: float) -> str:
-    return "-" if np.isnan(share) else f"{share:.1%}"
 
 
 def _lengths(lengths: np.ndarray) -> str:

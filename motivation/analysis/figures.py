@@ -1,15 +1,18 @@
-"""Pictures of finished runs; colour-blind safe (Okabe and Ito's palette) and readable in print."""
+"""Figures of finished runs; colour-blind safe (Okabe and Ito's palette) and readable in print."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
 
-from motivation.analysis.runs import Run, describe, group_runs
+from motivation.analysis.runs import describe, group_runs
+from motivation.run_folder.read import Run
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 SHADE = "#E69F00"
 LINES = {"base": "-", "motivated": "--"}
 SMOOTHING_SHARE = 0.02
+FORMATS = (".png", ".svg", ".pdf")
 
 
 def draw_comparison(runs: list[Run]):
@@ -31,11 +34,8 @@ def draw_comparison(runs: list[Run]):
     return figure
 
 
-FORMATS = (".png", ".svg", ".pdf")
-
-
 def check_figure_path(path: Path) -> None:
-    """Raise ValueError where no figure can be written: a folder, or an ending that names no format."""
+    """Raise ValueError where no figure can be written: a folder, or a file name without a known format."""
     if path.is_dir():
         raise ValueError(f"--figure {path} is a folder; name a file in it, such as {path / 'compare.png'}")
     if path.suffix.lower() not in FORMATS:
@@ -94,7 +94,7 @@ def save_figure(figure, path: Path) -> Path:
 
 
 def intervals(motivated: np.ndarray) -> list[tuple[int, int]]:
-    """Unbroken runs of motivated steps.
+    """Intervals: unbroken runs of motivated steps.
 
     Args:
         motivated: bool ``(steps,)``.
@@ -123,7 +123,7 @@ def _draw_loss(axes, run: Run, label: str) -> None:
 
 
 def _draw_accuracy(axes, runs: list[Run]) -> None:
-    for colour, (label, group) in zip(_colours(), group_runs(runs).items(), strict=False):
+    for colour, (label, group) in zip(itertools.cycle(PALETTE), group_runs(runs).items(), strict=False):
         for phase, network in group[0].networks.items():
             curves = [_curve(run, phase) for run in group]
             length = min(map(len, curves))
@@ -141,7 +141,7 @@ def _draw_accuracy(axes, runs: list[Run]) -> None:
 
 
 def _legend_below(axes) -> None:
-    """Under the axes, where it hides no curve however many there are."""
+    """Below the axes, where it hides no curve."""
     axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.16), frameon=False)
 
 
@@ -149,8 +149,3 @@ def _curve(run: Run, phase: str) -> np.ndarray:
     """``(evaluations, 2)``: cumulative FLOPs and test accuracy of a network."""
     return np.array([(row["budget/flops"], row[f"{phase}/top1"]) for row in run.epochs
                      if row[f"{phase}/top1"] is not None]).reshape(-1, 2)
-
-
-def _colours():
-    while True:
-        yield from PALETTE

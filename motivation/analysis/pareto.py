@@ -1,11 +1,12 @@
-"""Accuracy against what it costs to train and to use: every network of every run, and the front of the best trades."""
+"""Accuracy against training and inference FLOPs: every network of every run, and the Pareto front."""
 
 from typing import NamedTuple
 
 import numpy as np
 
 from motivation.analysis.figures import PALETTE
-from motivation.analysis.runs import Run, group_runs
+from motivation.analysis.runs import group_runs
+from motivation.run_folder.read import Run
 
 MARKERS = {"alone": "D", "base": "o", "motivated": "s"}
 COSTS = {"training": "training FLOPs of the whole run", "inference": "inference FLOPs an image"}
@@ -50,7 +51,7 @@ def mean_points(points: list[Point]) -> list[Point]:
 def front(costs: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Indices of the points that no other dominates, by rising cost.
 
-    A point is dominated where another costs no more and is worth no less; of exact twins the first stands for all.
+    A point is dominated where another costs no more and is worth no less; of equal points the first is kept.
 
     Args:
         costs: ``(N,)``, less is better; a NaN is on no front.

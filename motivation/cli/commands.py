@@ -35,7 +35,8 @@ def table(options: argparse.Namespace) -> int:
     from motivation.cli.compose import composing
     from motivation.cli.launch import cell_launcher
     from motivation.tables.cells import Archive
-    from motivation.tables.train import finish_table, list_states, show_plan, write_table
+    from motivation.tables.render import write_table
+    from motivation.tables.train import finish_table, list_states, show_plan
 
     archive = Archive(options.runs)
     launcher = [override for override in options.overrides

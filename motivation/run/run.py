@@ -1,5 +1,6 @@
 """One run: a config, as plain mappings, -> a run folder."""
 
+import functools
 import itertools
 import math
 import random
@@ -22,7 +23,7 @@ import motivation.run_folder.write
 import motivation.schedules
 from motivation.data import EVALUATION_BATCH, Dataset, EpochLoader, open_loader
 from motivation.data.dataset import Part
-from motivation.null.rate import null_rate
+from motivation.null.rate import build_trigger, null_rate
 from motivation.phase import PHASES, Phase
 from motivation.randomness import DROPOUT, HELDOUT, derived_generator, derived_seed, random_state, restore_random_state
 from motivation.registry import ConfigError, build, check, check_keys, convert, named, refuse_targets
@@ -32,6 +33,7 @@ from motivation.run.progress import PlainProgress, open_progress
 from motivation.run.signals import Interrupted, StopRequest
 from motivation.run_folder.checkpoints import Checkpoints, load_checkpoint, save_checkpoint, size_of
 from motivation.run_folder.config import check_changes, read_config
+from motivation.run_folder.read import read_readings, read_steps
 from motivation.run_folder.write import Expendable, RunFolder, Tracker, check_run_folder
 from motivation.stderr import say
 from motivation.training.distributed import (
@@ -571,7 +573,14 @@ def _finish(session: Session, folder: RunFolder, checkpoints: Checkpoints,
     summary = {**folder.epochs()[-1], "seed": session.config["seed"], "null_rate": math.nan,
                "pair/batch_norm": pair and pair.batch_norm, "pair/synchronized": session.synchronized}
     if pair:
-        summary["null_rate"] = null_rate(folder.path, session.config, session.forward_flops).rate
+        steps = read_steps(folder.path)
+        monitor, lag = split_lag(session.config["monitor"])
+        per_epoch = int(np.count_nonzero(steps["epoch"] == 0))
+        facts = (session.loader.seed, len(steps["loss"]), per_epoch, *session.forward_flops.values())
+        trigger = functools.partial(build_trigger, monitor, session.config["schedule"],
+                                    **dict(zip(FACTS, facts, strict=True)))
+        summary["null_rate"] = null_rate(trigger, *read_readings(folder.path), steps["motivated"], per_epoch,
+                                         lag).rate
     checkpoints.wait()
     folder.summary(summary)
     return summary

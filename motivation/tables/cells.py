@@ -1,4 +1,4 @@
-"""Cells: the runs of tables, each known by all that sets its result, and the folder in which they are found again."""
+"""Cells: the runs of tables, each identified by what determines its result, and the folder that holds them."""
 
 import hashlib
 import json
@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from motivation.analysis.budgets import LENGTH
-from motivation.analysis.runs import Run, read_figures
 from motivation.run_folder.config import differences, read_config
+from motivation.run_folder.read import Run, read_figures
 from motivation.training.ledger import TRAINING_FORWARDS
 
 FORMAT_VERSION = 2
-# In place of the fingerprint of a data set that cannot be read.
+# Stands for the fingerprint of a data set that cannot be read.
 UNREAD = "unread"
-# How a run is executed and mirrored, not what it is.
+# How a run is executed and mirrored, which changes no result.
 NOT_IDENTITY = ("engine", "tracker", "checkpoint")
-# Where a data set is and how it is read; which one it is, its fingerprint says.
+# Where a data set is and how it is read; its fingerprint says which one it is.
 NOT_DATA = ("root", "path", "download", "workers")
 Kind = Literal["missing", "unfinished", "finished", "broken", "foreign"]
 
@@ -28,11 +28,11 @@ class Cell:
     """One run of a table.
 
     Args:
-        config: resolved; what depends on the source is filled in when the source is finished.
+        config: resolved; `Archive.runnable` fills in what depends on the source.
         data: fingerprint of its data set.
         source: the run it is a control of.
         control: how it depends on the source: ``matched_random``, ``equal_flops``, or ``transfer`` of its base network;
-            None for a run of its own.
+            None without a source.
     """
 
     config: dict[str, Any]
@@ -42,7 +42,7 @@ class Cell:
 
     @cached_property
     def setting(self) -> str:
-        """SHA-256 of all that sets the result but the data's fingerprints."""
+        """SHA-256 of everything that determines the result except the data's fingerprints."""
         return _digest({"format": FORMAT_VERSION, "control": self.control, "config": identifying(self.config),
                         "source": self.source.setting if self.source else None})
 
@@ -53,7 +53,7 @@ class Cell:
 
     @cached_property
     def identity(self) -> str:
-        """SHA-256 of all that sets the result."""
+        """SHA-256 of everything that determines the result."""
         return _digest([self.setting, self.fingerprints])
 
     @cached_property
@@ -71,7 +71,7 @@ class Cell:
 
 
 def identifying(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a config that sets the result."""
+    """The part of a config that determines the result."""
     return {key: value for key, value in config.items() if key not in NOT_IDENTITY} | {
         "data": {key: value for key, value in config["data"].items() if key not in NOT_DATA}}
 
@@ -82,10 +82,10 @@ def _digest(what: Any) -> str:
 
 @dataclass(frozen=True)
 class State:
-    """How a cell stands.
+    """State of a cell's run folder.
 
     Args:
-        kind: ``missing``; ``unfinished``, to be gone on with; ``finished``; ``broken``, which no run can go on from;
+        kind: ``missing``; ``unfinished``, which can be resumed; ``finished``; ``broken``, which cannot be resumed;
             ``foreign``, a run of another config.
         run: config and summary of a finished one.
         trouble: what is wrong with a broken or foreign one.
@@ -116,7 +116,7 @@ class Archive:
         return self.folder / cell.name
 
     def state(self, cell: Cell) -> State:
-        """How a cell stands."""
+        """State of a cell's run folder."""
         if cell.identity not in self._finished:
             state = self._read(cell)
             if state.kind != "finished":
@@ -146,7 +146,7 @@ class Archive:
 
     @staticmethod
     def _figures(path: Path) -> Run:
-        """A finished run with all that tables show of one; a fold is measured on its validation part."""
+        """A finished run with every figure that tables show; a fold is measured on its validation part."""
         run = read_figures(path)
         measure = ["base/val_top1"] if run.config["data"].get("fold") is not None else []
         for key in ("budget/forward_per_image", "base/forward_flops", *measure):
@@ -155,7 +155,7 @@ class Archive:
         return run
 
     def runnable(self, cell: Cell) -> dict[str, Any]:
-        """The config to train, with what its finished source says.
+        """The config to train, completed from its finished source.
 
         Raises:
             ValueError: the source is not finished.
@@ -178,7 +178,7 @@ class Archive:
 
     @staticmethod
     def _compared(config: Mapping[str, Any], cell: Cell) -> dict[str, Any]:
-        """What tells a cell's run from another: a source by its name, and no length, which a source gives."""
+        """What distinguishes a cell's run: a source by its name; without the length where the source sets it."""
         what = identifying(config)
         if cell.control == "equal_flops":
             what["recipe"] = {key: value for key, value in what["recipe"].items() if key not in LENGTH}
@@ -189,7 +189,7 @@ class Archive:
 
 
 def set_aside(path: Path) -> Path:
-    """Move a broken run out of the way, to the first of ``NAME.broken-1``, ``NAME.broken-2``, ... that is free."""
+    """Rename a broken run to the first of ``NAME.broken-1``, ``NAME.broken-2``, ... that is free."""
     number = 1
     while (aside := path.with_name(f"{path.name}.broken-{number}")).exists():
         number += 1

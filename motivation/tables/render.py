@@ -1,13 +1,14 @@
-"""A paper's table as text: Markdown, LaTeX and CSV."""
+"""A paper's table as text: Markdown, LaTeX and CSV, and the files of it."""
 
 import csv
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
-import numpy as np
-
-from motivation.analysis.compare import NONE
+from motivation.analysis.markdown import NONE, markdown_table, mean_std, number
+from motivation.tables.cells import Archive, Cell
+from motivation.tables.plan import Plan
 from motivation.tables.rows import (
     TableRow,
     efficiencies,
@@ -16,6 +17,7 @@ from motivation.tables.rows import (
     misprint,
     reported_forward,
     unit_of,
+    with_tests,
 )
 
 ACCURACY_COLUMNS = ("reported acc %", "measured acc %", "n", "difference", "test", "Holm p")
@@ -27,23 +29,62 @@ LEGEND = (
     "paper also counts normalisation and activations: 82.82 against 81.10 MFLOP for ResNet-20). difference: a row "
     "minus its classical base in points (a motivated network: minus the classical large network), with its 95 % "
     "confidence interval; in a `vs` row the method above minus that control. test: paired t where seeds match, Welch "
-    "elsewhere, none below n = 2; Holm p: corrected over this table, differences between classical networks apart. "
+    "elsewhere, none below n = 2; Holm p: corrected over this table, without differences between classical networks. "
     "acc/F: the paper's ACC/FLOPs, points gained per extra F of the classical base; ratio: that of a base after dual "
-    "training over that of the classical large network. Reported ones are the printed; where the printed accuracies "
-    "and F give another figure it stands beside as a misprint, and where none is printed it stands alone. null: share "
-    "of motivated steps that noise alone would give."
+    "training over that of the classical large network. Reported ones are as printed; where the printed accuracies and "
+    "F give another figure, it is added as a misprint, and where none is printed, it is shown alone. null: share of "
+    "motivated steps that noise alone would give."
 )
 
 
+def write_table(plan: Plan, archive: Archive, out: Path) -> tuple[str, list[Path]]:
+    """The table of the finished runs: its Markdown, and the files it was written to (.md, .tex, .csv)."""
+    measured = plan.measured(archive)
+    rows = with_tests(measured)
+    note = f"Scale {plan.scale}: {plan.note} {_cost_note(plan, archive)}{_search_note(plan, measured)}"
+    out.mkdir(parents=True, exist_ok=True)
+    markdown = to_markdown(plan.title, note, rows)
+    paths = []
+    for suffix, text in ((".md", markdown + "\n"), (".tex", to_latex(plan.title, note, rows)), (".csv", to_csv(rows))):
+        paths.append(out / f"{plan.name}-{plan.scale}{suffix}")
+        paths[-1].write_text(text)
+    return markdown, paths
+
+
+def _cost_note(plan: Plan, archive: Archive) -> str:
+    """Training FLOPs of all runs, each counted once, and of the controls that the paper lacks."""
+    def flops(cells: Sequence[Cell]) -> float:
+        runs = [archive.state(cell).run for cell in cells]
+        return sum(run.summary["budget/flops"] for run in runs if run)
+
+    papers = {one.identity for row in plan.rows if not row.method for cell in row.cells for one in (cell, cell.source)
+              if one}
+    controls = flops([cell for cell in plan.cells if cell.identity not in papers])
+    return (f"Training took {flops(plan.cells):.3g} FLOPs, {controls:.3g} of them in the controls that the paper "
+            "lacks.")
+
+
+def _search_note(plan: Plan, rows: Sequence[TableRow]) -> str:
+    """Which row cross-validation chooses, once all of its folds are finished."""
+    folds = [row for row in plan.rows if row.measure == "val_top1"]
+    if not folds:
+        return ""
+    finished = [row for row in rows if row.measured.accuracy]
+    if len(finished) < len(folds) or any(len(row.measured.accuracy) < row.planned for row in finished):
+        return " The search is not finished: no row is chosen yet."
+    best = max(finished, key=lambda row: mean_accuracy(row.measured))
+    return f" Chosen by mean validation accuracy: {best.label}; the search cost all of these FLOPs."
+
+
 def cells_of(rows: Sequence[TableRow]) -> list[list[str]]:
-    """Every row as text, in the order of `COLUMNS`; one that cannot be shown says why, and leaves the others."""
+    """Every row as text, in the order of `COLUMNS`; a row that cannot be shown says why, and the others are shown."""
     by_label = labelled(rows)
     made = []
     for row in rows:
         try:
             made.append(_cells(row, by_label))
         except Exception as error:
-            # Whatever it is, hours of training stand in the other rows.
+            # Whatever the error is: the other rows hold hours of training.
             reason = f"cannot be shown: {type(error).__name__}: {' '.join(str(error).split())}"
             made.append([row.label, reason, *[NONE] * (len(COLUMNS) - 2)])
     return made
@@ -52,25 +93,20 @@ def cells_of(rows: Sequence[TableRow]) -> list[list[str]]:
 def _cells(row: TableRow, by_label: Mapping[tuple[str | None, str], TableRow]) -> list[str]:
     reported, measured = efficiencies(row, by_label)
     return [("  vs " + row.label.split(": ")[1]) if row.method else row.label,
-            _mean_std(*(row.reported.get("acc") or (None, None))), _accuracy(row), _count(row), _difference(row),
-            _test(row, by_label), _number(row.adjusted, ".3g"), _number(reported_forward(row), ".4g"),
-            _number(row.measured.forward, ".4g"),
-            _printed(row.reported.get("acc_per_flops"), reported.gain), _number(measured.gain, ".4g"),
+            _reported(*(row.reported.get("acc") or (None, None))), _accuracy(row), _count(row), _difference(row),
+            _test(row, by_label), number(row.adjusted, ".3g"), number(reported_forward(row), ".4g"),
+            number(row.measured.forward, ".4g"),
+            _printed(row.reported.get("acc_per_flops"), reported.gain), number(measured.gain, ".4g"),
             _printed(row.reported.get("ratio"), reported.ratio, reported.rounded_ratio),
-            _number(measured.ratio, ".4g"),
-            _number(row.measured.share, ".1%"), _number(row.measured.null_rate, ".1%")]
+            number(measured.ratio, ".4g"),
+            number(row.measured.share, ".1%"), number(row.measured.null_rate, ".1%")]
 
 
 def to_markdown(title: str, note: str, rows: Sequence[TableRow]) -> str:
     """The table as Markdown, a section a data set."""
     parts = [f"## {title}", "", note, ""]
     for dataset, section in _sections(rows):
-        lines = [list(COLUMNS), *section]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        padded = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
-                  for line in lines]
-        rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-        parts += [f"### {dataset}", "", padded[0], rule, *padded[1:], ""]
+        parts += [f"### {dataset}", "", *markdown_table([COLUMNS, *section], text_columns=len(COLUMNS)), ""]
     return "\n".join([*parts, legend(rows)])
 
 
@@ -80,10 +116,10 @@ def legend(rows: Sequence[TableRow]) -> str:
     for row in rows:
         if not row.method and row.label not in units.setdefault(unit_of(row), []):
             units[unit_of(row)].append(row.label)
-    said = [f"points per {per:.0e} {'FLOP (2 a multiply-add)' if unit == '2mac' else 'multiply-adds'}"
-            + (f" for {labels[0]} to {labels[-1]}" if len(units) > 1 else "")
-            for (unit, per), labels in units.items()]
-    return f"{LEGEND} Unit of acc/F, the paper's: {', '.join(said)}."
+    units_in_words = [f"points per {per:.0e} {'FLOP (2 a multiply-add)' if unit == '2mac' else 'multiply-adds'}"
+                      + (f" for {labels[0]} to {labels[-1]}" if len(units) > 1 else "")
+                      for (unit, per), labels in units.items()]
+    return f"{LEGEND} Unit of acc/F, the paper's: {', '.join(units_in_words)}."
 
 
 def to_csv(rows: Sequence[TableRow]) -> str:
@@ -116,7 +152,7 @@ def _latex_part(caption: str, rows: Sequence[TableRow], part: Callable[[Sequence
 
 
 def _tex_line(cells: Sequence[str]) -> str:
-    # A line that opens with a bracket would be read as the argument of the line break before it.
+    # LaTeX would read a bracket at the start of a line as the argument of the line break before it.
     return " & ".join("{}" * cell.startswith("[") + _tex(cell) for cell in cells) + r" \\"
 
 
@@ -134,17 +170,15 @@ def _sections(rows: Sequence[TableRow]) -> list[tuple[str, list[list[str]]]]:
             for dataset in dict.fromkeys(row.dataset for row in rows)]
 
 
-def _mean_std(mean: float | None, std: float | None = None) -> str:
-    if mean is None:
-        return NONE
-    return f"{mean:.2f}" if std is None else f"{mean:.2f} ± {std:.2f}"
+def _reported(mean: float | None, std: float | None) -> str:
+    return number(mean, ".2f") + ("" if std is None else f" ± {std:.2f}")
 
 
 def _accuracy(row: TableRow) -> str:
     values = list(row.measured.accuracy.values())
     if not values:
         return row.troubled[0] if row.troubled else "unfinished"
-    return _mean_std(mean_accuracy(row.measured), float(np.std(values, ddof=1)) if len(values) > 1 else None)
+    return mean_std(values)
 
 
 def _count(row: TableRow) -> str:
@@ -170,9 +204,5 @@ def _test(row: TableRow, by_label: Mapping[tuple[str | None, str], TableRow]) ->
 def _printed(printed: float | None, *recomputed: float | None) -> str:
     """A printed figure, with the recomputed one where it is a misprint; the recomputed alone where none is printed."""
     if printed is None:
-        return _number(recomputed[0], ".4g")
+        return number(recomputed[0], ".4g")
     return f"{printed:g}" + (f" (misprint: {recomputed[0]:.2f})" if misprint(printed, *recomputed) else "")
-
-
-def _number(value: float | None, form: str) -> str:
-    return NONE if value is None else format(value, form)

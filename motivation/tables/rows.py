@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from motivation.analysis.runs import Run
 from motivation.analysis.statistics import Difference, difference, holm
+from motivation.run_folder.read import Run
 
 # The paper counts CIFAR ResNets as 2 FLOPs a multiply-add and all others as 1; ours are always 2.
 PER_MULTIPLY_ADD = {"2mac": 1, "mac": 2}

@@ -6,8 +6,8 @@ import pytest
 from scipy import stats
 
 from motivation.analysis.budgets import cost_to_target, equal_flops_control, retained_gain, target_table
-from motivation.analysis.runs import read_run
 from motivation.cli.main import main
+from motivation.run_folder.read import read_run
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from motivation.analysis.calibration import (
     calibration_table,
     calibrations,
     draw_calibration,
-    read_predictions,
     reliability,
 )
-from motivation.analysis.runs import group_runs, read_run
+from motivation.analysis.runs import group_runs
+from motivation.run_folder.read import read_predictions, read_run
 
 
 def literal_ece(probabilities, labels, bins=15):

@@ -11,8 +11,9 @@ from scipy import stats
 from motivation import monitors, schedules
 from motivation.analysis.compare import comparison_table
 from motivation.analysis.figures import draw_comparison, intervals, save_figure
-from motivation.analysis.runs import DEFAULTS, describe, group_runs, read_run, read_runs
+from motivation.analysis.runs import DEFAULTS, describe, group_runs, read_runs
 from motivation.cli.main import main
+from motivation.run_folder.read import read_run
 
 
 def test_one_row_a_group_of_seeds(invented):
@@ -157,12 +158,12 @@ def test_a_damaged_run_folder_is_named(finished, tmp_path, name, damage, said):
     assert said in str(error.value)
 
 
-def test_one_run_counts_once(finished, tmp_path, capsys):
+def test_one_run_counts_once(finished, tmp_path, caplog):
     """The same folder twice, or a repetition of one seed, is no further observation."""
     copy = shutil.copytree(finished(), tmp_path / "copy")
     assert len(read_runs([finished(), finished() / "."])) == 1
     assert len(read_runs([finished(), copy])) == 1
-    assert f"{copy} is left out: the same run as {finished()}, seed 0" in capsys.readouterr().err
+    assert f"{copy} is left out: the same run as {finished()}, seed 0" in caplog.text
 
 
 def test_other_arithmetic_is_another_run(invented):
@@ -172,13 +173,13 @@ def test_other_arithmetic_is_another_run(invented):
     assert [len(group) for group in group_runs(runs).values()] == [2, 1]
 
 
-def test_an_unfinished_job_of_a_sweep_is_left_out_and_named(finished, tmp_path, capsys):
+def test_an_unfinished_job_of_a_sweep_is_left_out_and_named(finished, tmp_path, caplog):
     for name in ("10", "9"):
         shutil.copytree(finished("seed=1") if name == "9" else finished(), tmp_path / "sweep" / name)
     broken = shutil.copytree(finished(), tmp_path / "sweep" / "11")
     (broken / "summary.json").unlink()
     assert [run.path.name for run in read_runs([tmp_path / "sweep"])] == ["9", "10"]
-    assert f"{broken} is left out" in capsys.readouterr().err
+    assert f"{broken} is left out" in caplog.text
 
 
 @pytest.mark.parametrize("figure", ["folder", "noext", "a.xyz"])

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from motivation.analysis.pareto import draw_pareto, front, mean_points, network_points
-from motivation.analysis.runs import read_run
+from motivation.run_folder.read import read_run
 
 COORDINATES = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12)
 

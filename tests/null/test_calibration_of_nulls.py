@@ -8,7 +8,7 @@ from scipy.signal import lfilter
 from scipy.stats import binom
 
 import motivation.null.rate
-from motivation.analysis.diagnose import compared
+from motivation.analysis.diagnose import excess_interval
 from motivation.monitors import (
     Change,
     Consecutive,
@@ -25,7 +25,7 @@ from motivation.monitors import (
     Trend,
 )
 from motivation.null.noise import noise_of
-from motivation.null.rate import simulate
+from motivation.null.rate import null_rate
 from motivation.schedules import Threshold
 
 RUNS, STEPS, PER_EPOCH = 24, 1500, 50
@@ -82,7 +82,7 @@ def test_noise_is_called_progress_in_one_run_of_forty(name, rho, apart, monkeypa
     make, level = MONITORS[name]
     monkeypatch.setattr(motivation.null.rate, "SIMULATED_STEPS", 10_000)
 
-    def fresh():
+    def trigger():
         monitor, schedule = make(), Threshold(level)
         schedule.bind(monitor)
         return monitor, schedule
@@ -90,10 +90,11 @@ def test_noise_is_called_progress_in_one_run_of_forty(name, rho, apart, monkeypa
     progress, excesses, decided = 0, [], 0
     for seed in range(RUNS):
         rng = np.random.default_rng(seed)
-        at, readings, motivated = trained_on_noise(*fresh(), rho, apart, rng)
-        kinds = {fresh()[0].null, "permute"} if fresh()[0].null == "analytic" else {None}
-        found = {kind: compared(motivated, simulate(fresh, at, readings, motivated, PER_EPOCH, rng, kind))
+        at, readings, motivated = trained_on_noise(*trigger(), rho, apart, rng)
+        kinds = {trigger()[0].null, "permute"} if trigger()[0].null == "analytic" else {None}
+        nulls = {kind: null_rate(trigger, at, readings, motivated, PER_EPOCH, kind=kind, seed=rng)
                  for kind in sorted(kinds, key=str)}
+        found = {kind: excess_interval(motivated, null) for kind, null in nulls.items()}
         progress += all(low > 0 for _, low, _ in found.values())
         excesses.append(found["permute" if len(found) > 1 else None][0])
         decided += 0 < motivated.mean() < 1
@@ -117,15 +118,15 @@ def test_the_null_of_a_curve_is_that_of_its_noise(make, level, curve, rho, steps
     """Small noise on steep, straight-edged or falling curves: within the bound of docs/monitors.md (0.8 to 1.5)."""
     monkeypatch.setattr(motivation.null.rate, "SIMULATED_STEPS", 20_000)
 
-    def fresh():
+    def trigger():
         return make(), Threshold(level, epoch_edge="carry")
 
     rates = {"curve": [], "noise": []}
     for seed in range(2):
         noise = 0.05 * coloured(rho, steps, np.random.default_rng(seed))
         for name, readings in (("curve", CURVES[curve](np.arange(steps)) + noise), ("noise", 1 + noise)):
-            rates[name].append(simulate(fresh, np.arange(steps), readings[:, None], np.zeros(steps, bool), steps,
-                                        np.random.default_rng(seed)).rate)
+            rates[name].append(null_rate(trigger, np.arange(steps), readings[:, None], np.zeros(steps, bool), steps,
+                                         seed=seed).rate)
     assert 0.8 < np.mean(rates["curve"]) / np.mean(rates["noise"]) < 1.5
 
 

@@ -12,11 +12,11 @@ import torch
 from conftest import compose_config, write_folder
 
 from motivation.analysis.compare import comparison_table
-from motivation.analysis.runs import read_run
 from motivation.run.export import export_run, load_network
 from motivation.run.run import Session, run
 from motivation.run.signals import Interrupted
 from motivation.run_folder.checkpoints import load_checkpoint
+from motivation.run_folder.read import read_run
 
 RECIPE = ("recipe.batch_size=6", "recipe.epochs=2", "recipe.crop_padding=0", "recipe.image_size=20",
           "recipe.test_size=24", "recipe.test_crop=0.9", "recipe.flip=true", "recipe.scale=[0.3,1]",

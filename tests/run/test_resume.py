@@ -12,11 +12,11 @@ from conftest import QUICK, compose_config
 from stopping import left, stopped
 
 import motivation.run.run
-from motivation.analysis.runs import read_run
 from motivation.run.run import run
 from motivation.run.signals import Interrupted, StopRequest
 from motivation.run_folder.checkpoints import Checkpoints, load_checkpoint
 from motivation.run_folder.config import find_run, read_config
+from motivation.run_folder.read import read_run
 from motivation.run_folder.write import RunFolder
 
 # All that a recipe can draw, at once.

@@ -34,8 +34,8 @@ def test_stop_and_resume_is_exact(overrides, tmp_path, monkeypatch, finished):
 
 def test_rows_of_a_lagging_run_are_whole(finished):
     """Every step has its own loss; its score is that of the loss `lag` steps before."""
-    from motivation.analysis.runs import read_steps
     from motivation.monitors import Consecutive
+    from motivation.run_folder.read import read_steps
 
     folder = finished(*CASES["a lag"])
     rows = [line.split(",") for line in (folder / "steps.csv").read_text().splitlines()[1:]]

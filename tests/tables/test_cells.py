@@ -1,4 +1,4 @@
-"""Cells on disk: finished, to be gone on with, broken, another run's; and found again where their data is not."""
+"""Cells on disk: finished, unfinished, broken, or of another run; and found where their data is missing."""
 
 import json
 import shutil
@@ -7,7 +7,7 @@ import pytest
 from conftest import QUICK, compose_config
 from fabricated import fabricate
 
-from motivation.analysis.runs import read_run
+from motivation.run_folder.read import read_run
 from motivation.tables.cells import UNREAD, Archive, Cell, set_aside
 from motivation.tables.train import train_cell
 
@@ -36,7 +36,7 @@ def test_a_finished_cell_is_read_once(archive, cell):
     assert Archive(archive.folder).state(cell).kind == "missing"
 
 
-def test_a_config_without_a_summary_is_gone_on_with(archive, cell):
+def test_a_config_without_a_summary_can_be_resumed(archive, cell):
     (fabricate(archive, cell) / "summary.json").unlink()
     assert archive.state(cell).kind == "unfinished"
 
@@ -50,14 +50,14 @@ def test_a_config_without_a_summary_is_gone_on_with(archive, cell):
     (lambda folder: [(folder / "summary.json").unlink(), (folder / "config.yaml").write_text("a: [")], "is damaged"),
     (lambda folder: [(folder / "summary.json").unlink(), (folder / "config.yaml").write_text("seed: 0")], "data"),
 ])
-def test_a_broken_cell_says_why_and_is_trained_again(archive, cell, capsys, damage, said):
+def test_a_broken_cell_says_why_and_is_trained_again(archive, cell, caplog, damage, said):
     folder = fabricate(archive, cell)
     damage(folder)
     state = archive.state(cell)
     assert (state.kind, state.run) == ("broken", None)
     assert said in state.trouble
     assert train_cell(cell, archive.folder, "table") is None
-    assert f"set aside as {folder.name}.broken-1" in capsys.readouterr().err
+    assert f"set aside as {folder.name}.broken-1" in caplog.text
     assert read_run(folder).summary["steps/base"] == 1
     assert folder.with_name(f"{folder.name}.broken-1").is_dir()
     assert archive.state(cell).kind == "finished"

@@ -14,6 +14,7 @@ from conftest import compose_config
 from fabricated import fabricate
 
 import motivation.run.model_choice
+import motivation.tables.costs
 import motivation.tables.train
 import motivation.training.engine
 from motivation.cli.compose import composing
@@ -22,8 +23,11 @@ from motivation.data import Digits
 from motivation.models import create_model
 from motivation.registry import build
 from motivation.tables.cells import Archive, Cell
-from motivation.tables.plan import SCALES, list_tables, plan_table, read_table
-from motivation.tables.train import DataRoom, cost_of, finish_table, train_cell, write_table
+from motivation.tables.costs import DataSets, cost_of
+from motivation.tables.plan import SCALES, plan_table
+from motivation.tables.render import write_table
+from motivation.tables.spec import list_tables, read_table
+from motivation.tables.train import finish_table, train_cell
 from motivation.training.ledger import forward_flops
 from motivation.training.recipe import Recipe
 
@@ -37,7 +41,7 @@ def compose():
 
 
 def planned(compose, name, seeds=2, scale="smoke", overrides=QUICK):
-    return plan_table(read_table(name), scale, seeds, compose, DataRoom().fingerprint, overrides)
+    return plan_table(read_table(name), scale, seeds, compose, DataSets().fingerprint, overrides)
 
 
 def test_every_table_plans_at_smoke_scale(compose):
@@ -250,7 +254,7 @@ def test_a_missing_data_set_leaves_the_others(tmp_path):
         "imagenet": ["data=cifar10", "data.root=nowhere"], "cifar10": ["data=digits"]}}
     three["rows"].append({"row": "alone", "classical": "resnet50", "recipe": "transfer", "cifar10": {}})
     with composing() as compose:
-        plan = plan_table(three, "smoke", 1, compose, DataRoom().fingerprint, QUICK)
+        plan = plan_table(three, "smoke", 1, compose, DataSets().fingerprint, QUICK)
         [(dataset, reason)] = finish_table(plan, Archive(tmp_path))
     assert dataset == "imagenet"
     assert "cannot be read: CIFAR-10" in reason
@@ -294,14 +298,14 @@ def test_five_hundred_runs_are_planned_and_rendered_in_seconds(compose, tmp_path
 def test_showing_a_table_makes_no_network(tmp_path, capsys, monkeypatch):
     """And an estimate of costs counts each network once, however many runs train it, without drawing its weights."""
     made = []
-    create = motivation.tables.train.create_model
-    monkeypatch.setattr(motivation.tables.train, "create_model",
+    create = motivation.tables.costs.create_model
+    monkeypatch.setattr(motivation.tables.costs, "create_model",
                         lambda name, *arguments, **options: made.append(name) or create(name, *arguments, **options))
-    motivation.tables.train._forward_flops.cache_clear()
+    motivation.tables.costs._forward_flops.cache_clear()
     assert table(tmp_path, "7", "--show", *QUICK) == 0
     assert "runs to train" not in capsys.readouterr().err
     assert made == []
-    room = DataRoom()
+    room = DataSets()
     with composing() as compose:
         costs = [cost_of(cell, room) for cell in planned(compose, "7", seeds=3).cells]
     assert sorted(made) == ["resnet14", "resnet8"]
@@ -312,12 +316,12 @@ def test_showing_a_table_makes_no_network(tmp_path, capsys, monkeypatch):
 def test_a_plan_times_no_large_batch_on_a_cpu(monkeypatch):
     """A batch of 2,048 ImageNet images would take a CPU an hour, and a plan must stay quick."""
     timed = []
-    prepare = motivation.tables.train.prepare
-    monkeypatch.setattr(motivation.tables.train, "prepare", lambda config: timed.append(config) or prepare(config))
+    prepare = motivation.tables.costs.prepare
+    monkeypatch.setattr(motivation.tables.costs, "prepare", lambda config: timed.append(config) or prepare(config))
     cell = Cell(compose_config("model=resnet56", "engine.device=cpu", "engine.threads=1", "recipe.batch_size=512"), "d")
     image = 3 * forward_of("resnet56", "{}", (1, 8, 8))
-    monkeypatch.setattr(motivation.tables.train, "TIMED_FLOPS", 4 * 7 * image)
-    assert motivation.tables.train.flops_per_second(cell, DataRoom()) > 0
+    monkeypatch.setattr(motivation.tables.costs, "TIMED_FLOPS", 4 * 7 * image)
+    assert motivation.tables.costs.flops_per_second(cell, DataSets()) > 0
     assert [config["recipe"]["batch_size"] for config in timed] == [6]
     assert cell.config["recipe"]["batch_size"] == 512
 

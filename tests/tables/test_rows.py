@@ -14,8 +14,8 @@ from scipy import stats
 from motivation.analysis.statistics import holm
 from motivation.cli.compose import composing
 from motivation.tables.cells import Archive
-from motivation.tables.plan import SCALES, check_figures, list_tables, plan_table, read_table
-from motivation.tables.render import COLUMNS, cells_of, to_csv, to_latex, to_markdown
+from motivation.tables.plan import SCALES, plan_table
+from motivation.tables.render import COLUMNS, cells_of, to_csv, to_latex, to_markdown, write_table
 from motivation.tables.rows import (
     PER_MULTIPLY_ADD,
     Measured,
@@ -26,7 +26,7 @@ from motivation.tables.rows import (
     unit_of,
     with_tests,
 )
-from motivation.tables.train import write_table
+from motivation.tables.spec import check_figures, list_tables, read_table
 
 PRINTED = yaml.safe_load(Path(__file__).with_name("printed_figures.yaml").read_text())
 

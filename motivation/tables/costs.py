@@ -1,0 +1,107 @@
+"""What a table's missing runs cost: training FLOPs from networks that are never made, time from a few steps."""
+
+import functools
+import json
+from contextlib import closing
+from time import perf_counter
+from typing import Any
+
+import torch
+
+import motivation.data
+import motivation.run.model_choice
+from motivation.models import create_model
+from motivation.registry import build
+from motivation.run.run import prepare
+from motivation.tables.cells import Cell
+from motivation.training.engine import Engine
+from motivation.training.ledger import TRAINING_FORWARDS, forward_flops
+from motivation.training.recipe import Recipe
+
+TIMED_STEPS = 3
+TIMED_FLOPS = 1e11
+
+
+class DataSets:
+    """Data sets that a plan asks about, each read once."""
+
+    def __init__(self):
+        self._known: dict[str, motivation.data.Dataset | ValueError] = {}
+
+    def dataset(self, spec: dict[str, Any]) -> motivation.data.Dataset:
+        """The data set of a config's data group.
+
+        Raises:
+            ValueError: it cannot be read.
+        """
+        key = repr(spec)
+        if key not in self._known:
+            try:
+                self._known[key] = build(motivation.data.BY_NAME, spec, "data").load()
+            except ValueError as error:
+                self._known[key] = error
+        if isinstance(self._known[key], ValueError):
+            raise self._known[key]
+        return self._known[key]
+
+    def fingerprint(self, spec: dict[str, Any]) -> str:
+        """Fingerprint of the data set of a config's data group."""
+        return self.dataset(spec).fingerprint
+
+
+def cost_of(cell: Cell, datasets: DataSets) -> float:
+    """Training FLOPs of a cell, evaluation excluded; an equal-FLOPs control costs what its source does."""
+    batch, steps, image = _batch_steps_flops(cell.source if cell.control == "equal_flops" else cell, datasets)
+    return image * batch * steps
+
+
+def _batch_steps_flops(cell: Cell, datasets: DataSets) -> tuple[int, int, float]:
+    """Batch size, steps, and training FLOPs an image; of a pair its base's cost and a sixth of the extra.
+
+    A sixth is the paper's rule's share on noise at k = 2; other schedules have less or say their share.
+    """
+    config = cell.config
+    dataset = datasets.dataset(config["data"])
+    choice = build(motivation.run.model_choice.BY_NAME, config["model"], "model")
+    recipe = build({"recipe": Recipe}, {"name": "recipe", **config["recipe"]}, "recipe")
+
+    def forward(role: str) -> int:
+        options = recipe.network_options | choice.options | getattr(choice, f"{role}_options", {})
+        return _forward_flops(getattr(choice, role), json.dumps(options, sort_keys=True), dataset.num_classes,
+                              recipe.train_shape(dataset.image_shape))
+
+    if hasattr(choice, "motivated"):
+        image = forward("base") + (forward("motivated") - forward("base")) / 6
+    else:
+        image = forward("network")
+    return recipe.batch_size, recipe.total_steps(len(dataset.train) // recipe.batch_size), TRAINING_FORWARDS * image
+
+
+@functools.cache
+def _forward_flops(name: str, options: str, num_classes: int, shape: tuple[int, ...]) -> int:
+    """Forward FLOPs of one image; no weights are drawn."""
+    with torch.device("meta"):
+        return forward_flops(create_model(name, num_classes, shape[0], **json.loads(options)), shape)
+
+
+def flops_per_second(cell: Cell, datasets: DataSets) -> float:
+    """Training speed on this machine, from a few steps of a cell, or of its source.
+
+    On a CPU, whose speed hardly depends on the batch size, the batch is cut to what takes some seconds.
+    """
+    cell = cell.source or cell
+    config = cell.config
+    batch, _, image = _batch_steps_flops(cell, datasets)
+    if build({"engine": Engine}, {"name": "engine", **config["engine"]}, "engine").torch_device.type == "cpu":
+        # An even number, which Mixup needs.
+        batch = min(batch, max(2, int(TIMED_FLOPS / image / (TIMED_STEPS + 1)) // 2 * 2))
+        config = config | {"recipe": config["recipe"] | {"batch_size": batch}}
+    session = prepare(config)
+    with closing(session.loader):
+        steps = session.steps()
+        next(steps)
+        before, start = sum(session.trainer.ledger.flops.values()), perf_counter()
+        for _, _ in zip(range(TIMED_STEPS), steps, strict=False):
+            pass
+        seconds = perf_counter() - start
+    return max(1.0, (sum(session.trainer.ledger.flops.values()) - before)) / seconds
