@@ -1,13 +1,16 @@
 # make demo: install, train three runs on digits, print their comparison, write a figure
-# make test: install with the test extra, run every test
+# make test: install with the test extra, run every test, in WORKERS processes
+# make test-lower-bounds: some tests with the oldest packages that setup.cfg allows (torch and what is as large excepted)
 # make soak: 50 kills of a run, 100,000 steps with flat memory
 # make lint, make bench, make clean
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python -m
+WORKERS ?= 2
+OLDEST := build/lower-bounds
 DEMO := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test soak lint bench clean
+.PHONY: demo test test-lower-bounds soak lint bench clean
 
 # A stamp says which install is there; it is written last, so that a broken install is tried again.
 $(VENV)/installed: setup.cfg pyproject.toml
@@ -24,7 +27,17 @@ demo: $(VENV)/installed
 	$(RUN) motivation compare $(DEMO) --figure $(DEMO)/comparison.png
 
 test: $(VENV)/installed-test
-	$(RUN) pytest
+	$(RUN) pytest -q -n $(WORKERS) --dist worksteal
+
+# timm alone comes without its dependencies, of which torch is one.
+test-lower-bounds: $(VENV)/installed-test
+	rm -rf $(OLDEST)
+	$(RUN) pip install -q --disable-pip-version-check --target $(OLDEST) --no-deps \
+		$$($(VENV)/bin/python .ci/lower_bounds.py timm)
+	$(RUN) pip install -q --disable-pip-version-check --target $(OLDEST) --upgrade \
+		$$($(VENV)/bin/python .ci/lower_bounds.py hydra-core omegaconf einops rich filelock pydantic)
+	PYTHONPATH=$(OLDEST) $(RUN) pytest -q -n $(WORKERS) tests/test_registry.py tests/pairing/test_pair.py \
+		tests/training/test_recipe.py tests/run/test_run.py::test_training_learns
 
 soak: $(VENV)/installed-test
 	MOTIVATION_SOAK=1 $(RUN) pytest -q tests/run/test_soak.py

@@ -1,7 +1,9 @@
 """What the tests share: small networks and batches, small data files, a config, one finished run of each kind."""
 
 import copy
+import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -9,12 +11,18 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from filelock import FileLock
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from PIL import Image
 from torch import nn
 
 from motivation.models import CifarResNet
+
+
+def pytest_configure():
+    """One thread in every process that a test starts, and in pytest-xdist's workers, which start after this."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)
@@ -88,15 +96,24 @@ QUICK = ("tracker=none", "recipe.epochs=2", "recipe.batch_size=128", "engine.thr
 
 @pytest.fixture(scope="session")
 def finished_once(tmp_path_factory):
-    """Run folders of short digits runs, each trained once a test session."""
+    """Run folders of short digits runs, each trained once a test session, by whichever worker asks first."""
     from motivation.run.run import run
 
-    made: dict[tuple, Path] = {}
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        # A worker's own folder lies inside the session's.
+        shared = shared.parent
+    shared = shared / "finished"
+    shared.mkdir(exist_ok=True)
 
     def finished(*overrides: str) -> Path:
-        if overrides not in made:
-            made[overrides] = run(compose_config(*QUICK, *overrides), tmp_path_factory.mktemp("runs") / str(len(made)))
-        return made[overrides]
+        folder = shared / hashlib.sha256(repr(overrides).encode()).hexdigest()[:8]
+        with FileLock(f"{folder}.lock"):
+            if not (folder / "summary.json").exists():
+                # What a failure left would hide its error from the next test.
+                shutil.rmtree(folder, ignore_errors=True)
+                run(compose_config(*QUICK, *overrides), folder)
+        return folder
 
     return finished
 

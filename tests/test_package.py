@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -77,6 +78,38 @@ def test_libraries_have_one_home(file):
     assert file.stem not in ("utils", "util", "helpers", "helper", "common", "misc")
 
 
+# Rooms that take plain arguments: the layers above know which key of a config an argument comes from.
+BELOW_RUN = ("data", "models", "monitors", "null", "pairing", "schedules", "training")
+KEY = re.compile(r"(?<![\w.])(recipe|data|engine|monitor|schedule|model|hydra)\.(?=[a-z_])")
+
+
+def texts_of_errors(tree: ast.AST) -> list[str]:
+    """Text inside the raise statements of a file, in pieces where it is an f-string."""
+    return [leaf.value for node in ast.walk(tree) if isinstance(node, ast.Raise) for leaf in ast.walk(node)
+            if isinstance(leaf, ast.Constant) and isinstance(leaf.value, str)]
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.relative_to(PACKAGE).parts[0] in BELOW_RUN],
+                         ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_errors_below_run_name_no_config_key(file):
+    """design: they name the argument. An error may open with an entry of an argument, as in `schedule.name=...`."""
+    tree = ast.parse(file.read_text())
+    arguments = {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    # Fields of a dataclass are arguments too.
+    arguments |= {ast.unparse(node.target) for node in ast.walk(tree) if isinstance(node, ast.AnnAssign)}
+    assert not [text for text in texts_of_errors(tree) for key in KEY.finditer(text)
+                if key.start() or key[1] not in arguments]
+
+
+def test_phase_is_defined_once():
+    """Nowhere else does a file spell out the two phases as a type."""
+    defining = {file.name for file in FILES for node in ast.walk(ast.parse(file.read_text()))
+                if isinstance(node, ast.Subscript) and ast.unparse(node.value).endswith("Literal")
+                and {leaf.value for leaf in ast.walk(node.slice) if isinstance(leaf, ast.Constant)}
+                == {"base", "motivated"}}
+    assert defining == {"phase.py"}
+
+
 def test_every_module_says_its_subject_in_its_first_line():
     for file in FILES:
         assert ast.get_docstring(ast.parse(file.read_text())), file
@@ -114,9 +147,10 @@ def test_wheel_works_in_a_clean_environment_from_an_empty_directory(tmp_path):
     where = subprocess.run([python, "-c", "import motivation, motivation.conf; print(motivation.__file__)"], cwd=empty,
                            env=environment, capture_output=True, text=True, check=True)
     assert Path(where.stdout.strip()).is_relative_to(site)
-    result = subprocess.run([tmp_path / "venv" / "bin" / "motivation", "train", "tracker=none", "recipe.epochs=1",
-                             "recipe.batch_size=256", "hydra.run.dir=run"], cwd=empty,
-                            env=environment, capture_output=True, text=True, timeout=200)
+    result = subprocess.run([tmp_path / "venv" / "bin" / "motivation", "train", "tracker=none", "recipe.epochs=null",
+                             "recipe.steps=1", "model.base=resnet8", "model.motivated=resnet14", "engine.threads=1",
+                             "hydra.run.dir=run"], cwd=empty, env=environment, capture_output=True, text=True,
+                            timeout=200)
     assert result.returncode == 0, result.stderr
     assert result.stdout == "run\n"
     assert (empty / "run" / "summary.json").exists()
