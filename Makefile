@@ -1,7 +1,8 @@
 # make demo: install, train three runs on digits, print their comparison, write a figure
 # make test: install with the test extra, run every test
 # make soak: 50 kills of a run, 100,000 steps with flat memory
-# make lint, make bench, make clean
+# make lint: ruff and mypy
+# make bench, make clean
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python -m
@@ -31,6 +32,7 @@ soak: $(VENV)/installed-test
 
 lint: $(VENV)/installed-test
 	$(RUN) ruff check .
+	$(RUN) mypy
 
 bench: $(VENV)/installed
 	$(VENV)/bin/motivation bench training
@@ -39,4 +41,4 @@ bench: $(VENV)/installed
 	$(VENV)/bin/motivation bench augmentation
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
