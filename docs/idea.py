@@ -1,4 +1,4 @@
-"""Draw docs/idea.svg: python docs/idea.py. The monitor and the schedule are the package's; the 36 losses are made up."""
+"""Draw docs/idea.svg: python docs/idea.py. Monitor and schedule are the package's; the 36 losses are made up."""
 
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def draw() -> Figure:
     score.set(ylabel="score:\ndecreases\nin a row", yticks=[0, 1, 2, 3])
     for axes in (loss, score, networks):
         for start, length in intervals(motivated):
-            axes.axvspan(start - 0.5, start + length - 0.5, color=SHADE, alpha=0.2, linewidth=0)
+            axes.axvspan(start - 0.5, start + length - 0.5, color=SHADE, alpha=0.2, linewidth=0, zorder=0)
         axes.spines[["top", "right"]].set_visible(False)
         axes.axvline(STEPS - 0.5, color="0.5", linewidth=0.8, linestyle=":")
     # The base is part of the motivated network, so it is drawn in both lanes.
