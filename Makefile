@@ -2,7 +2,8 @@
 # make test: install with the test extra, run every test, in WORKERS processes
 # make test-lower-bounds: some tests with the oldest packages that setup.cfg allows (torch and what is as large excepted)
 # make soak: 50 kills of a run, 100,000 steps with flat memory
-# make lint, make bench, make clean
+# make lint: ruff and mypy
+# make bench, make clean
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python -m
@@ -44,6 +45,7 @@ soak: $(VENV)/installed-test
 
 lint: $(VENV)/installed-test
 	$(RUN) ruff check .
+	$(RUN) mypy
 
 bench: $(VENV)/installed
 	$(VENV)/bin/motivation bench training
@@ -52,4 +54,4 @@ bench: $(VENV)/installed
 	$(VENV)/bin/motivation bench augmentation
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
