@@ -234,7 +234,7 @@ def test_networks_in_one_memory_are_refused(resnets):
     memory = torch.zeros(100)
     base.fc.bias = nn.Parameter(memory[:5])
     motivated.fc.bias = nn.Parameter(memory[4:9])
-    with pytest.raises(NestingError, match=r"fc\.bias of the base and fc\.bias of the motivated network lie in one"):
+    with pytest.raises(NestingError, match=r"fc\.bias of the base and fc\.bias of the motivated network share memory"):
         Pair(base, motivated)
     motivated.fc.bias = nn.Parameter(memory[5:10])
     Pair(base, motivated)

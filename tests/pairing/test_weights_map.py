@@ -133,7 +133,7 @@ def test_tied_parameters_are_refused():
     (lambda network: network.extend([(norm := nn.BatchNorm1d(2, affine=False)), norm]),
      r"^3 and 2 of the base .* one module"),
     (lambda network: setattr(network[1], "weight", nn.Parameter(network[0].weight.data)),
-     r"^1\.weight and 0\.weight of the base network lie in one memory"),
+     r"^1\.weight and 0\.weight of the base network share memory"),
     (lambda network: prune.random_unstructured(network[1], "weight", 0.5),
      r"^1 of the base network is pruned"),
     (lambda network: nn.utils.parametrizations.weight_norm(network[1]), r"^1 of the base network is parametrised"),
@@ -190,7 +190,7 @@ def test_map_is_saved_read_and_overridden():
         with pytest.raises(NestingError, match=message):
             dataclasses.replace(weights_map, **changes).check(base, motivated)
     for text in ('{"entries": [{}]}', '{"entries": [{"base": "a", "motivated": "a", "dims": [[3, 2]]}]}', "[]", "x"):
-        with pytest.raises(ValueError, match=r"no weights map|is no dimension|Expecting value"):
+        with pytest.raises(ValueError, match=r"not a weights map|is no dimension|Expecting value"):
             WeightsMap.from_json(text)
 
 
