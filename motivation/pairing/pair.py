@@ -21,7 +21,8 @@ class Pair(nn.Module):
 
     Tensors that map whole are one storage: the motivated network's parameter *is* the base's. Sliced tensors are
     copied by `expand` and `contract`. The base's values win. The motivated network is edited in place: its mapped
-    tensors are replaced or overwritten, and its differential blocks initialised.
+    tensors are replaced or overwritten, and its differential blocks initialised. A parameter that is frozen
+    (``requires_grad=False``) in one network is frozen in both, the whole tensor where the base's is a slice.
 
     Args:
         base: the smaller network.
@@ -66,6 +67,7 @@ class Pair(nn.Module):
         self.weights_map = weights_map if batch_norm == "shared" else separate_statistics(base, motivated, weights_map)
         # load_state_dict(assign=True) gives each network tensors of its own.
         self.register_load_state_dict_post_hook(_tie)
+        _freeze_both(base, motivated, self.weights_map)
         self.tie()
         self.expand()
         self.notes = initialization.apply()
@@ -152,6 +154,15 @@ def _refuse_shared(base: nn.Module, motivated: nn.Module) -> None:
     if names := overlapping({f"{name} of the {role}": tensor for role, network in (
             ("base", base), ("motivated network", motivated)) for name, tensor in mapped_tensors(network).items()}):
         raise NestingError(f"{names[0]} and {names[1]} share memory; pair two networks that share nothing")
+
+
+def _freeze_both(base: nn.Module, motivated: nn.Module, weights_map: WeightsMap) -> None:
+    """Freeze a parameter whose other is frozen: training the other would change it, at once or at a contract."""
+    for entry in weights_map.entries:
+        tensors = tensor_of(base, entry.base), tensor_of(motivated, entry.motivated)
+        if isinstance(tensors[0], nn.Parameter) and not all(tensor.requires_grad for tensor in tensors):
+            for tensor in tensors:
+                tensor.requires_grad_(False)
 
 
 def _tie(pair: Pair, _) -> None:
