@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from motivation.pairing.tracing.shapes import first_logits, trace_all
-from motivation.pairing.tracing.trace import Trace, evaluating
+from motivation.pairing.tracing.trace import Trace, evaluation_mode
 from motivation.pairing.walk import mapped_tensors
 from motivation.pairing.weights_map import Entry, WeightsMap, tensor_of
 
@@ -114,7 +114,7 @@ def is_identity(block: nn.Module, args: tuple, keywords: dict) -> bool:
 
     args, keywords = tree_map(random, args), tree_map(random, keywords)
     try:
-        with evaluating(block):
+        with evaluation_mode(block):
             for first in (args[0], args[0].abs()):
                 out = block(first, *args[1:], **keywords)
                 if isinstance(out, Tensor) and torch.equal(out, first):

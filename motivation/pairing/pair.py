@@ -11,7 +11,7 @@ from motivation.pairing.copies import Copies
 from motivation.pairing.depth_rules import DepthRule
 from motivation.pairing.initialization import Init, Initialization, logit_change
 from motivation.pairing.map_weights import MapName, map_weights
-from motivation.pairing.walk import NestingError, mapped_tensors, overlapping
+from motivation.pairing.walk import NestingError, find_overlap, mapped_tensors
 from motivation.pairing.weights_map import WeightsMap, owner_of, tensor_of
 from motivation.phase import Phase
 
@@ -151,7 +151,7 @@ def _refuse_shared(base: nn.Module, motivated: nn.Module) -> None:
         if id(tensor) in ours:
             raise NestingError(f"{name} of the motivated network is already {ours[id(tensor)]} of the base; pair two "
                                "networks that share nothing")
-    if names := overlapping({f"{name} of the {role}": tensor for role, network in (
+    if names := find_overlap({f"{name} of the {role}": tensor for role, network in (
             ("base", base), ("motivated network", motivated)) for name, tensor in mapped_tensors(network).items()}):
         raise NestingError(f"{names[0]} and {names[1]} share memory; pair two networks that share nothing")
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from types import BuiltinFunctionType, FunctionType
 from typing import Any, get_args
 
@@ -21,7 +21,7 @@ MAY_DIFFER = frozenset(("training", "momentum", "p", "inplace", "grad_checkpoint
 SCALES = ("scale", "scale_factor")
 HEADS = ("num_heads", "groups", "num_groups")
 MAY_DIFFER_WORDS = ("drop", "init", "ratio")
-NOTHING_IN_EVALUATION = frozenset(("DropPath", "StochasticDepth", "DropBlock2d", "PatchDropout"))
+IDENTITY_IN_EVALUATION = frozenset(("DropPath", "StochasticDepth", "DropBlock2d", "PatchDropout"))
 
 
 class NestingError(ValueError):
@@ -52,7 +52,7 @@ def refuse_unmappable(network: nn.Module, role: str) -> None:
             raise NestingError(f"{name} and {seen[id(parameter)]} of the {role} network are one tied parameter; "
                                "a pair needs every parameter once", "tied")
         seen[id(parameter)] = name
-    if names := overlapping(mapped_tensors(network)):
+    if names := find_overlap(mapped_tensors(network)):
         raise NestingError(f"{names[1]} and {names[0]} of the {role} network share memory; a pair needs every tensor "
                            "once", "tied")
     modules: dict[int, str] = {}
@@ -75,7 +75,7 @@ def refuse_unmappable(network: nn.Module, role: str) -> None:
             raise NestingError(f"{where} of the {role} network is quantised; pair the networks before quantising")
 
 
-def overlapping(tensors: dict[str, Tensor]) -> tuple[str, str] | None:
+def find_overlap(tensors: dict[str, Tensor]) -> tuple[str, str] | None:
     """Names of two tensors that share memory; None where no two do."""
     spans = sorted((str(tensor.device), tensor.data_ptr(), tensor.data_ptr() + tensor.element_size() * (
         1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))), name)
@@ -123,7 +123,7 @@ class Walk:
         """Paired modules with their names."""
         where = base_path or "the network itself"
         if type(base) is not type(motivated):
-            if _does_nothing(base) and _does_nothing(motivated):
+            if _is_identity(base) and _is_identity(motivated):
                 return  # DropPath where a rate is above 0, Identity elsewhere
             if not self.strict and not _has_tensors(base) and not _has_tensors(motivated):
                 return
@@ -194,12 +194,10 @@ class Walk:
 def _settings(module: nn.Module, strict: bool = True) -> dict[str, Any]:
     """A module's settings other than sizes; not strict: `SETTINGS` alone."""
     chosen = {name: value for name in SETTINGS if isinstance(value := getattr(module, name, None), int | tuple | str)}
-    for name, value in vars(module).items() if strict else ():
-        if isinstance(value, float | bool | str | FunctionType | BuiltinFunctionType | partial) \
-                and not name.startswith("_") and name not in MAY_DIFFER \
-                and not any(word in name for word in MAY_DIFFER_WORDS):
-            chosen[name] = value
-    return chosen
+    return chosen | {name: value for name, value in vars(module).items() if strict
+                     and isinstance(value, float | bool | str | FunctionType | BuiltinFunctionType | partial)
+                     and not name.startswith("_") and name not in MAY_DIFFER
+                     and not any(word in name for word in MAY_DIFFER_WORDS)}
 
 
 def _comparable(value: Any) -> Any:
@@ -211,12 +209,12 @@ def _comparable(value: Any) -> Any:
     return value
 
 
-def _does_nothing(module: nn.Module) -> bool:
+def _is_identity(module: nn.Module) -> bool:
     """Whether a module is the identity in evaluation mode: an identity, a dropout, a drop path."""
     if isinstance(module, nn.Sequential):
-        return all(map(_does_nothing, module))
+        return all(map(_is_identity, module))
     return type(module) is nn.Identity or isinstance(module, nn.modules.dropout._DropoutNd) \
-        or type(module).__name__ in NOTHING_IN_EVALUATION
+        or type(module).__name__ in IDENTITY_IN_EVALUATION
 
 
 def paired_tensors(base_path: str, base: nn.Module, path: str, motivated: nn.Module
@@ -247,12 +245,9 @@ def _own_tensors(module: nn.Module) -> dict[str, Tensor]:
     Those are persistent floating-point buffers (running statistics) and scalar counters; index tables and masks are
     constants that each network keeps for itself.
     """
-    tensors: dict[str, Tensor] = {name: p for name, p in module._parameters.items() if p is not None}
-    for name, buffer in module._buffers.items():
-        if buffer is not None and name not in module._non_persistent_buffers_set \
-                and (buffer.is_floating_point() or buffer.dim() == 0):
-            tensors[name] = buffer
-    return tensors
+    buffers = {name: buffer for name, buffer in module._buffers.items() if buffer is not None
+               and name not in module._non_persistent_buffers_set and (buffer.is_floating_point() or buffer.dim() == 0)}
+    return {name: p for name, p in module._parameters.items() if p is not None} | buffers
 
 
 def mapped_tensors(network: nn.Module) -> dict[str, Tensor]:
@@ -265,7 +260,7 @@ def _kind(block: nn.Module) -> tuple:
     """What blocks that can pair have in common: their modules and settings."""
     return tuple((name, type(module), {key: _comparable(value) for key, value in _settings(module).items()
                                        if key not in SCALES})
-                 for name, module in block.named_modules() if not _does_nothing(module))
+                 for name, module in block.named_modules() if not _is_identity(module))
 
 
 def _agree(base: list[tuple], motivated: list[tuple], places: list[int]) -> bool:
@@ -273,4 +268,4 @@ def _agree(base: list[tuple], motivated: list[tuple], places: list[int]) -> bool
 
 
 def _has_tensors(module: nn.Module) -> bool:
-    return any(True for _ in module.parameters()) or any(True for _ in module.buffers())
+    return next(chain(module.parameters(), module.buffers()), None) is not None

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from motivation.pairing.tracing.trace import Trace, evaluating, trace
+from motivation.pairing.tracing.trace import Trace, evaluation_mode, trace
 
 SIZES = (224, 32, 64, 28, 256, 96)
 # Enough for a 2 x 2 map at the end of most networks, and an eighth of the time of 224.
@@ -52,7 +52,7 @@ def first_logits(networks: Sequence[nn.Module], tensors: Sequence[dict[str, Tens
 
     likely = [*likely_image_shapes(networks[0])]
     shapes = [image_shape] if image_shape else [(shape[0], *[SMALL] * len(shape[1:])) for shape in likely] + likely
-    with torch.no_grad(), torch.random.fork_rng(devices=()), evaluating(*networks):
+    with torch.no_grad(), torch.random.fork_rng(devices=()), evaluation_mode(*networks):
         return _first(shapes, run, len(networks))
 
 

@@ -45,7 +45,7 @@ def mixes_channels(module: nn.Module) -> bool:
 
 
 @contextmanager
-def evaluating(*networks: nn.Module) -> Iterator[None]:
+def evaluation_mode(*networks: nn.Module) -> Iterator[None]:
     """Networks in evaluation mode inside the block, every module in its own mode after it."""
     training = {module: module.training for network in networks for module in network.modules()}
     try:
@@ -93,7 +93,7 @@ def trace(network: nn.Module, image_shape: tuple[int, ...], blocks: Iterable[str
         image.axes = [fresh(size) for size in image.shape]
         for axes in image.axes:
             fix(axes, "is the image's")
-        with torch.no_grad(), evaluating(network), recorder:
+        with torch.no_grad(), evaluation_mode(network), recorder:
             logits = torch.func.functional_call(network, tensors, (image,))
         classes = getattr(network, "num_classes", None) != 0
         for output in (logits if isinstance(logits, tuple | list) else (logits,)) if classes else ():
