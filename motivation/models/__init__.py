@@ -62,11 +62,7 @@ def create_pair(base: str, motivated: str, num_classes: int, in_chans: int = 3, 
         motivated: name of the larger one.
         num_classes: number of logits of both.
         in_chans: channels of the images.
-        weights_map: see `Pair`.
-        init: see `Pair`.
-        depth_rule: see `Pair`.
-        batch_norm: see `Pair`.
-        image_shape: see `Pair`.
+        weights_map, init, depth_rule, batch_norm, image_shape: see `Pair`.
         options: further arguments of both networks.
 
     Raises:

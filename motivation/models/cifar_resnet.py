@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 WIDTHS = (16, 32, 64)
-# 8 and 14 are no part of the literature: the small members that quick experiments use.
+# 8 and 14 are not in the paper: small networks for quick experiments.
 DEPTHS = (8, 14, 20, 32, 44, 56, 110)
 MINIMUM_SIZE = 8
 
@@ -37,11 +37,6 @@ class BasicBlock(nn.Module):
         if self.stride != 1 or self.new_channels:
             x = F.pad(x[:, :, ::self.stride, ::self.stride], (0, 0, 0, 0, 0, self.new_channels))
         return F.relu(out + x, inplace=True)
-
-    def zero_init_last(self) -> None:
-        """Make the block the identity: its last normalisation gives 0, and relu(x + 0) = x for a relu's own output."""
-        nn.init.zeros_(self.bn2.weight)
-        nn.init.zeros_(self.bn2.bias)
 
 
 class CifarResNet(nn.Module):

@@ -8,7 +8,7 @@ HEADER = ("tensor of A", "shape in A", "tensor of B", "slice of B", "kept by")
 
 
 def map_table(pair: Pair) -> str:
-    """One row a tensor of the base A: its shape, where it lies in the motivated network B, aliased or copied.
+    """One row a tensor of the base A: its shape, its slice of the motivated network B, aliased or copied.
 
     Below: the share of B's parameters that A covers, the blocks that only B has, and where the first expansion changes
     logits.

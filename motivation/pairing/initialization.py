@@ -1,8 +1,8 @@
 """Values of the blocks that only the motivated network has: ``identity``, ``native`` or ``copy``.
 
 ``identity`` zeroes what each residual branch ends with (a projection, a norm's weight and bias, a layer scale), found
-by tracing, so that the block hands its input on and the first expansion changes no logit. Whether it does is checked
-by running one block of each kind.
+by tracing, so that the block is the identity and the first expansion changes no logit. One block of each kind is run
+to check that.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from motivation.pairing.tracing.shapes import first_logits, first_trace
-from motivation.pairing.tracing.trace import Trace, evaluating
+from motivation.pairing.tracing.shapes import first_logits, trace_all
+from motivation.pairing.tracing.trace import Trace, evaluation_mode
 from motivation.pairing.walk import mapped_tensors
 from motivation.pairing.weights_map import Entry, WeightsMap, tensor_of
 
@@ -25,7 +25,7 @@ class Initialization:
 
     Args:
         motivated: the larger network.
-        weights_map: where the base lies in it.
+        weights_map: of the pair.
         init: ``identity``, ``native`` or ``copy`` (of the nearest mapped block of the stage, tensor by tensor where
             shapes agree).
         image_shape: for tracing, see `motivation.pairing.map_weights.map_weights`.
@@ -44,7 +44,7 @@ class Initialization:
         self.trace: Trace | None = None
         if init == "identity" and weights_map.differential_blocks:
             try:
-                self.trace = first_trace(motivated, image_shape, weights_map.differential_blocks)
+                [self.trace] = trace_all([motivated], image_shape, weights_map.differential_blocks)
             except ValueError as error:
                 raise ValueError(f"{weights_map.differential_blocks[0]} cannot start as the identity: {error}; or use "
                                  "init='native'") from error
@@ -75,36 +75,32 @@ class Initialization:
                 tensor.copy_(theirs[leaf])
 
     def _inexact_blocks(self) -> Iterator[str]:
-        """Run one block of each kind: does it hand its input on?"""
+        """Run one block of each kind; yields a note on each kind that is not the identity."""
         known: dict[tuple, bool] = {}
         for name in self.weights_map.differential_blocks:
             block = self.motivated.get_submodule(name)
             inputs = self.trace.inputs.get(name)
-            if not _has_parameters(block):
+            if next(block.parameters(), None) is None:
                 continue
             kind = (type(block), str(tree_map(lambda value: getattr(value, "shape", None), inputs)))
             if kind not in known:
-                known[kind] = inputs is not None and hands_on(block, *inputs)
+                known[kind] = inputs is not None and is_identity(block, *inputs)
                 if not known[kind]:
                     why = "what follows the addition changes it (an activation, a norm)" \
                         if self.trace.branch_ends[name] else "no skip around it was found"
                     yield f"{name} ({type(block).__name__}) does not start as the identity: {why}"
 
 
-def _has_parameters(module: nn.Module) -> bool:
-    return any(True for _ in module.parameters())
-
-
 @torch.no_grad()
-def hands_on(block: nn.Module, args: tuple, keywords: dict) -> bool:
-    """Whether a block returns its first argument, to the bit; on values of any sign, or as a ReLU leaves them.
+def is_identity(block: nn.Module, args: tuple, keywords: dict) -> bool:
+    """Whether a block's output is bit-identical to its first argument, on random values or on those after a ReLU.
 
     Args:
         block: in any mode; run in evaluation mode on random values, with its own generator.
-        args: positional arguments; tensors tell shapes only.
+        args: positional arguments; of tensors only the shapes count.
         keywords: keyword arguments, likewise.
     """
-    tensor = next((t for t in block.parameters()), torch.empty(0))
+    tensor = next(block.parameters(), torch.empty(0))
     if tensor.is_meta:
         return False
     generator = torch.Generator(tensor.device).manual_seed(0)
@@ -118,13 +114,13 @@ def hands_on(block: nn.Module, args: tuple, keywords: dict) -> bool:
 
     args, keywords = tree_map(random, args), tree_map(random, keywords)
     try:
-        with evaluating(block):
+        with evaluation_mode(block):
             for first in (args[0], args[0].abs()):
                 out = block(first, *args[1:], **keywords)
                 if isinstance(out, Tensor) and torch.equal(out, first):
                     return True
     except Exception:
-        # The random values are not what the block takes (an index, a grid): then nothing is known of it.
+        # The block does not take random values (an index, a grid): nothing is known of it.
         return False
     return False
 
@@ -133,9 +129,8 @@ def logit_change(base: nn.Module, motivated: nn.Module, entries: Iterable[Entry]
                  image_shape: tuple[int, ...] | None = None) -> tuple[str, ...]:
     """How much an expansion changes the logits of one random image, both networks in evaluation mode; () for nothing.
 
-    Nothing of the networks changes, and no random number is drawn from torch's generators. Tensors of the base that
-    are constant so far (norms, a classifier that starts at zero) take random values: such start values hide what
-    training will show.
+    The networks and torch's generators stay as they are. Base tensors that are constant so far (norms, a classifier
+    that starts at zero) take random values: such start values would hide a difference.
 
     Args:
         base: the smaller network.

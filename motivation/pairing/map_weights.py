@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from motivation.pairing.depth_rules import DepthRule, depth_rule_of
 from motivation.pairing.placement import Correspondence, Mismatch, has_unequal_sum
 from motivation.pairing.tracing.axes import HEAD_WIDTH, Layout
-from motivation.pairing.tracing.shapes import first_trace, trace_both
+from motivation.pairing.tracing.shapes import trace_all
 from motivation.pairing.tracing.trace import Trace, mixes_channels
 from motivation.pairing.walk import NestingError, Walk, paired_tensors, refuse_unmappable
 from motivation.pairing.weights_map import Entry, WeightsMap
@@ -21,7 +21,7 @@ MapName = Literal["structural", "literal"]
 
 def map_weights(base: nn.Module, motivated: nn.Module, name: MapName = "structural",
                 depth_rule: DepthRule | None = None, image_shape: tuple[int, ...] | None = None) -> WeightsMap:
-    """Lay the base network into the motivated one.
+    """Map every weight of the base network to a slice of a weight of the motivated one.
 
     Args:
         base: the smaller network.
@@ -29,7 +29,7 @@ def map_weights(base: nn.Module, motivated: nn.Module, name: MapName = "structur
         name: ``structural`` maps slices that mean the same in both networks (whole heads, groups, parts of
             concatenations); ``literal`` takes leading slices wherever shapes differ, as the paper does.
         depth_rule: how the blocks of stages of different length pair, see `paired_blocks`; default the family's.
-        image_shape: ``(C, H, W)`` of the images both networks take, for tracing them; default found out.
+        image_shape: ``(C, H, W)`` of the images both networks take, for tracing them; default found automatically.
 
     Raises:
         NestingError: the base does not nest; the message names the first place and why.
@@ -51,17 +51,17 @@ def map_weights(base: nn.Module, motivated: nn.Module, name: MapName = "structur
 
 
 def _traces(base: nn.Module, motivated: nn.Module, image_shape: tuple[int, ...] | None,
-            paired: list[tuple[str, Tensor, str, Tensor]]) -> tuple[Trace, Trace]:
+            paired: list[tuple[str, Tensor, str, Tensor]]) -> list[Trace]:
     try:
-        return trace_both(base, motivated, image_shape)
+        return trace_all((base, motivated), image_shape)
     except ValueError as error:
         other = [(name, small, large) for name, small, _, large in paired if small.shape != large.shape]
         try:
-            taken = [" x ".join(map(str, first_trace(network, None).image_shape)) for network in (base, motivated)]
+            taken = [" x ".join(map(str, trace_all([network], None)[0].image_shape)) for network in (base, motivated)]
         except ValueError:
             taken = []
         if not other or len({*taken}) < 2:
-            raise NestingError(f"{error}; weights_map='literal' with init='native' needs no look at it") from error
+            raise NestingError(f"{error}; weights_map='literal' with init='native' needs no trace") from error
         # Each takes images of its own size: most likely their grids of positions differ.
         name, small, large = next((tensors for tensors in other if "pos" in tensors[0]), other[0])
         raise NestingError(_refusal(name, small, large, "no image runs through both networks: the base takes "
@@ -69,9 +69,9 @@ def _traces(base: nn.Module, motivated: nn.Module, image_shape: tuple[int, ...] 
                                     "img_size=...)"), "fixed") from error
 
 
-def _entries(paired: list[tuple[str, Tensor, str, Tensor]], traces: tuple[Trace, Trace] | None
+def _entries(paired: list[tuple[str, Tensor, str, Tensor]], traces: list[Trace] | None
              ) -> tuple[tuple[Entry, ...], list[str]]:
-    """Where each tensor lies, leading slices without traces; and what keeps that from being exact."""
+    """The map's entries, leading slices where there are no traces; and notes on what is not exact."""
     correspondence = Correspondence()
     divided: dict[str, tuple[tuple[Layout, ...], tuple[Layout, ...]]] = {}
     for ours, small, theirs, large in paired:
@@ -95,7 +95,7 @@ def _refusal(name: str, small: Tensor, large: Tensor, why: str) -> str:
 
 
 def _refuse_other_classes(entries: tuple[Entry, ...], base: nn.Module, motivated: nn.Module) -> None:
-    """The last layer's outputs are the classes: a slice of them would be another task."""
+    """A slice of the last layer's outputs would be another task: they are the classes."""
     ours, theirs = (getattr(network, "num_classes", None) for network in (base, motivated))
     last = next((entry for entry in reversed(entries) if len(entry.dims) > 1), None)
     if ours != theirs:
@@ -107,11 +107,11 @@ def _refuse_other_classes(entries: tuple[Entry, ...], base: nn.Module, motivated
 
 
 def _scales(walk: Walk, notes: list[str]) -> list[str]:
-    """Attention scales that differ with the width, one note for all, where the trace has not noted it."""
-    for said, with_width in walk.scales.values():
+    """One note for all attention scales that differ with the width, unless the trace has noted it."""
+    for difference, with_width in walk.scales.values():
         if not with_width:
-            raise NestingError(said, "design")
-    return [] if any(HEAD_WIDTH in note for note in notes) else [said for said, _ in walk.scales.values()][:1]
+            raise NestingError(difference, "design")
+    return [] if any(HEAD_WIDTH in note for note in notes) else [note for note, _ in walk.scales.values()][:1]
 
 
 def _notes(entries: tuple[Entry, ...], motivated: nn.Module) -> tuple[str, ...]:

@@ -1,21 +1,19 @@
 """A pair: a base and a motivated network in one storage."""
 
-import dataclasses
 from collections.abc import Iterable
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
+from motivation.pairing.batch_norm import BatchNormPolicy, recalibrate, separate_statistics
 from motivation.pairing.copies import Copies
 from motivation.pairing.depth_rules import DepthRule
 from motivation.pairing.initialization import Init, Initialization, logit_change
 from motivation.pairing.map_weights import MapName, map_weights
-from motivation.pairing.walk import NestingError, mapped_tensors, overlapping
+from motivation.pairing.walk import NestingError, find_overlap, mapped_tensors
 from motivation.pairing.weights_map import WeightsMap, owner_of, tensor_of
 from motivation.phase import Phase
-
-BatchNormPolicy = Literal["shared", "separate", "recalibrate"]
 
 
 class Pair(nn.Module):
@@ -23,7 +21,8 @@ class Pair(nn.Module):
 
     Tensors that map whole are one storage: the motivated network's parameter *is* the base's. Sliced tensors are
     copied by `expand` and `contract`. The base's values win. The motivated network is edited in place: its mapped
-    tensors are replaced or overwritten, and its differential blocks initialised.
+    tensors are replaced or overwritten, and its differential blocks initialised. A parameter that is frozen
+    (``requires_grad=False``) in one network is frozen in both, the whole tensor where the base's is a slice.
 
     Args:
         base: the smaller network.
@@ -37,7 +36,7 @@ class Pair(nn.Module):
             `motivation.pairing.depth_rules.paired_blocks`; default the family's.
         batch_norm: running statistics are ``shared`` through the map (paper), kept ``separate`` by each network, or
             kept separate and recomputed before the network that is not training is evaluated (``recalibrate``).
-        image_shape: ``(C, H, W)`` that both networks take, for tracing them; default found out.
+        image_shape: ``(C, H, W)`` that both networks take, for tracing them; default found automatically.
 
     Attributes:
         notes: why the first expansion changes logits, one line a reason; empty where it changes none in evaluation
@@ -64,15 +63,11 @@ class Pair(nn.Module):
         initialization = Initialization(motivated, weights_map, init, image_shape)
         self.base = base
         self.motivated = motivated
-        self.weights_map = weights_map
         self.batch_norm = batch_norm
-        if batch_norm != "shared":
-            parameters = dict(base.named_parameters())
-            self.weights_map = dataclasses.replace(
-                weights_map, entries=tuple(entry for entry in weights_map.entries if entry.base in parameters))
-            self._start_statistics(weights_map)
+        self.weights_map = weights_map if batch_norm == "shared" else separate_statistics(base, motivated, weights_map)
         # load_state_dict(assign=True) gives each network tensors of its own.
         self.register_load_state_dict_post_hook(_tie)
+        _freeze_both(base, motivated, self.weights_map)
         self.tie()
         self.expand()
         self.notes = initialization.apply()
@@ -90,7 +85,7 @@ class Pair(nn.Module):
             module, name = owner_of(self.motivated, entry.motivated)
             tensor = tensor_of(self.base, entry.base)
             (module._parameters if name in module._parameters else module._buffers)[name] = tensor
-        self._listed: tuple[Copies, Copies] | None = None  # contract, expand
+        self._copies: tuple[Copies, Copies] | None = None  # contract, expand
 
     def assert_tied(self) -> None:
         """Raise ValueError where an aliased tensor has been replaced in one network only (``.to()`` does that)."""
@@ -105,11 +100,11 @@ class Pair(nn.Module):
         Raises:
             ValueError: one network was moved or converted without the other.
         """
-        return self._copies(expanding=True).run()
+        return self._copy(expand=True)
 
     def contract(self) -> int:
-        """Copy the sliced tensors motivated -> base; returns the bytes copied."""
-        return self._copies(expanding=False).run()
+        """Copy the sliced tensors motivated -> base; returns the bytes copied; raises as `expand`."""
+        return self._copy(expand=False)
 
     def synchronize(self, phase: Phase) -> int:
         """Bring the network that is not training up to date, before both are evaluated; returns the bytes copied."""
@@ -117,69 +112,27 @@ class Pair(nn.Module):
 
     @torch.no_grad()
     def is_synchronized(self) -> bool:
-        """Whether every tensor of the base holds, bit for bit, what the map says of the motivated network's."""
+        """Whether every base tensor is bit-identical to its slice of the motivated network's."""
         pairs = ((entry, tensor_of(self.base, entry.base), tensor_of(self.motivated, entry.motivated))
                  for entry in self.weights_map.entries)
         return all(ours is theirs if entry.aliased else ours.equal(entry.slice_of(theirs))
                    for entry, ours, theirs in pairs)
 
-    @torch.no_grad()
     def recalibrate(self, phase: Phase, batches: Iterable[Tensor]) -> None:
-        """Recompute a network's BatchNorm statistics as the mean over batches; nothing else changes, no RNG either.
+        """`motivation.pairing.batch_norm.recalibrate` the network of a phase."""
+        recalibrate(self.network(phase), batches)
 
-        Args:
-            phase: which network.
-            batches: training images ``(N, C, H, W)``.
-
-        Raises:
-            ValueError: no batches; the statistics are then as they were, as after any error.
-        """
-        network = self.network(phase)
-        norms = [module for module in network.modules()
-                 if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats]
-        network.eval()
-        momenta = [module.momentum for module in norms]
-        before = [{name: buffer.clone() for name, buffer in module.named_buffers()} for module in norms]
-        for module in norms:
-            module.reset_running_stats()
-            module.momentum = None
-            module.train()
-        seen = 0
-        try:
-            for images in batches if norms else ():
-                network(images)
-                seen += 1
-            if norms and not seen:
-                raise ValueError("no batches to recompute the BatchNorm statistics from; give at least one")
-            before = []
-        finally:
-            for module, statistics in zip(norms, before, strict=False):
-                for name, buffer in statistics.items():
-                    getattr(module, name).copy_(buffer)
-            for module, momentum in zip(norms, momenta, strict=True):
-                module.momentum = momentum
-                module.eval()
-
-    def _start_statistics(self, weights_map: WeightsMap) -> None:
-        """Separate statistics start from the base's, as far as the map reaches."""
-        with torch.no_grad():
-            for entry in weights_map.entries:
-                if entry not in self.weights_map.entries:
-                    for ours, theirs in entry.pieces(tensor_of(self.base, entry.base),
-                                                     tensor_of(self.motivated, entry.motivated)):
-                        theirs.copy_(ours)
-
-    def _copies(self, expanding: bool) -> Copies:
-        if self._listed is None:
+    def _copy(self, expand: bool) -> int:
+        if self._copies is None:
             pairs = [(entry, tensor_of(self.base, entry.base), tensor_of(self.motivated, entry.motivated))
                      for entry in self.weights_map.sliced]
             pieces = [piece for entry, ours, theirs in pairs for piece in entry.pieces(ours.detach(), theirs.detach())]
-            self._listed = Copies(pieces), Copies((theirs, ours) for ours, theirs in pieces)
-            self._places = [(tensor, tensor.data_ptr()) for _, *tensors in pairs for tensor in tensors]
-        if any(tensor.data_ptr() != place for tensor, place in self._places):
+            self._copies = Copies(pieces), Copies((theirs, ours) for ours, theirs in pieces)
+            self._addresses = [(tensor, tensor.data_ptr()) for _, *tensors in pairs for tensor in tensors]
+        if any(tensor.data_ptr() != address for tensor, address in self._addresses):
             raise ValueError("a tensor of the pair was moved or converted since the last switch: move or convert the "
                              "pair itself (pair.to(...)), not one of its networks, or call pair.tie()")
-        return self._listed[expanding]
+        return self._copies[expand].run()
 
     def _apply(self, fn, recurse=True):
         # Conversions replace buffers (and, by future flags, parameters) network by network; sharing is restored here.
@@ -188,19 +141,28 @@ class Pair(nn.Module):
         return self
 
     def __getstate__(self):
-        return {**self.__dict__, "_listed": None, "_places": []}
+        return {**self.__dict__, "_copies": None, "_addresses": []}
 
 
 def _refuse_shared(base: nn.Module, motivated: nn.Module) -> None:
-    """A tensor that both networks already hold would be mapped onto itself, or onto another's place."""
+    """A tensor that both networks already hold would be mapped onto itself, or onto another tensor's memory."""
     ours = {id(tensor): name for name, tensor in mapped_tensors(base).items()}
     for name, tensor in mapped_tensors(motivated).items():
         if id(tensor) in ours:
             raise NestingError(f"{name} of the motivated network is already {ours[id(tensor)]} of the base; pair two "
                                "networks that share nothing")
-    if places := overlapping({f"{name} of the {role}": tensor for role, network in (
+    if names := find_overlap({f"{name} of the {role}": tensor for role, network in (
             ("base", base), ("motivated network", motivated)) for name, tensor in mapped_tensors(network).items()}):
-        raise NestingError(f"{places[0]} and {places[1]} lie in one memory; pair two networks that share nothing")
+        raise NestingError(f"{names[0]} and {names[1]} share memory; pair two networks that share nothing")
+
+
+def _freeze_both(base: nn.Module, motivated: nn.Module, weights_map: WeightsMap) -> None:
+    """Freeze a parameter whose other is frozen: training the other would change it, at once or at a contract."""
+    for entry in weights_map.entries:
+        tensors = tensor_of(base, entry.base), tensor_of(motivated, entry.motivated)
+        if isinstance(tensors[0], nn.Parameter) and not all(tensor.requires_grad for tensor in tensors):
+            for tensor in tensors:
+                tensor.requires_grad_(False)
 
 
 def _tie(pair: Pair, _) -> None:

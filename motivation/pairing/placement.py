@@ -1,4 +1,4 @@
-"""Where a base tensor lies in the larger motivated tensor, dimension by dimension, and the views that say so."""
+"""Which part of a motivated dimension each base dimension maps to, from how both networks divide them."""
 
 from itertools import combinations
 
@@ -35,7 +35,7 @@ class Correspondence:
         self.notes: dict[str, None] = {}
 
     def place(self, base: Layout, motivated: Layout) -> DimMap:
-        """Lay one dimension into another that is divided alike.
+        """Map one dimension into another that is divided alike.
 
         Raises:
             Mismatch: the divisions differ, a part of the base is larger, a part that must have one size has two, or
@@ -51,8 +51,8 @@ class Correspondence:
             raise Mismatch(f"{base} in the base and {motivated} in the motivated network are divided differently")
         refusal = None
         before = dict(self._partners)
-        # A part of size 1 leaves no trace (one head): try where the base may have one.
-        # The innermost first: a single group or head is as wide as its dimension; groups of one channel are not.
+        # A part of size 1 (one head) is not traced: try each position it may have in the base, the innermost first, as
+        # a single group or head is as wide as its dimension. Groups of one channel are not.
         order = [*combinations(range(len(theirs)), len(ours))]
         for chosen in order if base.counts_groups and base.kind is None else reversed(order):
             rest = dict(zip(chosen, ours, strict=True))
@@ -80,10 +80,7 @@ class Correspondence:
         return DimMap(base.size, motivated.size)
 
     def _sum(self, base: Layout, motivated: Layout) -> DimMap:
-        """Parts in order; where the motivated network has more, those that earlier tensors have shown to be partners.
-
-        A part it alone has in between takes a part of no index from the base.
-        """
+        """Parts in order; where the motivated network has more, the parts that earlier tensors have paired."""
         if len(base.parts) == len(motivated.parts):
             return join_parts("sum", [self.place(*parts) for parts in zip(base.parts, motivated.parts, strict=True)])
         candidates = list(motivated.parts)

@@ -1,8 +1,8 @@
-"""Whether one network nests in another: both module trees walked together, child by child and block by block."""
+"""Whether one network nests in another: a walk through both module trees, child by child and block by block."""
 
 from collections.abc import Iterator
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from types import BuiltinFunctionType, FunctionType
 from typing import Any, get_args
 
@@ -11,17 +11,17 @@ from torch.nn.utils.prune import BasePruningMethod
 
 from motivation.pairing.depth_rules import DepthRule, check_depth_rule, paired_stage
 
-# What a module computes beside its weights; paired modules must agree, or equal weights would mean different things.
+# Paired modules must agree in what they compute beside their weights, or equal weights would mean different things.
 # Numbers of these names, and every flag, fraction, word and function of any name; other whole numbers are sizes.
 SETTINGS = ("stride", "padding", "dilation", "kernel_size", "shift_size", "has_skip")
-# But for what acts in training alone, says how, not what, is computed, or (by words in its name) is a rate of dropping,
-# a start value, or a ratio of sizes, which shapes show.
+# Except what acts in training alone or does not change the result; and, by words in the name, dropout rates, start
+# values, and ratios of sizes (which shapes show).
 MAY_DIFFER = frozenset(("training", "momentum", "p", "inplace", "grad_checkpointing", "fused_attn", "scale_by_keep"))
 # An attention's scale goes with the width of its heads: noted where widths differ, refused where they do not.
 SCALES = ("scale", "scale_factor")
 HEADS = ("num_heads", "groups", "num_groups")
 MAY_DIFFER_WORDS = ("drop", "init", "ratio")
-NOTHING_IN_EVALUATION = frozenset(("DropPath", "StochasticDepth", "DropBlock2d", "PatchDropout"))
+IDENTITY_IN_EVALUATION = frozenset(("DropPath", "StochasticDepth", "DropBlock2d", "PatchDropout"))
 
 
 class NestingError(ValueError):
@@ -38,7 +38,7 @@ class NestingError(ValueError):
 
 
 def refuse_unmappable(network: nn.Module, role: str) -> None:
-    """Refuse what has no plain weights of its own.
+    """Refuse a network whose weights are not plain tensors, each in one place.
 
     Raises:
         NestingError: tied or lazily initialised parameters, parametrised or quantised modules, or one module in two
@@ -52,9 +52,9 @@ def refuse_unmappable(network: nn.Module, role: str) -> None:
             raise NestingError(f"{name} and {seen[id(parameter)]} of the {role} network are one tied parameter; "
                                "a pair needs every parameter once", "tied")
         seen[id(parameter)] = name
-    if places := overlapping(mapped_tensors(network)):
-        raise NestingError(f"{places[1]} and {places[0]} of the {role} network lie in one memory; a pair needs every "
-                           "tensor once", "tied")
+    if names := find_overlap(mapped_tensors(network)):
+        raise NestingError(f"{names[1]} and {names[0]} of the {role} network share memory; a pair needs every tensor "
+                           "once", "tied")
     modules: dict[int, str] = {}
     for name, module in network.named_modules(remove_duplicate=False):
         if id(module) in modules and _has_tensors(module):
@@ -75,7 +75,7 @@ def refuse_unmappable(network: nn.Module, role: str) -> None:
             raise NestingError(f"{where} of the {role} network is quantised; pair the networks before quantising")
 
 
-def overlapping(tensors: dict[str, Tensor]) -> tuple[str, str] | None:
+def find_overlap(tensors: dict[str, Tensor]) -> tuple[str, str] | None:
     """Names of two tensors that share memory; None where no two do."""
     spans = sorted((str(tensor.device), tensor.data_ptr(), tensor.data_ptr() + tensor.element_size() * (
         1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))), name)
@@ -102,7 +102,7 @@ class Walk:
         differential: blocks of the motivated network that no base block maps to, as the walk meets them.
         nearest: for each of them the mapped block of the same stage nearest to it.
         heads_differ: paired modules with different numbers of heads or groups were met.
-        scales: by module, what is to be said of scales (`SCALES`) that differ; and whether its weights differ in shape.
+        scales: by module, how its scales (`SCALES`) differ, in words; and whether its weights differ in shape.
 
     Raises:
         ValueError: an unknown rule.
@@ -123,7 +123,7 @@ class Walk:
         """Paired modules with their names."""
         where = base_path or "the network itself"
         if type(base) is not type(motivated):
-            if _does_nothing(base) and _does_nothing(motivated):
+            if _is_identity(base) and _is_identity(motivated):
                 return  # DropPath where a rate is above 0, Identity elsewhere
             if not self.strict and not _has_tensors(base) and not _has_tensors(motivated):
                 return
@@ -178,12 +178,12 @@ class Walk:
             small, large = getattr(base, name, None), getattr(motivated, name, None)
             if _comparable(small) == _comparable(large):
                 continue
-            said = f"{name} is {small} in the base, {large} in the motivated network"
+            difference = f"{name} is {small} in the base, {large} in the motivated network"
             if name in SCALES:
                 shapes = [[parameter.shape for parameter in module.parameters()] for module in (base, motivated)]
-                self.scales[where] = f"{where}: {said}", shapes[0] != shapes[1]
+                self.scales[where] = f"{where}: {difference}", shapes[0] != shapes[1]
             else:
-                self._refuse(where, said)
+                self._refuse(where, difference)
 
     def _refuse(self, where: str, why: str) -> None:
         advice = next((f"; depth_rule={rule!r} pairs blocks that agree" for stage, rule in self._better_rules.items()
@@ -192,18 +192,16 @@ class Walk:
 
 
 def _settings(module: nn.Module, strict: bool = True) -> dict[str, Any]:
-    """What a module is set to beside its sizes; not strict: `SETTINGS` alone."""
+    """A module's settings other than sizes; not strict: `SETTINGS` alone."""
     chosen = {name: value for name in SETTINGS if isinstance(value := getattr(module, name, None), int | tuple | str)}
-    for name, value in vars(module).items() if strict else ():
-        if isinstance(value, float | bool | str | FunctionType | BuiltinFunctionType | partial) \
-                and not name.startswith("_") and name not in MAY_DIFFER \
-                and not any(word in name for word in MAY_DIFFER_WORDS):
-            chosen[name] = value
-    return chosen
+    return chosen | {name: value for name, value in vars(module).items() if strict
+                     and isinstance(value, float | bool | str | FunctionType | BuiltinFunctionType | partial)
+                     and not name.startswith("_") and name not in MAY_DIFFER
+                     and not any(word in name for word in MAY_DIFFER_WORDS)}
 
 
 def _comparable(value: Any) -> Any:
-    """A setting as a value that is equal where the settings are: functions are made anew for each network."""
+    """A setting in a form that compares by meaning: each network has functions of its own."""
     if isinstance(value, FunctionType):
         return value.__code__, value.__defaults__
     if isinstance(value, partial):
@@ -211,12 +209,12 @@ def _comparable(value: Any) -> Any:
     return value
 
 
-def _does_nothing(module: nn.Module) -> bool:
-    """Whether a module hands its input on in evaluation mode: an identity, a dropout, a drop path."""
+def _is_identity(module: nn.Module) -> bool:
+    """Whether a module is the identity in evaluation mode: an identity, a dropout, a drop path."""
     if isinstance(module, nn.Sequential):
-        return all(map(_does_nothing, module))
+        return all(map(_is_identity, module))
     return type(module) is nn.Identity or isinstance(module, nn.modules.dropout._DropoutNd) \
-        or type(module).__name__ in NOTHING_IN_EVALUATION
+        or type(module).__name__ in IDENTITY_IN_EVALUATION
 
 
 def paired_tensors(base_path: str, base: nn.Module, path: str, motivated: nn.Module
@@ -234,13 +232,8 @@ def paired_tensors(base_path: str, base: nn.Module, path: str, motivated: nn.Mod
 
 
 def refuse_other_kind(name: str, base: Tensor, motivated: Tensor) -> None:
-    """Two tensors can be one only if their values are of one kind, in one place.
-
-    Raises:
-        NestingError: other data types or devices.
-    """
-    for kind in ("dtype", "device"):
-        ours, theirs = getattr(base, kind), getattr(motivated, kind)
+    """Raise NestingError where two tensors differ in data type or device: they could not share storage."""
+    for ours, theirs in ((base.dtype, motivated.dtype), (base.device, motivated.device)):
         if ours != theirs:
             raise NestingError(f"{name}: {ours} in the base, {theirs} in the motivated network; convert or move one "
                                "network before pairing")
@@ -252,12 +245,9 @@ def _own_tensors(module: nn.Module) -> dict[str, Tensor]:
     Those are persistent floating-point buffers (running statistics) and scalar counters; index tables and masks are
     constants that each network keeps for itself.
     """
-    tensors: dict[str, Tensor] = {name: p for name, p in module._parameters.items() if p is not None}
-    for name, buffer in module._buffers.items():
-        if buffer is not None and name not in module._non_persistent_buffers_set \
-                and (buffer.is_floating_point() or buffer.dim() == 0):
-            tensors[name] = buffer
-    return tensors
+    buffers = {name: buffer for name, buffer in module._buffers.items() if buffer is not None
+               and name not in module._non_persistent_buffers_set and (buffer.is_floating_point() or buffer.dim() == 0)}
+    return {name: p for name, p in module._parameters.items() if p is not None} | buffers
 
 
 def mapped_tensors(network: nn.Module) -> dict[str, Tensor]:
@@ -267,10 +257,10 @@ def mapped_tensors(network: nn.Module) -> dict[str, Tensor]:
 
 
 def _kind(block: nn.Module) -> tuple:
-    """What blocks that can pair have in common: their modules, and how those are set."""
+    """What blocks that can pair have in common: their modules and settings."""
     return tuple((name, type(module), {key: _comparable(value) for key, value in _settings(module).items()
                                        if key not in SCALES})
-                 for name, module in block.named_modules() if not _does_nothing(module))
+                 for name, module in block.named_modules() if not _is_identity(module))
 
 
 def _agree(base: list[tuple], motivated: list[tuple], places: list[int]) -> bool:
@@ -278,4 +268,4 @@ def _agree(base: list[tuple], motivated: list[tuple], places: list[int]) -> bool
 
 
 def _has_tensors(module: nn.Module) -> bool:
-    return any(True for _ in module.parameters()) or any(True for _ in module.buffers())
+    return next(chain(module.parameters(), module.buffers()), None) is not None

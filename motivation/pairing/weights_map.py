@@ -21,7 +21,7 @@ class Entry:
     Args:
         base: qualified name of the base parameter or buffer.
         motivated: qualified name of the motivated parameter or buffer.
-        dims: where each dimension of the base tensor lies in the motivated tensor's.
+        dims: by dimension, which indices of the motivated tensor the base tensor's map to.
     """
 
     base: str
@@ -44,11 +44,11 @@ class Entry:
         return all(dim.whole for dim in self.dims)
 
     def pieces(self, base: Tensor, motivated: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Views of both tensors that hold the same values: one pair, or one a part of each concatenation."""
+        """Views of both tensors that hold the same values, pair by pair, see `motivation.pairing.split_qkv.split`."""
         return split(self.dims, base, motivated)
 
     def slice_of(self, motivated: Tensor) -> Tensor:
-        """The base tensor's values in a motivated tensor, shape ``self.shape``; a view where one can say it."""
+        """The base tensor's values in a motivated tensor, shape ``self.shape``; a view where possible."""
         if all(dim.kind is None for dim in self.dims):
             return motivated[tuple(slice(0, dim.base) for dim in self.dims)]
         base = motivated.new_empty(self.shape)
@@ -65,7 +65,7 @@ class WeightsMap:
         entries: one a base parameter or mapped buffer, in the base's order.
         differential_blocks: qualified names of the motivated network's blocks that no base block maps to.
         nearest_blocks: by differential block, the mapped block of the same stage nearest to it.
-        notes: where expanding changes logits although no weight differs: norms over more channels, for one.
+        notes: why expanding changes logits although no weight differs, such as norms over more channels.
     """
 
     entries: tuple[Entry, ...]
@@ -97,7 +97,7 @@ class WeightsMap:
         """Read what `to_json` wrote.
 
         Raises:
-            ValueError: text that is no map.
+            ValueError: the text is not a map.
         """
         try:
             values = json.loads(text)
@@ -105,7 +105,7 @@ class WeightsMap:
                             for e in values.pop("entries"))
             return cls(entries, **{key: tuple(value) for key, value in values.items()})
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"this is no weights map as WeightsMap.to_json writes it: {error!r}") from error
+            raise ValueError(f"not a weights map as WeightsMap.to_json writes it: {error!r}") from error
 
     def check(self, base: nn.Module, motivated: nn.Module) -> None:
         """Check the map against two networks, as one made by hand must be: each parameter of the base once.
@@ -134,7 +134,7 @@ class WeightsMap:
         self._check_blocks({name for name, _ in motivated.named_modules()})
 
     def _check_blocks(self, known: set[str]) -> None:
-        """A differential block is initialised anew: nothing of the base may lie in it."""
+        """A differential block is initialised anew: no base tensor may map into it."""
         if len(self.nearest_blocks) != len(self.differential_blocks):
             raise NestingError(f"the map has {len(self.differential_blocks)} differential_blocks and "
                                f"{len(self.nearest_blocks)} nearest_blocks; it must name one for each, or \"\"")

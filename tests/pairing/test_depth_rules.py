@@ -1,5 +1,6 @@
 """Depth rules, the family's default, and a sample of timm's neighbours that pair automatically."""
 
+import functools
 import itertools
 
 import pytest
@@ -115,10 +116,16 @@ NEIGHBOURS = [
 ]
 
 
+@functools.cache
+def on_meta(name):
+    """A network without values, built once: mapping weights changes nothing."""
+    with torch.device("meta"):
+        return timm.create_model(name, num_classes=5)
+
+
 @pytest.mark.parametrize(("base", "motivated", "result"), NEIGHBOURS)
 def test_neighbours_pair_or_say_where_they_do_not(base, motivated, result):
-    with torch.device("meta"):
-        networks = [timm.create_model(name, num_classes=5) for name in (base, motivated)]
+    networks = [on_meta(name) for name in (base, motivated)]
     if isinstance(result, str):
         with pytest.raises(NestingError, match=f"^{result}"):
             map_weights(*networks)

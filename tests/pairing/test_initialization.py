@@ -22,7 +22,7 @@ from torch import nn
 
 from motivation import Pair
 from motivation.models import CifarResNet
-from motivation.pairing.initialization import hands_on, logit_change
+from motivation.pairing.initialization import is_identity, logit_change
 from motivation.pairing.map_weights import map_weights
 
 
@@ -217,7 +217,7 @@ def test_check_of_a_block_draws_no_random_numbers():
     state = torch.get_rng_state()
     block = nn.Linear(4, 4).requires_grad_(False)
     rng = torch.get_rng_state()
-    assert not hands_on(block, (torch.empty(2, 4, device="meta"),), {})
-    assert hands_on(nn.Sequential(nn.ReLU(), nn.Dropout(0.5)), (torch.empty(2, 4, device="meta"),), {})
+    assert not is_identity(block, (torch.empty(2, 4, device="meta"),), {})
+    assert is_identity(nn.Sequential(nn.ReLU(), nn.Dropout(0.5)), (torch.empty(2, 4, device="meta"),), {})
     assert torch.equal(torch.get_rng_state(), rng)
     torch.set_rng_state(state)

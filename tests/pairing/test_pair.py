@@ -12,7 +12,7 @@ from motivation import Pair, create_pair
 from motivation.models import CifarResNet
 from motivation.pairing.map_weights import map_weights
 from motivation.pairing.walk import NestingError
-from motivation.pairing.weights_map import WeightsMap, tensor_of
+from motivation.pairing.weights_map import tensor_of
 
 
 def storages(network):
@@ -161,58 +161,25 @@ def test_tensors_by_name(resnets):
     assert tensor_of(resnets[0], "layer2.0.bn1.running_mean") is resnets[0].layer2[0].bn1.running_mean
 
 
-def test_statistics_can_stay_each_networks_own(resnets):
-    """`separate`: weights shared, BatchNorm statistics not; they start from the base's."""
-    twins = copy.deepcopy(resnets)
-    base_statistics = {name: b.clone() for name, b in resnets[0].named_buffers()}
-    pair = Pair(*resnets, batch_norm="separate")
-    assert all(torch.equal(b, base_statistics[name]) for name, b in pair.base.named_buffers())
-    shared = {id(p) for p in pair.base.parameters()} & {id(p) for p in pair.motivated.parameters()}
-    assert len(shared) == len(list(pair.base.parameters()))
-    assert not {b.data_ptr() for b in pair.base.buffers()} & {b.data_ptr() for b in pair.motivated.buffers()}
+@pytest.mark.parametrize("frozen", ["base", "motivated"])
+@pytest.mark.parametrize("width", [6, 9])
+def test_frozen_weights_stay_frozen_in_both(frozen, width):
+    """Aliased or sliced, whichever network's the user froze: no training changes it, and all others train."""
+    networks = {"base": mlp(6), "motivated": mlp(width, seed=1)}
+    networks[frozen][1].weight.requires_grad_(False)
+    pair = Pair(networks["base"], networks["motivated"])
     before = snapshot(pair.base)
-    pair.motivated.train()(next(batches(1))[0])
-    pair.contract()
-    assert all(torch.equal(before[name], b) for name, b in pair.base.named_buffers())
-    assert Pair(*twins, weights_map=WeightsMap.from_json(pair.weights_map.to_json())).batch_norm == "shared"
-    with pytest.raises(ValueError, match="unknown batch_norm 'own'; choose one of shared, separate, recalibrate"):
-        Pair(*resnets, batch_norm="own")
-
-
-def test_recalibration_takes_the_mean_of_batch_statistics(resnets):
-    """The statistics of a network over some batches, and no other change: no weight, no RNG, no other network."""
-    pair = Pair(*resnets, batch_norm="recalibrate")
-    before, rng = snapshot(pair), torch.get_rng_state()
-    images = [images for images, _ in batches(3)]
-    pair.recalibrate("motivated", images)
-    with torch.no_grad():
-        inputs = [pair.motivated.conv1(batch) for batch in images]
-    mean = torch.stack([x.mean((0, 2, 3)) for x in inputs]).mean(0)
-    variance = torch.stack([x.var((0, 2, 3)) for x in inputs]).mean(0)
-    assert torch.allclose(pair.motivated.bn1.running_mean, mean, atol=1e-6)
-    assert torch.allclose(pair.motivated.bn1.running_var, variance, atol=1e-6)
-    changed = {name for name, tensor in pair.state_dict().items() if not torch.equal(tensor, before[name])}
-    assert changed
-    assert all(name.startswith("motivated.") and name.rpartition(".")[2].startswith(("running", "num"))
-               for name in changed)
-    assert torch.equal(rng, torch.get_rng_state())
-    assert all(module.momentum == 0.1 for module in pair.modules() if isinstance(module, nn.BatchNorm2d))
-
-
-def test_failed_recalibration_leaves_the_statistics(resnets):
-    pair = Pair(*resnets, batch_norm="recalibrate")
-    before = snapshot(pair)
-
-    def failing():
-        yield next(batches(1))[0]
-        raise OSError("the disk is gone")
-
-    for given, error, message in ((failing(), OSError, "disk"), ([], ValueError, "no batches to recompute")):
-        with pytest.raises(error, match=message):
-            pair.recalibrate("motivated", given)
-        assert all(torch.equal(tensor, before[name]) for name, tensor in pair.state_dict().items())
-        assert all(m.momentum == 0.1 and not m.training for m in pair.motivated.modules() if hasattr(m, "momentum"))
-    Pair(nn.Linear(2, 2), nn.Linear(2, 2)).recalibrate("base", [])
+    assert [name for name, parameter in pair.base.named_parameters() if not parameter.requires_grad] == ["1.weight"]
+    assert [name for name, parameter in pair.motivated.named_parameters() if not parameter.requires_grad] == [
+        "1.weight"]
+    images, targets = next(batches(1))
+    for phase in ("motivated", "base", "motivated"):
+        optimizer = torch.optim.SGD(pair.network(phase).parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
+        nn.functional.cross_entropy(pair.network(phase)(images), targets).backward()
+        optimizer.step()
+        pair.expand() if phase == "base" else pair.contract()
+    after = snapshot(pair.base)
+    assert [name for name in before if torch.equal(before[name], after[name])] == ["1.weight"]
 
 
 def test_a_map_of_ones_own_is_used_and_checked(resnets):
@@ -234,7 +201,7 @@ def test_networks_in_one_memory_are_refused(resnets):
     memory = torch.zeros(100)
     base.fc.bias = nn.Parameter(memory[:5])
     motivated.fc.bias = nn.Parameter(memory[4:9])
-    with pytest.raises(NestingError, match=r"fc\.bias of the base and fc\.bias of the motivated network lie in one"):
+    with pytest.raises(NestingError, match=r"fc\.bias of the base and fc\.bias of the motivated network share memory"):
         Pair(base, motivated)
     motivated.fc.bias = nn.Parameter(memory[5:10])
     Pair(base, motivated)

@@ -15,6 +15,7 @@ from math import prod
 # softmax of attention between channels. They are noted where the sizes differ, not refused.
 HEAD_WIDTH = "is the width of an attention head, which sets the attention's temperature"
 SOFTMAX = "goes through a softmax, whose shares depend on how many there are"
+CONTRADICTION = "is divided in two ways that do not agree"
 SCALES = (HEAD_WIDTH, SOFTMAX)  # the later says more: attention between channels is both
 
 
@@ -27,20 +28,15 @@ class Axis:
         parts: the axes it is divided into, outermost (first) first.
     """
 
-    __slots__ = ("_size", "counts_groups", "fixed", "kind", "parent", "parts")
+    __slots__ = ("counts_groups", "fixed", "kind", "parent", "parts", "size")
 
     def __init__(self, size: int, kind: str | None = None, parts: list[Axis] = ()):
-        self._size = size
+        self.size = size
         self.kind = kind
         self.parts = list(parts)
         self.fixed: str | None = None
         self.counts_groups = False  # groups of one channel, which no view divides
         self.parent: Axis | None = None
-
-    @property
-    def size(self) -> int:
-        """Number of indices."""
-        return self._size
 
     def root(self) -> Axis:
         """The axis this one has become, after all equalities so far."""
@@ -146,7 +142,7 @@ def equate(left: list[Axis], right: list[Axis]) -> None:
             left, right, a, b = right, left, b, a
         halves = split_outer(a, b.size)
         if halves is None:
-            fix(left + right, "is divided in two ways that do not agree")
+            fix(left + right, CONTRADICTION)
             return
         left = halves[0] + halves[1] + left[1:]
         if swapped:
@@ -170,8 +166,7 @@ def _merge(a: Axis, b: Axis) -> None:
         if pieces is None and (pieces := split_sum([b], [part.size for part in a.parts])) is not None:
             a, b = b, a
         if pieces is None:
-            a.fix("is divided in two ways that do not agree")
-            b.fix("is divided in two ways that do not agree")
+            fix([a, b], CONTRADICTION)
             return
         for piece, part in zip(pieces, b.parts, strict=True):
             if part.size > 1:
@@ -181,8 +176,7 @@ def _merge(a: Axis, b: Axis) -> None:
     if a.kind == "sum":
         a, b = b, a
     if b.kind == "sum" and not _sum_to_product(b):
-        a.fix("is divided in two ways that do not agree")
-        b.fix("is divided in two ways that do not agree")
+        fix([a, b], CONTRADICTION)
         return
     equate(a.parts, b.parts)
     a.parent = b
@@ -296,13 +290,9 @@ class Layout:
 
 
 def layout(axes: list[Axis]) -> Layout:
-    """A dimension's axes as they stand."""
-    return _layout(as_one(axes))
-
-
-def _layout(axis: Axis) -> Layout:
-    axis = axis.root()
+    """A dimension's axes as divided so far."""
+    axis = as_one(axes).root()
     parts: list[Layout] = []
-    for part in map(_layout, axis.parts):
+    for part in (layout([part]) for part in axis.parts):
         parts += part.parts if part.kind == axis.kind else [part]
     return Layout(axis.size, axis.kind, tuple(parts), axis.fixed, id(axis), axis.counts_groups)

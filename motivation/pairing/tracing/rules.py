@@ -1,35 +1,15 @@
-"""What each tensor operation does to the axes of its tensors: one rule an operation, named as torch names it.
+"""What layers do to the axes of their tensors: one rule an operation, named as torch names it.
 
-A rule gets the operation's result and its arguments, and sets the result's ``axes``.
+A rule gets the operation's result and its arguments, and sets the result's ``axes``; ``ends`` are the parameters whose
+zeroing makes the result zero.
 """
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
-from motivation.pairing.tracing.axes import (
-    HEAD_WIDTH,
-    SOFTMAX,
-    Axis,
-    as_one,
-    equate,
-    fix,
-    fresh,
-    regroup,
-    size_of,
-    split_sum,
-)
-
-Axes = list[list[Axis]]
-
-
-def axes_of(tensor: Tensor) -> Axes:
-    """A traced tensor's axes, one list a dimension; new ones for a tensor the trace has not seen."""
-    axes = getattr(tensor, "axes", None)
-    if axes is None or len(axes) != tensor.dim():
-        axes = tensor.axes = [fresh(size) for size in tensor.shape]
-    return axes
+from motivation.pairing.tracing.axes import HEAD_WIDTH, SOFTMAX, Axis, as_one, equate, fix, fresh, regroup, size_of
+from motivation.pairing.tracing.views import Axes, axes_of
 
 
 def broadcast(out: Tensor | tuple, inputs: list[Tensor]) -> None:
@@ -50,93 +30,9 @@ def broadcast(out: Tensor | tuple, inputs: list[Tensor]) -> None:
         result.axes = [axes if axes else fresh(size) for axes, size in zip(merged, result.shape, strict=True)]
 
 
-def _view(out, tensor, *_, **__):
-    out.axes = regroup(axes_of(tensor), tuple(out.shape))
-
-
-def _as_strided(out, tensor, *_, **__):
-    if out.shape == tensor.shape:
-        out.axes = axes_of(tensor)
-    else:
-        for axes in axes_of(tensor):
-            fix(axes, "goes through as_strided")
-
-
-def _permute(out, tensor, dims):
-    axes = axes_of(tensor)
-    out.axes = [axes[dim] for dim in dims]
-
-
-def _transpose(out, tensor, first, second):
-    axes = list(axes_of(tensor))
-    axes[first], axes[second] = axes[second], axes[first]
-    out.axes = axes
-
-
-def _t(out, tensor):
-    out.axes = axes_of(tensor)[::-1]
-
-
-def _expand(out, tensor, *_, **__):
-    axes = axes_of(tensor)
-    axes = [[]] * (out.dim() - len(axes)) + axes
-    out.axes = [ours or fresh(size) for ours, size in zip(axes, out.shape, strict=True)]
-
-
-def _unsqueeze(out, tensor, dim):
-    axes = list(axes_of(tensor))
-    axes.insert(dim % out.dim(), [])
-    out.axes = axes
-
-
-def _squeeze(out, tensor, *_):
-    out.axes = regroup(axes_of(tensor), tuple(out.shape))
-
-
-def _select(out, tensor, dim, index):
-    axes = list(axes_of(tensor))
-    taken = axes.pop(dim)
-    if index < 0:
-        fix(taken, "has its last indices taken out of it")
-    out.axes = axes
-
-
-def _unbind(out, tensor, dim=0):
-    fix(axes_of(tensor)[dim], "is taken apart")
-    for piece in out:
-        _select(piece, tensor, dim, 0)
-
-
-def _pieces(tensor: Tensor, dim: int, sizes: list[int]) -> list[list[Axis]]:
-    """Axes of consecutive pieces of a dimension; fixed where its divisions forbid the cut."""
-    axes = axes_of(tensor)[dim]
-    pieces = split_sum(axes, [size for size in sizes if size])
-    if pieces is None:
-        fix(axes, "is cut across its parts")
-        pieces = [fresh(size) for size in sizes if size]
-    pieces = iter(pieces)
-    return [next(pieces) if size else [] for size in sizes]
-
-
-def _split(out, tensor, _, dim=0):
-    pieces = _pieces(tensor, dim, [piece.shape[dim] for piece in out])
-    for piece, axes in zip(out, pieces, strict=True):
-        piece.axes = list(axes_of(tensor))
-        piece.axes[dim] = axes
-
-
-def _slice(out, tensor, dim=0, start=None, end=None, step=1):
-    axes = list(axes_of(tensor))
-    size = tensor.shape[dim]
-    if out.shape[dim] != size:
-        start = min(max((start or 0) + (size if (start or 0) < 0 else 0), 0), size)
-        length = out.shape[dim]
-        if step == 1:
-            axes[dim] = _pieces(tensor, dim, [start, length, size - start - length])[1]
-        else:
-            fix(axes[dim], "is subsampled")
-            axes[dim] = fresh(length)
-    out.axes = axes
+def _parameters(*tensors: Tensor | None) -> tuple[str, ...]:
+    """Names of those tensors that are parameters."""
+    return tuple(tensor.parameter for tensor in tensors if hasattr(tensor, "parameter"))
 
 
 def _cat(out, tensors, dim=0):
@@ -161,31 +57,6 @@ def _stack(out, tensors, dim=0):
     fix(new, "counts stacked tensors")
     merged.insert(dim % out.dim(), new)
     out.axes = merged
-
-
-def _pad(out, tensor, pad, *_):
-    axes = list(axes_of(tensor))
-    for number in range(len(pad) // 2):
-        dim = tensor.dim() - 1 - number
-        low, high = pad[2 * number:2 * number + 2]
-        if min(low, high) < 0:
-            fix(axes[dim], "is cropped")
-            axes[dim] = fresh(out.shape[dim])
-        elif low or high:
-            parts = [Axis(low)] * bool(low) + [as_one(axes[dim])] + [Axis(high)] * bool(high)
-            axes[dim] = [Axis(out.shape[dim], "sum", parts)]
-    out.axes = axes
-
-
-def _roll(out, tensor, shifts, dims=()):
-    for dim in dims or range(tensor.dim()):
-        fix(axes_of(tensor)[dim], "is rolled")
-    out.axes = axes_of(tensor)
-
-
-def _repeat(out, tensor, repeats):
-    axes = [[]] * (len(repeats) - tensor.dim()) + axes_of(tensor)
-    out.axes = [(fresh(count) + ours) if count > 1 else ours for ours, count in zip(axes, repeats, strict=True)]
 
 
 def _mm(out, left, right):
@@ -237,7 +108,7 @@ def _convolution(out, tensor, weight, bias, stride, padding, dilation, transpose
     if bias is not None:
         equate(result, axes_of(bias)[0])
     out.axes = [axes_of(tensor)[0], result, *(fresh(size) for size in out.shape[2:])]
-    out.ends = tuple(t.parameter for t in (weight, bias) if t is not None and hasattr(t, "parameter"))
+    out.ends = _parameters(weight, bias)
 
 
 def _batch_norm(out, tensor, weight, bias, *statistics):
@@ -250,7 +121,7 @@ def _batch_norm(out, tensor, weight, bias, *statistics):
         if isinstance(parameter, Tensor) and parameter.dim() == 1:
             equate(channels, axes_of(parameter)[0])
     out.axes = axes_of(tensor)
-    out.ends = tuple(t.parameter for t in (weight, bias) if t is not None and hasattr(t, "parameter"))
+    out.ends = _parameters(weight, bias)
     if bias is None and hasattr(tensor, "parameter"):
         out.parameter = tensor.parameter  # zero where the parameter is
 
@@ -262,7 +133,7 @@ def _layer_norm(out, tensor, normalized_shape, weight, bias, *_):
             for ours, theirs in zip(axes_of(tensor)[-len(normalized_shape):], axes_of(parameter), strict=True):
                 equate(ours, theirs)
     out.axes = axes_of(tensor)
-    out.ends = tuple(t.parameter for t in (weight, bias) if t is not None and hasattr(t, "parameter"))
+    out.ends = _parameters(weight, bias)
 
 
 def _attention(out, query, key, value, *_, **__):
@@ -307,25 +178,6 @@ def _pool(out, tensor, *_, **__):
         result.axes = [*axes[:kept], *(fresh(size) for size in result.shape[kept:])]
 
 
-def _index(out, tensor, indices):
-    axes = axes_of(tensor)
-    places = [number for number, index in enumerate(indices) if index is not None]
-    for number in places:
-        fix(axes[number], "is a table that indices point into")
-    adjacent = places == list(range(places[0], places[-1] + 1))
-    kept = [dim for number, dim in enumerate(axes) if number not in places]
-    new = [fresh(size) for size in torch.broadcast_shapes(*(indices[number].shape for number in places))]
-    first = places[0] if adjacent else 0
-    out.axes = kept[:first] + new + kept[first:]
-
-
-def _index_select(out, tensor, dim, _):
-    axes = list(axes_of(tensor))
-    fix(axes[dim], "is a table that indices point into")
-    axes[dim] = fresh(out.shape[dim])
-    out.axes = axes
-
-
 def _embedding(out, weight, indices, *_):
     axes = axes_of(weight)
     fix(axes[0], "is a table that indices point into")
@@ -346,12 +198,6 @@ def _col2im(out, tensor, _, kernel_size, *__):
     out.axes = [*axes_of(tensor)[:-2], dims[0], *(fresh(size) for size in out.shape[-2:])]
 
 
-def _flip(out, tensor, dims):
-    for dim in dims:
-        fix(axes_of(tensor)[dim], "is flipped")
-    out.axes = axes_of(tensor)
-
-
 def _upsample(out, tensor, *_, **__):
     out.axes = [*axes_of(tensor)[:2], *(fresh(size) for size in out.shape[2:])]
 
@@ -363,13 +209,6 @@ POINTWISE = frozenset((
     "log_sigmoid_forward", "relu6", "threshold"))
 BATCH_NORMS = frozenset((
     "native_batch_norm", "_native_batch_norm_legit_no_training", "_native_batch_norm_legit", "cudnn_batch_norm"))
-VIEWS: dict[str, Callable] = {
-    "view": _view, "_unsafe_view": _view, "_reshape_alias": _view, "reshape": _view, "permute": _permute,
-    "transpose": _transpose, "t": _t, "expand": _expand, "unsqueeze": _unsqueeze, "squeeze": _squeeze,
-    "select": _select, "unbind": _unbind, "split": _split, "split_with_sizes": _split, "slice": _slice,
-    "roll": _roll, "repeat": _repeat, "flip": _flip, "constant_pad_nd": _pad, "index": _index,
-    "index_select": _index_select, "as_strided": _as_strided,
-}
 RULES: dict[str, Callable] = {
     "cat": _cat, "stack": _stack, "mm": _mm, "bmm": _mm, "addmm": _addmm, "baddbmm": _addmm,
     "convolution": _convolution, "native_layer_norm": _layer_norm, "embedding": _embedding, "im2col": _im2col,

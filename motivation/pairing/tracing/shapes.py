@@ -1,4 +1,4 @@
-"""Which images a network takes, found out by tracing it."""
+"""Which images a network takes: the first shape on which it runs."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -7,41 +7,27 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from motivation.pairing.tracing.trace import Trace, evaluating, trace
+from motivation.pairing.tracing.trace import Trace, evaluation_mode, trace
 
 SIZES = (224, 32, 64, 28, 256, 96)
 # Enough for a 2 x 2 map at the end of most networks, and an eighth of the time of 224.
 SMALL = 64
 
 
-def trace_both(base: nn.Module, motivated: nn.Module, image_shape: tuple[int, ...] | None) -> tuple[Trace, Trace]:
-    """Trace two networks on images of one shape.
+def trace_all(networks: Sequence[nn.Module], image_shape: tuple[int, ...] | None, blocks: Iterable[str] = ()
+              ) -> list[Trace]:
+    """Trace networks on images of the first shape that all of them take.
 
     Args:
-        base: the smaller network.
-        motivated: the larger one.
-        image_shape: ``(C, H, W)``; None tries what timm says of the base, then common sizes.
-
-    Raises:
-        ValueError: no shape that both networks take.
-    """
-    return _first([image_shape] if image_shape else likely_image_shapes(base),
-                  lambda shape: (trace(base, shape), trace(motivated, shape)), "both networks")
-
-
-def first_trace(network: nn.Module, image_shape: tuple[int, ...] | None, blocks: Iterable[str] = ()) -> Trace:
-    """Trace a network on images of the first shape it takes.
-
-    Args:
-        network: the network.
-        image_shape: ``(C, H, W)``; None tries what timm says of the network, then common sizes.
+        networks: the smallest first.
+        image_shape: ``(C, H, W)``; None tries what timm says of the first network, then common sizes.
         blocks: see `motivation.pairing.tracing.trace.trace`.
 
     Raises:
-        ValueError: it takes none of them.
+        ValueError: no shape that all take.
     """
-    return _first([image_shape] if image_shape else likely_image_shapes(network),
-                  lambda shape: trace(network, shape, blocks), "the network")
+    shapes = [image_shape] if image_shape else likely_image_shapes(networks[0])
+    return _first(shapes, lambda shape: [trace(network, shape, blocks) for network in networks], len(networks))
 
 
 def first_logits(networks: Sequence[nn.Module], tensors: Sequence[dict[str, Tensor]],
@@ -49,7 +35,7 @@ def first_logits(networks: Sequence[nn.Module], tensors: Sequence[dict[str, Tens
     """What networks compute in evaluation mode from one random image, with other tensors in place of their own.
 
     Args:
-        networks: run on the CPU; neither their modes nor any random number is used up.
+        networks: run on the CPU; their modes and torch's generators stay as they are.
         tensors: by network, its parameters and buffers on the CPU.
         image_shape: ``(C, H, W)``; None tries a small image, then the likely ones.
 
@@ -66,11 +52,12 @@ def first_logits(networks: Sequence[nn.Module], tensors: Sequence[dict[str, Tens
 
     likely = [*likely_image_shapes(networks[0])]
     shapes = [image_shape] if image_shape else [(shape[0], *[SMALL] * len(shape[1:])) for shape in likely] + likely
-    with torch.no_grad(), torch.random.fork_rng(devices=()), evaluating(*networks):
-        return _first(shapes, run, "both networks")
+    with torch.no_grad(), torch.random.fork_rng(devices=()), evaluation_mode(*networks):
+        return _first(shapes, run, len(networks))
 
 
-def _first(shapes: Iterable[tuple[int, ...]], run: Callable[[tuple[int, ...]], Any], through: str) -> Any:
+def _first(shapes: Iterable[tuple[int, ...]], run: Callable[[tuple[int, ...]], Any], networks: int) -> Any:
+    """Run on the first shape that raises nothing."""
     shapes = [*dict.fromkeys(shapes)]
     refusals = []
     for shape in shapes:
@@ -79,8 +66,9 @@ def _first(shapes: Iterable[tuple[int, ...]], run: Callable[[tuple[int, ...]], A
         except Exception as error:
             refusals.append(" ".join(f"{type(error).__name__}: {error}".split())[:200])
     tried = ", ".join(" x ".join(map(str, shape)) for shape in shapes) or "none"
+    through = "both networks" if networks > 1 else "the network"
     raise ValueError(f"no image runs through {through}; give image_shape=(C, H, W) "
-                     f"(tried {tried}{'; ' if refusals else ''}{''.join(refusals[:1])})")
+                     f"(tried {'; '.join([tried, *refusals[:1]])})")
 
 
 def likely_image_shapes(network: nn.Module) -> Iterator[tuple[int, ...]]:

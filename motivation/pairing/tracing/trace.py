@@ -9,13 +9,15 @@ have one size in both networks.
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from motivation.pairing.tracing.axes import Layout, equate, fix, fresh, layout
-from motivation.pairing.tracing.rules import BATCH_NORMS, POINTWISE, RULES, VIEWS, axes_of, broadcast
+from motivation.pairing.tracing.rules import BATCH_NORMS, POINTWISE, RULES, broadcast
+from motivation.pairing.tracing.views import VIEWS, axes_of
 
 
 @dataclass
@@ -43,7 +45,7 @@ def mixes_channels(module: nn.Module) -> bool:
 
 
 @contextmanager
-def evaluating(*networks: nn.Module) -> Iterator[None]:
+def evaluation_mode(*networks: nn.Module) -> Iterator[None]:
     """Networks in evaluation mode inside the block, every module in its own mode after it."""
     training = {module: module.training for network in networks for module in network.modules()}
     try:
@@ -72,7 +74,7 @@ def trace(network: nn.Module, image_shape: tuple[int, ...], blocks: Iterable[str
     for name, tensor in tensors.items():
         tensor.axes = [fresh(size) for size in tensor.shape]
         tensor.parameter = name
-    noted = Trace(branch_ends={name: [] for name in blocks}, image_shape=tuple(image_shape))
+    found = Trace(branch_ends={name: [] for name in blocks}, image_shape=tuple(image_shape))
     handles = []
     norms = [module for module in network.modules() if mixes_channels(module) and "forward" not in vars(module)]
     recurrent = [module for module in network.modules() if isinstance(module, nn.RNNBase)
@@ -81,17 +83,17 @@ def trace(network: nn.Module, image_shape: tuple[int, ...], blocks: Iterable[str
     try:
         torch.backends.mha.set_fastpath_enabled(False)
         for module in norms:
-            module.forward = _NormWithoutStatistics(module)
+            module.forward = partial(_norm_without_statistics, module)
         for module in recurrent:
-            module.forward = _Recurrent(module)
-        for name in noted.branch_ends:
-            handles += _watch(network.get_submodule(name), name, noted, recorder)
+            module.forward = partial(_recurrent, module)
+        for name in found.branch_ends:
+            handles += _watch(network.get_submodule(name), name, found, recorder)
         dtype = next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), None)
         image = torch.empty(1, *image_shape, device="meta", dtype=dtype)
         image.axes = [fresh(size) for size in image.shape]
         for axes in image.axes:
             fix(axes, "is the image's")
-        with torch.no_grad(), evaluating(network), recorder:
+        with torch.no_grad(), evaluation_mode(network), recorder:
             logits = torch.func.functional_call(network, tensors, (image,))
         classes = getattr(network, "num_classes", None) != 0
         for output in (logits if isinstance(logits, tuple | list) else (logits,)) if classes else ():
@@ -103,59 +105,49 @@ def trace(network: nn.Module, image_shape: tuple[int, ...], blocks: Iterable[str
             handle.remove()
         for module in norms + recurrent:
             del module.forward
-    noted.layouts = {name: tuple(map(layout, tensor.axes)) for name, tensor in tensors.items()}
-    return noted
+    found.layouts = {name: tuple(map(layout, tensor.axes)) for name, tensor in tensors.items()}
+    return found
 
 
-class _NormWithoutStatistics:
-    """Stands in for a channel norm's forward: equates its input's channels with its weights, and does nothing else."""
-
-    def __init__(self, module: nn.Module):
-        self.module = module
-
-    def __call__(self, x: Tensor, *_, **__) -> Tensor:
-        out = torch.empty_like(x)
-        axes = axes_of(x)
-        last = not (isinstance(self.module, nn.GroupNorm) or "2d" in type(self.module).__name__
-                    or getattr(self.module, "channel_dim", -1) == 1)
-        ends = []
-        for parameter in [*self.module._parameters.values(), *self.module._buffers.values()]:
-            if parameter is None or parameter.dim() == 0:
-                continue
-            dims = [dim for dim in axes_of(parameter) if dim]
-            where = axes[len(axes) - len(dims):] if last else axes[1:1 + len(dims)]
-            for ours, theirs in zip(where, dims, strict=True):
-                equate(ours, theirs)
-            ends.append(getattr(parameter, "parameter", None))
-        out.axes = axes
-        out.ends = tuple(name for name in ends if name)
-        return out
+def _norm_without_statistics(module: nn.Module, x: Tensor, *_, **__) -> Tensor:
+    """In place of a channel norm's forward: equates its input's channels with its weights, and does nothing else."""
+    out = torch.empty_like(x)
+    axes = axes_of(x)
+    last = not (isinstance(module, nn.GroupNorm) or "2d" in type(module).__name__
+                or getattr(module, "channel_dim", -1) == 1)
+    ends = []
+    for parameter in [*module._parameters.values(), *module._buffers.values()]:
+        if parameter is None or parameter.dim() == 0:
+            continue
+        dims = [dim for dim in axes_of(parameter) if dim]
+        where = axes[len(axes) - len(dims):] if last else axes[1:1 + len(dims)]
+        for ours, theirs in zip(where, dims, strict=True):
+            equate(ours, theirs)
+        ends.append(getattr(parameter, "parameter", None))
+    out.axes = axes
+    out.ends = tuple(name for name in ends if name)
+    return out
 
 
-class _Recurrent:
-    """Stands in for an LSTM's or GRU's forward: one operation, whose sizes are fixed; torch runs it step by step."""
-
-    def __init__(self, module: nn.RNNBase):
-        self.module = module
-
-    def __call__(self, x: Tensor, *_, **__) -> tuple[Tensor, None]:
-        out = x.new_empty(*x.shape[:-1], self.module.hidden_size * (2 if self.module.bidirectional else 1))
-        for tensor in (*self.module._parameters.values(), out):
-            for axes in axes_of(tensor):
-                fix(axes, "goes through a recurrent layer")
-        fix(axes_of(x)[-1], "goes through a recurrent layer")
-        out.axes = [*axes_of(x)[:-1], out.axes[-1]]
-        return out, None
+def _recurrent(module: nn.RNNBase, x: Tensor, *_, **__) -> tuple[Tensor, None]:
+    """In place of an LSTM's or GRU's forward: one operation, whose sizes are fixed; torch runs it step by step."""
+    out = x.new_empty(*x.shape[:-1], module.hidden_size * (2 if module.bidirectional else 1))
+    for tensor in (*module._parameters.values(), out):
+        for axes in axes_of(tensor):
+            fix(axes, "goes through a recurrent layer")
+    fix(axes_of(x)[-1], "goes through a recurrent layer")
+    out.axes = [*axes_of(x)[:-1], out.axes[-1]]
+    return out, None
 
 
-def _watch(module: nn.Module, name: str, noted: Trace, recorder: "_Recorder") -> list:
+def _watch(module: nn.Module, name: str, found: Trace, recorder: "_Recorder") -> list:
     """Note a block's inputs, and while it runs the ends of its residual branches."""
     def enter(_, args, keywords):
-        noted.inputs.setdefault(name, (args, keywords))
+        found.inputs.setdefault(name, (args, keywords))
         for value in args:
             if isinstance(value, Tensor):
                 value.stream = name
-        recorder.block, recorder.ends = name, noted.branch_ends[name]
+        recorder.block, recorder.ends = name, found.branch_ends[name]
 
     def leave(*_):
         recorder.block, recorder.ends = None, []

@@ -4,12 +4,15 @@ Norms that mix channels are the identity in both networks: their statistics chan
 """
 
 import pytest
+import timm
 import torch
-from networks import FAMILIES
+from conftest import mlp
+from networks import FAMILIES, vits
 from structure import logits_of_both
 from timm.layers import ScaledStdConv2d, StdConv2d
 from torch import nn
 
+from motivation.models import CifarResNet
 from motivation.pairing.map_weights import map_weights
 from motivation.pairing.walk import NestingError
 
@@ -79,3 +82,40 @@ def test_literal_map_is_another_map(family):
     assert all(dim.kind is None for entry in weights_map.entries for dim in entry.dims)
     ours, theirs = logits_of_both(base, motivated, weights_map, image_shape)
     assert (ours - theirs).abs().max() > 1e-3 * ours.abs().max()
+
+
+def test_differential_blocks_are_what_no_base_block_maps_to():
+    weights_map = map_weights(CifarResNet(20), CifarResNet(32))
+    assert weights_map.differential_blocks == tuple(f"layer{stage}.{block}" for stage in (1, 2, 3) for block in (2, 3))
+    assert not weights_map.sliced
+
+
+def test_equal_networks_map_whole():
+    weights_map = map_weights(CifarResNet(20), CifarResNet(20))
+    assert not weights_map.differential_blocks
+    assert [e.base for e in weights_map.entries] == [e.motivated for e in weights_map.entries]
+
+
+def test_a_smaller_motivated_network_is_refused():
+    message = r"^1\.weight: shape \(9, 64\) of the base does not fit in shape \(6, 64\)"
+    for name in ("structural", "literal"):
+        with pytest.raises(NestingError, match=message):
+            map_weights(mlp(9), mlp(6), name)
+
+
+def test_heads_of_one_width_are_told_apart_from_other_heads():
+    """Equal shapes, other heads: only the network's own views show it."""
+    (base, _), (_, motivated) = vits(16, 16, (1, 1), (2, 4)), vits(16, 16, (1, 1), (2, 4))
+    with pytest.raises(NestingError, match=r"^blocks\.0\.attn\.qkv\.weight: .*8 in the base do not fit in 4"):
+        map_weights(base, motivated)
+
+
+def test_position_embeddings_of_another_grid_are_refused():
+    """The same image gives 4 patches or 16: the table of positions is not a slice of the other."""
+    base, motivated = vits()[0], vits()[1]
+    grid = timm.create_model("vit_tiny_patch16_224", num_classes=5, in_chans=1, img_size=16, patch_size=4, embed_dim=16,
+                             depth=2, num_heads=4)
+    assert map_weights(base, motivated)
+    with pytest.raises(NestingError, match=r"^pos_embed: shape \(1, 5, 8\) .* in shape \(1, 17, 16\) .*: no image runs "
+                       r"through both networks: the base takes 1 x 8 x 8, the motivated network 1 x 16 x 16; create"):
+        map_weights(base, grid)
