@@ -43,7 +43,7 @@ def test_stored_without_outputs(path):
 
 @KERNELS_OWN
 def test_quickstart_trains_looks_and_compares(tmp_path, monkeypatch):
-    monkeypatch.setenv("EPOCHS", "2")
+    monkeypatch.setenv("EPOCHS", "1")
     monkeypatch.setenv("SEEDS", "0")
     text, pictures = executed("quickstart", tmp_path)
     assert pictures == 3
