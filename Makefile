@@ -1,6 +1,6 @@
 # make demo: install, train three runs on digits, print their comparison, write a figure
 # make test: install with the test extra, run every test
-# make soak: 50 kills of a run, 100,000 steps with flat memory
+# make soak: 50 kills of a run, 100,000 steps with flat memory, every null calibrated
 # make lint, make bench, make clean
 PYTHON ?= python3
 VENV := .venv
@@ -27,7 +27,7 @@ test: $(VENV)/installed-test
 	$(RUN) pytest
 
 soak: $(VENV)/installed-test
-	MOTIVATION_SOAK=1 $(RUN) pytest -q tests/run/test_soak.py
+	MOTIVATION_SOAK=1 $(RUN) pytest -q tests/run/test_soak.py tests/null
 
 lint: $(VENV)/installed-test
 	$(RUN) ruff check .

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from motivation.analysis.markdown import NONE, markdown_table, mean_std
+from motivation.analysis.markdown import NONE, markdown_table, mean_std, number
 from motivation.analysis.runs import group_runs
 from motivation.analysis.statistics import difference
 from motivation.phase import Phase
@@ -77,4 +77,4 @@ def classical_control(groups: dict[str, list[Run]], group: list[Run], phase: Pha
 
 def _percent(shares: list[float | None]) -> str:
     known = [share for share in shares if share is not None]
-    return f"{np.mean(known):.1%}" if known else NONE
+    return number(np.mean(known) if known else None, ".1%")

@@ -11,7 +11,7 @@ import motivation.conf
 import pytest
 import torch
 from conftest import compose_config
-from fabricated import fabricate
+from fabricated import fabricate, write_finished
 
 import motivation.run.model_choice
 import motivation.tables.costs
@@ -149,37 +149,59 @@ def table(tmp_path, *arguments):
     return main(["table", *arguments, "--runs", str(tmp_path / "cells"), "--out", str(tmp_path / "tables")])
 
 
-def test_the_command_trains_what_is_missing_once(tmp_path, capsys):
+@pytest.fixture
+def untrained(monkeypatch):
+    """Runs of tables are not trained: each leaves a finished run's folder at once."""
+    monkeypatch.setattr(motivation.tables.train, "run", write_finished)
+
+
+def test_the_command_trains_what_is_missing_once(tmp_path, capsys, caplog, untrained):
+    caplog.set_level("INFO", "motivation")
     assert table(tmp_path, "7", "--seeds", "1", "--plan", *QUICK) == 0
-    assert "13 runs, 0 finished" in capsys.readouterr().err
+    assert "13 runs, 0 finished" in caplog.text
     assert not (tmp_path / "cells").exists()
+    capsys.readouterr()
     assert table(tmp_path, "7", "--seeds", "1", *QUICK) == 0
     first = capsys.readouterr()
     assert "unfinished" not in first.out
     assert first.out.splitlines()[-3:] == [str(tmp_path / f"tables/table7-smoke.{end}") for end in ("md", "tex", "csv")]
     cells = sorted((tmp_path / "cells").iterdir())
     before = [(cell / "summary.json").stat().st_mtime_ns for cell in cells]
-    # A control's count and FLOPs are its source's.
-    matched = next(cell for cell in cells if "matched" in cell.name)
-    source = json.loads((matched / "config.yaml").read_text().split("run: ")[1].split("\n")[0].join(['"', '"']))
-    summaries = [json.loads((path / "summary.json").read_text()) for path in (matched, tmp_path / source)]
-    assert summaries[0]["steps/motivated"] == summaries[1]["steps/motivated"]
-    broken = next(cell for cell in cells if "equal_flops" in cell.name)
-    shutil.rmtree(broken)
+    removed = next(cell for cell in cells if "equal_flops" in cell.name)
+    shutil.rmtree(removed)
     assert table(tmp_path, "7", "--seeds", "1", "--show", *QUICK) == 0
     assert capsys.readouterr().out.count("unfinished") == 1
     assert table(tmp_path, "7", "--seeds", "1", *QUICK) == 0
-    again = capsys.readouterr()
-    assert "13 runs, 12 finished" in again.err
-    assert again.out == first.out
+    assert "13 runs, 12 finished" in caplog.text
+    assert capsys.readouterr().out == first.out
     assert sum((cell / "summary.json").stat().st_mtime_ns == old for cell, old in zip(cells, before, strict=True)) == 12
 
 
-def test_k_is_tuned_by_cross_validation(tmp_path, capsys):
+def test_a_method_and_its_controls_are_trained(compose, tmp_path):
+    """Real runs: a matched-random control has as many motivated steps as its source, equal FLOPs as many FLOPs."""
+    seven = read_table("7")
+    plan = plan_table(seven | {"rows": seven["rows"][:2]}, "smoke", 1, compose, DataSets().fingerprint, QUICK)
+    archive = Archive(tmp_path / "cells")
+    assert len(plan.cells) == 4
+    assert finish_table(plan, archive) == []
+    by_control = {cell.control: archive.state(cell).run.summary for cell in plan.cells if cell.source}
+    [source] = {archive.path(cell.source) for cell in plan.cells if cell.source}
+    source = json.loads((source / "summary.json").read_text())
+    assert by_control["matched_random"]["steps/motivated"] == source["steps/motivated"] > 0
+    step = by_control["equal_flops"]["budget/flops"] / by_control["equal_flops"]["steps/base"]
+    assert by_control["equal_flops"]["budget/flops"] == pytest.approx(source["budget/flops"], abs=step / 2)
+
+
+def test_k_is_tuned_by_cross_validation(tmp_path, capsys, monkeypatch):
+    def write_fold(config, path, resume):
+        accuracy = 90 + config["data"]["fold"] / 10 - abs(config["schedule"]["k"] - 3)
+        return write_finished(config, path, resume, accuracy)
+
+    monkeypatch.setattr(motivation.tables.train, "run", write_fold)
     assert table(tmp_path, "k", *QUICK) == 0
     out = capsys.readouterr().out
     assert out.count("| 5/5 ") == 4
-    assert re.search(r"Chosen by mean validation accuracy: k = [2-5]; the search cost all of these FLOPs\.", out)
+    assert "Chosen by mean validation accuracy: k = 3; the search cost all of these FLOPs." in out
     assert "Training took" in out
 
 
@@ -213,7 +235,7 @@ def test_a_cell_without_memory_fails_alone(tmp_path, capsys, monkeypatch):
     assert len(orphans) == 8
 
 
-def test_a_broken_and_a_foreign_run_leave_the_others(tmp_path, capsys):
+def test_a_broken_and_a_foreign_run_leave_the_others(tmp_path, capsys, caplog, untrained):
     """Shown as such; the broken one is trained again, the foreign one is an error and left as it is."""
     short = ("2", "--seeds", "1", "tracker=none", "engine.threads=1", "recipe.epochs=1", "recipe.batch_size=512")
     assert table(tmp_path, *short) == 0
@@ -229,7 +251,7 @@ def test_a_broken_and_a_foreign_run_leave_the_others(tmp_path, capsys):
     assert "seed is 3, not 0" in shown.err
     assert table(tmp_path, *short) == 1
     again = capsys.readouterr()
-    assert f"set aside as {broken.name}.broken-1, and trained again" in again.err
+    assert f"set aside as {broken.name}.broken-1, and trained again" in caplog.text
     assert "0/1 (1 broken)" not in again.out
     assert "0/1 (1 foreign)" in again.out
     assert [line for line in again.err.splitlines() if line.startswith("motivation: error")] == [
@@ -246,7 +268,7 @@ def test_a_scale_says_what_it_leaves_out(tmp_path):
     assert notes["table6"].endswith("This scale leaves out all of cifar100.")
 
 
-def test_a_missing_data_set_leaves_the_others(tmp_path):
+def test_a_missing_data_set_leaves_the_others(tmp_path, untrained):
     """Its rows stay unfinished, and so do those that start from a network trained on it."""
     three = read_table("3")
     three["scales"]["smoke"] = three["scales"]["smoke"] | {"data": {
@@ -294,15 +316,16 @@ def test_five_hundred_runs_are_planned_and_rendered_in_seconds(compose, tmp_path
     assert text.count("60/60") == len(again.rows)
 
 
-def test_showing_a_table_makes_no_network(tmp_path, capsys, monkeypatch):
+def test_showing_a_table_makes_no_network(tmp_path, caplog, monkeypatch):
     """And an estimate of costs counts each network once, however many runs train it, without drawing its weights."""
     made = []
     create = motivation.tables.costs.create_model
     monkeypatch.setattr(motivation.tables.costs, "create_model",
                         lambda name, *arguments, **options: made.append(name) or create(name, *arguments, **options))
     motivation.tables.costs._forward_flops.cache_clear()
+    caplog.set_level("INFO", "motivation")
     assert table(tmp_path, "7", "--show", *QUICK) == 0
-    assert "runs to train" not in capsys.readouterr().err
+    assert "runs to train" not in caplog.text
     assert made == []
     room = DataSets()
     with _composing() as compose:
