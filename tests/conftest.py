@@ -1,6 +1,7 @@
 """What the tests share: small networks and batches, small data files, a config, one finished run of each kind."""
 
 import copy
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -83,6 +84,12 @@ def compose_config(*overrides: str) -> dict:
     return config
 
 
+@pytest.fixture(scope="session")
+def composed():
+    """`composed(overrides)`: `compose_config` of a tuple, each made once a test session; do not change it."""
+    return functools.cache(lambda overrides: compose_config(*overrides))
+
+
 QUICK = ("tracker=none", "recipe.epochs=2", "recipe.batch_size=128", "engine.threads=1")
 
 
@@ -109,7 +116,7 @@ def finished(finished_once):
 
 @pytest.fixture
 def invented(finished, tmp_path):
-    """`invented(name, seed, accuracy, **groups)`: a run like a finished one, with other figures and groups of its config.
+    """`invented(name, seed, accuracy, **groups)`: a run like a finished one, with other figures and config groups.
 
     `config` holds groups too, where `model` is one of them.
     """
