@@ -41,8 +41,7 @@ def _differences(groups: dict[str, list[Run]]) -> list[str]:
     notes = []
     for label, group in groups.items():
         for phase, network in group[0].networks.items():
-            control = classical_control(groups, group, phase)
-            if control is not None:
+            if (control := classical_control(groups, group, phase)) is not None:
                 words = difference_in_words(accuracies(group, phase), accuracies(control, "base"), "points", "+.2f")
                 notes.append(f"- {network} of {label}: {words}")
     return notes

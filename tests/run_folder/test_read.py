@@ -80,5 +80,7 @@ def test_a_sweep_without_a_finished_run_is_refused(finished, tmp_path):
     (shutil.copytree(finished(), tmp_path / "sweep" / "0") / "summary.json").unlink()
     with pytest.raises(ValueError, match="no finished run"):
         finished_runs([tmp_path / "sweep"])
-    with pytest.raises(ValueError, match="no run folder matches"):
+    with pytest.raises(ValueError, match="no finished run"):
         finished_runs([tmp_path / "*" / "0"])
+    with pytest.raises(ValueError, match="no run folder matches"):
+        finished_runs([tmp_path / "*" / "9"])

@@ -145,8 +145,9 @@ def table(tmp_path, *arguments):
 
 @pytest.fixture
 def untrained(monkeypatch):
-    """Runs of tables are not trained: each leaves a finished run's folder at once."""
+    """Runs of tables are neither trained nor timed: each leaves a finished run's folder at once."""
     monkeypatch.setattr(motivation.tables.train, "run", write_finished)
+    monkeypatch.setattr(motivation.tables.train, "flops_per_second", lambda cell, datasets: 1e9)
 
 
 def test_the_command_trains_what_is_missing_once(tmp_path, capsys, caplog, untrained):
@@ -186,7 +187,7 @@ def test_a_method_and_its_controls_are_trained(composed, tmp_path):
     assert by_control["equal_flops"]["budget/flops"] == pytest.approx(source["budget/flops"], abs=step / 2)
 
 
-def test_k_is_tuned_by_cross_validation(tmp_path, capsys, monkeypatch):
+def test_k_is_tuned_by_cross_validation(tmp_path, capsys, monkeypatch, untrained):
     def write_fold(config, path, resume):
         accuracy = 90 + config["data"]["fold"] / 10 - abs(config["schedule"]["k"] - 3)
         return write_finished(config, path, resume, accuracy)
