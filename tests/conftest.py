@@ -1,6 +1,7 @@
 """What the tests share: small networks and batches, small data files, a config, one finished run of each kind."""
 
 import copy
+import functools
 import hashlib
 import json
 import os
@@ -91,6 +92,12 @@ def compose_config(*overrides: str) -> dict:
     return config
 
 
+@pytest.fixture(scope="session")
+def composed():
+    """`composed(overrides)`: `compose_config` of a tuple, each made once a test session; do not change it."""
+    return functools.cache(lambda overrides: compose_config(*overrides))
+
+
 QUICK = ("tracker=none", "recipe.epochs=2", "recipe.batch_size=128", "engine.threads=1")
 
 
@@ -126,12 +133,15 @@ def finished(finished_once):
 
 @pytest.fixture
 def invented(finished, tmp_path):
-    """`invented(name, seed, accuracy, **config)`: a run like a finished one, with other figures."""
+    """`invented(name, seed, accuracy, **groups)`: a run like a finished one, with other figures and config groups.
+
+    `config` holds groups too, where `model` is one of them.
+    """
     from motivation.run_folder.read import read_run
 
-    def invent(name, seed, accuracy, model=None, figures=(), **changes):
+    def invent(name, seed, accuracy, model=None, figures=(), config=(), **changes):
         folder = shutil.copytree(finished("model=resnet20") if model == "classical" else finished(), tmp_path / name)
-        config = yaml.safe_load((folder / "config.yaml").read_text()) | {"seed": seed} | changes
+        config = yaml.safe_load((folder / "config.yaml").read_text()) | {"seed": seed} | dict(config) | changes
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
         summary = json.loads((folder / "summary.json").read_text()) | {"seed": seed, "base/top1": accuracy}
         summary |= dict(figures)

@@ -14,15 +14,19 @@ def fabricate(archive, cell, accuracy=90.0, share=1 / 6):
         accuracy: of the base network, in percent.
         share: of motivated steps.
     """
-    folder = archive.path(cell)
-    folder.mkdir(parents=True)
-    forward, alone = 80e6, "network" in cell.config["model"]
+    return write_finished(archive.runnable(cell), archive.path(cell), accuracy=accuracy, share=share)
+
+
+def write_finished(config, folder, resume=False, accuracy=90.0, share=1 / 6):
+    """Leave a finished run of a config in a folder, in place of `motivation.run.run.run`; returns the folder."""
+    folder.mkdir(parents=True, exist_ok=resume)
+    forward, alone = 80e6, "network" in config["model"]
     steps = [1000, 0] if alone else [round(1000 * (1 - share)), round(1000 * share)]
     mean = forward * (1 + steps[1] / 1000)
     summary = {"base/top1": accuracy, "motivated/top1": None if alone else accuracy + 1, "base/val_top1": accuracy,
                "steps/base": steps[0], "steps/motivated": steps[1], "base/forward_flops": forward,
                "budget/forward_per_image": mean, "budget/flops": 3 * mean * 1000 * 128,
-               "null_rate": None if alone else 1 / 6, "seed": cell.config["seed"]}
+               "null_rate": None if alone else 1 / 6, "seed": config["seed"]}
     (folder / "summary.json").write_text(json.dumps(summary))
-    (folder / "config.yaml").write_text(yaml.dump(archive.runnable(cell), Dumper=yaml.CSafeDumper))
+    (folder / "config.yaml").write_text(yaml.dump(config, Dumper=yaml.CSafeDumper))
     return folder

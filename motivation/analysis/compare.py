@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from motivation.analysis.markdown import NONE, markdown_table, mean_std
+from motivation.analysis.markdown import NONE, markdown_table, mean_std, number
 from motivation.analysis.runs import group_runs
 from motivation.analysis.statistics import difference
 from motivation.phase import Phase
@@ -41,8 +41,7 @@ def _differences(groups: dict[str, list[Run]]) -> list[str]:
     notes = []
     for label, group in groups.items():
         for phase, network in group[0].networks.items():
-            control = classical_control(groups, group, phase)
-            if control is not None:
+            if (control := classical_control(groups, group, phase)) is not None:
                 words = difference_in_words(accuracies(group, phase), accuracies(control, "base"), "points", "+.2f")
                 notes.append(f"- {network} of {label}: {words}")
     return notes
@@ -77,4 +76,4 @@ def classical_control(groups: dict[str, list[Run]], group: list[Run], phase: Pha
 
 def _percent(shares: list[float | None]) -> str:
     known = [share for share in shares if share is not None]
-    return f"{np.mean(known):.1%}" if known else NONE
+    return number(np.mean(known) if known else None, ".1%")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from motivation.phase import Phase
+from motivation.phase import PHASES, Phase
 from motivation.run_folder.config import read_config
 
 logger = logging.getLogger(__name__)
@@ -43,21 +43,17 @@ class Run:
     @property
     def networks(self) -> dict[Phase, str]:
         """Name of each network by phase, one for classical training; ``NAME (base)`` where a pair is of one name."""
-        names = {phase: self.network(phase)[0] for phase in self._roles}
-        if len(set(names.values())) == len(names):
-            return names
-        return {phase: f"{name} ({phase})" for phase, name in names.items()}
-
-    @property
-    def _roles(self) -> dict[Phase, str]:
-        """Key of each network in the config's model, by phase."""
-        if self.config["model"]["name"] in ALONE:
-            return {"base": "network"}
-        return {"base": "base", "motivated": "motivated"}
+        model = self.config["model"]
+        if model["name"] in ALONE:
+            return {"base": model["network"]}
+        if model["base"] == model["motivated"]:
+            return {phase: f"{model[phase]} ({phase})" for phase in PHASES}
+        return {phase: model[phase] for phase in PHASES}
 
     def network(self, phase: Phase) -> tuple[str, dict[str, Any]]:
         """Name and options of a network: runs that train the same one have both in common."""
-        model, role = self.config["model"], self._roles[phase]
+        model = self.config["model"]
+        role = "network" if model["name"] in ALONE else phase
         return model[role], {**(model.get("options") or {}), **(model.get(f"{role}_options") or {})}
 
     @property
@@ -214,7 +210,7 @@ def _check_row(run: Run, name: str, row: dict[str, Any]) -> None:
 
 
 def finished_runs(paths: Sequence[Path]) -> list[Path]:
-    """Run folders among these paths, each once; a sweep stands for its finished runs, in order of their names.
+    """Run folders among these paths, each once; a sweep stands for its finished runs, in order of their numbers.
 
     Args:
         paths: run folders, folders of them, or globs (``runs/*/3``), of which what is no run folder is ignored.
@@ -223,38 +219,30 @@ def finished_runs(paths: Sequence[Path]) -> list[Path]:
         ValueError: a path that is no folder, a glob without a match, or no finished run at all.
     """
     found: dict[Path, Path] = {}
-    for path in [match for pattern in paths for match in _matches(pattern)]:
-        if not path.is_dir():
+    for path in paths:
+        is_glob = glob.has_magic(str(path)) and not path.exists()
+        if not is_glob and not path.is_dir():
             raise ValueError(f"{path}: no such run folder")
-        jobs = [] if (path / "config.yaml").exists() else list(path.glob("*/config.yaml"))
-        for run in _finished(jobs) if jobs else [path]:
-            found.setdefault(run.resolve(), run)
+        matches = map(Path, glob.glob(str(path), recursive=True)) if is_glob else [path]
+        runs = [run for match in sorted(matches, key=_number_or_name) for run in _runs_of(match)]
+        if is_glob and not runs:
+            raise ValueError(f"{path}: no run folder matches")
+        for run in runs or [path]:
+            # A run that was named itself is read, and so refused, without its summary.
+            if run != path and not (run / "summary.json").is_file():
+                logger.warning("%s is left out: its run did not finish", run)
+            else:
+                found.setdefault(run.resolve(), run)
     if not found:
         raise ValueError(f"no finished run in {', '.join(map(str, paths))}")
     return list(found.values())
 
 
-def _matches(path: Path) -> list[Path]:
-    """The finished runs and the sweeps that a glob matches; a path that is no glob as it is."""
-    if path.exists() or not glob.has_magic(str(path)):
-        return [path]
-    matches = [Path(match) for match in glob.glob(str(path), recursive=True)]
-    kept = _finished([match / "config.yaml" for match in matches if (match / "config.yaml").is_file()])
-    kept += [match for match in matches if not (match / "config.yaml").is_file() and any(match.glob("*/config.yaml"))]
-    if not kept:
-        raise ValueError(f"{path}: no run folder matches")
-    return sorted(kept, key=_number_or_name)
-
-
-def _finished(configs: Sequence[Path]) -> list[Path]:
-    """Folders of these config.yaml files whose runs finished; jobs of a sweep in order of their numbers."""
-    finished = []
-    for folder in sorted((config.parent for config in configs), key=_number_or_name):
-        if (folder / "summary.json").is_file():
-            finished.append(folder)
-        else:
-            logger.warning("%s is left out: its run did not finish", folder)
-    return finished
+def _runs_of(folder: Path) -> list[Path]:
+    """The folder itself where it is a run's, or else the run folders in it."""
+    if (folder / "config.yaml").is_file():
+        return [folder]
+    return sorted((config.parent for config in folder.glob("*/config.yaml")), key=_number_or_name)
 
 
 def _number_or_name(path: Path) -> tuple:

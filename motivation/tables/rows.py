@@ -1,4 +1,4 @@
-"""Rows of a paper's table: reported beside measured, every difference with its test, accuracy per FLOP recomputed."""
+"""Rows of a table: reported beside measured figures, every difference with its test, accuracy per FLOP recomputed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,21 +11,21 @@ from motivation.run_folder.read import Run
 
 # The paper counts CIFAR ResNets as 2 FLOPs a multiply-add and all others as 1; ours are always 2.
 PER_MULTIPLY_ADD = {"2mac": 1, "mac": 2}
-# Points of accuracy per so many of them is what it prints, where a row does not say otherwise.
+# It prints points of accuracy per this many of them, where a row does not say otherwise.
 PER = {"2mac": 1e8, "mac": 1e9}
-# It prints two decimals; a cut one is off by up to a unit of the last.
+# It prints two decimals, some cut instead of rounded: off by up to one unit of the last.
 LAST_DECIMAL = 0.0101
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What the finished runs of a row say.
+    """Means over the finished runs of a row.
 
     Args:
         accuracy: test accuracy in percent, by seed.
         forward: mean forward FLOPs an image over training, 2 per multiply-add (the paper's F), mean over seeds.
         share: of motivated steps, mean over seeds; None for classical training.
-        null_rate: what noise would give; None where undefined.
+        null_rate: share of motivated steps on noise; None where undefined.
     """
 
     accuracy: Mapping[int, float]
@@ -35,21 +35,17 @@ class Measured:
 
     @classmethod
     def of(cls, runs: Sequence[Run], key: str) -> "Measured":
-        """Read off finished runs.
+        """Measures of finished runs.
 
         Args:
             runs: one a seed, or one a fold.
             key: of the summary: ``base/top1``, ``motivated/top1``, ``base/val_top1``.
         """
-        if not runs:
-            return cls({})
-        shares = [run.motivated_share for run in runs if run.motivated_share is not None]
-        nulls = [run.summary["null_rate"] for run in runs if run.summary["null_rate"] is not None]
         folds = [run.config["data"].get("fold") for run in runs]
         return cls({run.summary["seed"] if fold is None else fold: run.summary[key]
                     for run, fold in zip(runs, folds, strict=True)},
-                   float(np.mean([run.summary["budget/forward_per_image"] for run in runs])),
-                   float(np.mean(shares)) if shares else None, float(np.mean(nulls)) if nulls else None)
+                   _mean([run.summary["budget/forward_per_image"] for run in runs]),
+                   _mean([run.motivated_share for run in runs]), _mean([run.summary["null_rate"] for run in runs]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,12 +76,12 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class TableRow(Row):
-    """A row with what its runs say.
+    """A row with the measures of its runs.
 
     Args:
-        measured: what its runs say.
+        measured: by its finished runs.
         planned: runs planned.
-        troubled: ``broken`` or ``foreign``, once for every run that is.
+        troubled: ``broken`` or ``foreign``, once for every such run.
         tested: its difference to ``against``; for a control, the method's difference to it.
         adjusted: p-value after Holm's correction over the table.
     """
@@ -100,7 +96,7 @@ class TableRow(Row):
 def with_tests(rows: Sequence[TableRow]) -> list[TableRow]:
     """Test every row against its classical row, and every method against its controls.
 
-    Holm's correction is over all of them but baselines, whose differences claim nothing about the method.
+    Holm's correction is over all of them except baselines, whose differences are no claim about the method.
     """
     by_label = labelled(rows)
     tested = []
@@ -124,7 +120,7 @@ def labelled(rows: Sequence[TableRow]) -> dict[tuple[str | None, str], TableRow]
 
 
 def unit_of(row: Row) -> tuple[str, float]:
-    """The paper's unit of F, ``2mac`` or ``mac``, and per how many of it a row's accuracy is printed."""
+    """The paper's unit of F, ``2mac`` or ``mac``, and how many of it an ACC/FLOPs of this row is per."""
     unit = row.reported.get("unit", "mac")
     return unit, row.reported.get("per", PER[unit])
 
@@ -137,11 +133,16 @@ def reported_forward(row: Row) -> float | None:
 
 def mean_accuracy(measured: Measured) -> float | None:
     """In percent, over seeds; None without a finished run."""
-    return float(np.mean(list(measured.accuracy.values()))) if measured.accuracy else None
+    return _mean(list(measured.accuracy.values()))
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 class Efficiency(NamedTuple):
-    """What a network gains for what it costs; None where that is not defined or not known.
+    """Accuracy gained for the FLOPs it cost; None where that is undefined or unknown.
 
     Attributes:
         gain: the paper's ACC/FLOPs: points of accuracy above the classical base per extra F, in the paper's unit.
@@ -157,8 +158,8 @@ class Efficiency(NamedTuple):
 def efficiencies(row: TableRow, by_label: Mapping[tuple[str | None, str], TableRow]) -> tuple[Efficiency, Efficiency]:
     """ACC/FLOPs and its ratio, recomputed from the printed and from the measured accuracies and F.
 
-    Defined for a base after dual training and for a classical network, against a smaller classical one; a motivated
-    network costs less than the one it is compared with.
+    Defined for a base after dual training and for a classical network, against a smaller classical one; undefined for a
+    motivated network, which costs less than the one it is compared with.
     """
     control, large = (by_label.get((label, row.dataset)) for label in (row.against, row.large))
     if control is None or row.phase == "motivated":
@@ -180,7 +181,7 @@ def efficiencies(row: TableRow, by_label: Mapping[tuple[str | None, str], TableR
 
 
 def misprint(printed: float | None, *recomputed: float | None) -> bool:
-    """Whether a printed figure is none of those that the printed accuracies and F give, beyond rounding."""
+    """Whether a printed figure differs, beyond rounding, from all that the printed accuracies and F give."""
     known = [value for value in recomputed if value is not None]
     return printed is not None and bool(known) and all(abs(printed - value) > LAST_DECIMAL for value in known)
 

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from scipy.signal import lfilter
 
+import motivation.null.rate
 from motivation.analysis.diagnose import diagnose, report, share_error, tenths
 from motivation.analysis.figures import draw_diagnoses
 from motivation.cli.main import main
@@ -66,6 +67,12 @@ def write_run(folder, losses, monitor_spec, schedule_spec, monitor, schedule, si
     (folder / "epochs.jsonl").write_text(json.dumps(row) + "\n")
     (folder / "summary.json").write_text(json.dumps({**row, "seed": 0, "null_rate": None}))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _short_simulations(monkeypatch):
+    """A quarter of the steps, enough for every bound here."""
+    monkeypatch.setattr(motivation.null.rate, "SIMULATED_STEPS", 50_000)
 
 
 PAPER = {"name": "threshold", "k": 2, "epoch_edge": "contract"}

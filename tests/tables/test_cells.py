@@ -5,8 +5,9 @@ import shutil
 
 import pytest
 from conftest import QUICK, compose_config
-from fabricated import fabricate
+from fabricated import fabricate, write_finished
 
+import motivation.tables.train
 from motivation.run_folder.read import read_run
 from motivation.tables.cells import UNREAD, Archive, Cell, set_aside
 from motivation.tables.train import train_cell
@@ -50,7 +51,8 @@ def test_a_config_without_a_summary_can_be_resumed(archive, cell):
     (lambda folder: [(folder / "summary.json").unlink(), (folder / "config.yaml").write_text("a: [")], "is damaged"),
     (lambda folder: [(folder / "summary.json").unlink(), (folder / "config.yaml").write_text("seed: 0")], "data"),
 ])
-def test_a_broken_cell_says_why_and_is_trained_again(archive, cell, caplog, damage, said):
+def test_a_broken_cell_says_why_and_is_set_aside(archive, cell, caplog, monkeypatch, damage, said):
+    monkeypatch.setattr(motivation.tables.train, "run", write_finished)
     folder = fabricate(archive, cell)
     damage(folder)
     state = archive.state(cell)
@@ -58,8 +60,15 @@ def test_a_broken_cell_says_why_and_is_trained_again(archive, cell, caplog, dama
     assert said in state.trouble
     assert train_cell(cell, archive.folder, "table") is None
     assert f"set aside as {folder.name}.broken-1" in caplog.text
-    assert read_run(folder).summary["steps/base"] == 1
     assert folder.with_name(f"{folder.name}.broken-1").is_dir()
+    assert archive.state(cell).kind == "finished"
+
+
+def test_a_broken_cell_is_trained_again(archive, cell):
+    folder = fabricate(archive, cell)
+    (folder / "summary.json").write_text("{}")
+    assert train_cell(cell, archive.folder, "table") is None
+    assert read_run(folder).summary["steps/base"] == 1
     assert archive.state(cell).kind == "finished"
 
 

@@ -11,13 +11,12 @@ import motivation.conf
 import pytest
 import torch
 from conftest import compose_config
-from fabricated import fabricate
+from fabricated import fabricate, write_finished
 
 import motivation.run.model_choice
 import motivation.tables.costs
 import motivation.tables.train
 import motivation.training.engine
-from motivation.cli.compose import composing
 from motivation.cli.main import main
 from motivation.data import Digits
 from motivation.models import create_model
@@ -34,20 +33,14 @@ from motivation.training.recipe import Recipe
 QUICK = ("tracker=none", "engine.threads=1", "recipe.epochs=1", "recipe.batch_size=256")
 
 
-@pytest.fixture(scope="module")
-def compose():
-    with composing() as composed:
-        yield composed
+def planned(composed, name, seeds=2, scale="smoke", overrides=QUICK):
+    return plan_table(read_table(name), scale, seeds, composed, DataSets().fingerprint, overrides)
 
 
-def planned(compose, name, seeds=2, scale="smoke", overrides=QUICK):
-    return plan_table(read_table(name), scale, seeds, compose, DataSets().fingerprint, overrides)
-
-
-def test_every_table_plans_at_smoke_scale(compose):
+def test_every_table_plans_at_smoke_scale(composed):
     assert list_tables() == ["k", *(f"table{n}" for n in range(1, 8))]
     for name in list_tables():
-        plan = planned(compose, name)
+        plan = planned(composed, name)
         assert plan.rows
         assert not plan.missing
         assert len({cell.name for cell in plan.cells}) == len(plan.cells)
@@ -57,16 +50,16 @@ def test_every_table_plans_at_smoke_scale(compose):
 
 @pytest.mark.parametrize(("overrides", "group"), [((), "table7"), (("tracker.group=mine",), "mine"),
                                                   (("tracker=none",), None)])
-def test_a_tables_runs_are_one_group(compose, tmp_path, monkeypatch, overrides, group):
+def test_a_tables_runs_are_one_group(composed, tmp_path, monkeypatch, overrides, group):
     """As docs/wandb.md has it; and the group is no part of what a cell is."""
     trained = []
     monkeypatch.setattr(motivation.tables.train, "run", lambda config, path, resume: trained.append(config))
-    plan = planned(compose, "7", seeds=1, overrides=(*QUICK[1:], *overrides))
+    plan = planned(composed, "7", seeds=1, overrides=(*QUICK[1:], *overrides))
     cell = next(cell for cell in plan.cells if cell.source is None)
     identity = cell.identity
     assert train_cell(cell, tmp_path, plan.name) is None
     assert trained[0]["tracker"].get("group") == group
-    assert cell.identity == identity == planned(compose, "7", seeds=1).cells[plan.cells.index(cell)].identity
+    assert cell.identity == identity == planned(composed, "7", seeds=1).cells[plan.cells.index(cell)].identity
 
 
 # Data sets whose loader is built elsewhere; a plan needs no more of them than that the config composes.
@@ -87,9 +80,9 @@ def recipe_of(config) -> Recipe:
 
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", list_tables())
-def test_every_row_composes_at_every_scale(compose, name, scale):
+def test_every_row_composes_at_every_scale(composed, name, scale):
     """Its recipe holds, its schedule fits into its length, and its networks take the recipe's options and size."""
-    plan = plan_table(read_table(name), scale, 1, lambda overrides: compose(
+    plan = plan_table(read_table(name), scale, 1, lambda overrides: composed(
         tuple(ELSEWHERE.get(override, override) for override in overrides)), lambda spec: "stub")
     for cell in plan.cells:
         recipe = recipe_of(cell.config)
@@ -108,9 +101,9 @@ def test_every_row_composes_at_every_scale(compose, name, scale):
             300, 300, 2000, 1000]
 
 
-def test_efficientnets_cost_what_they_do_at_224_pixels(compose):
+def test_efficientnets_cost_what_they_do_at_224_pixels(composed):
     """paper.md, point 5: the printed F are of the native resolutions, the training's are these GMAC."""
-    recipe = recipe_of(compose(("recipe=efficientnet_cifar",)))
+    recipe = recipe_of(composed(("recipe=efficientnet_cifar",)))
     costs = [forward_of(f"efficientnet_b{n}", json.dumps(recipe.network_options), recipe.train_shape((3, 32, 32))) / 2e9
              for n in range(6)]
     assert costs == pytest.approx([0.385, 0.568, 0.658, 0.961, 1.502, 2.355], rel=0.01)
@@ -128,9 +121,9 @@ def test_identity_is_what_sets_the_result():
     assert len({cell.identity, *(other.identity for other in others)}) == 7
 
 
-def test_tables_share_cells(compose):
+def test_tables_share_cells(composed):
     """Table 6's experiment B is the matched-random control of table 7's and table 1's method."""
-    six, seven = planned(compose, "6"), planned(compose, "7")
+    six, seven = planned(composed, "6"), planned(composed, "7")
     [experiment] = [row for row in six.rows if row.label == "Res-20-32-B-EXP-B"]
     [control] = [row for row in seven.rows if row.label.startswith("Res-20-32-B-original: matched")]
     assert [cell.identity for cell in experiment.cells] == [cell.identity for cell in control.cells]
@@ -150,37 +143,60 @@ def table(tmp_path, *arguments):
     return main(["table", *arguments, "--runs", str(tmp_path / "cells"), "--out", str(tmp_path / "tables")])
 
 
-def test_the_command_trains_what_is_missing_once(tmp_path, capsys):
+@pytest.fixture
+def untrained(monkeypatch):
+    """Runs of tables are neither trained nor timed: each leaves a finished run's folder at once."""
+    monkeypatch.setattr(motivation.tables.train, "run", write_finished)
+    monkeypatch.setattr(motivation.tables.train, "flops_per_second", lambda cell, datasets: 1e9)
+
+
+def test_the_command_trains_what_is_missing_once(tmp_path, capsys, caplog, untrained):
+    caplog.set_level("INFO", "motivation")
     assert table(tmp_path, "7", "--seeds", "1", "--plan", *QUICK) == 0
-    assert "13 runs, 0 finished" in capsys.readouterr().err
+    assert "13 runs, 0 finished" in caplog.text
     assert not (tmp_path / "cells").exists()
+    capsys.readouterr()
     assert table(tmp_path, "7", "--seeds", "1", *QUICK) == 0
     first = capsys.readouterr()
     assert "unfinished" not in first.out
     assert first.out.splitlines()[-3:] == [str(tmp_path / f"tables/table7-smoke.{end}") for end in ("md", "tex", "csv")]
     cells = sorted((tmp_path / "cells").iterdir())
     before = [(cell / "summary.json").stat().st_mtime_ns for cell in cells]
-    # A control's count and FLOPs are its source's.
-    matched = next(cell for cell in cells if "matched" in cell.name)
-    source = json.loads((matched / "config.yaml").read_text().split("run: ")[1].split("\n")[0].join(['"', '"']))
-    summaries = [json.loads((path / "summary.json").read_text()) for path in (matched, tmp_path / source)]
-    assert summaries[0]["steps/motivated"] == summaries[1]["steps/motivated"]
-    broken = next(cell for cell in cells if "equal_flops" in cell.name)
-    shutil.rmtree(broken)
+    removed = next(cell for cell in cells if "equal_flops" in cell.name)
+    shutil.rmtree(removed)
     assert table(tmp_path, "7", "--seeds", "1", "--show", *QUICK) == 0
     assert capsys.readouterr().out.count("unfinished") == 1
     assert table(tmp_path, "7", "--seeds", "1", *QUICK) == 0
-    again = capsys.readouterr()
-    assert "13 runs, 12 finished" in again.err
-    assert again.out == first.out
+    assert "13 runs, 12 finished" in caplog.text
+    assert capsys.readouterr().out == first.out
     assert sum((cell / "summary.json").stat().st_mtime_ns == old for cell, old in zip(cells, before, strict=True)) == 12
 
 
-def test_k_is_tuned_by_cross_validation(tmp_path, capsys):
+def test_a_method_and_its_controls_are_trained(composed, tmp_path):
+    """Real runs: a matched-random control has as many motivated steps as its source, equal FLOPs as many FLOPs."""
+    seven = read_table("7")
+    plan = plan_table(seven | {"rows": seven["rows"][:2]}, "smoke", 1, composed, DataSets().fingerprint, QUICK)
+    archive = Archive(tmp_path / "cells")
+    assert len(plan.cells) == 4
+    assert finish_table(plan, archive) == []
+    by_control = {cell.control: archive.state(cell).run.summary for cell in plan.cells if cell.source}
+    [source] = {archive.path(cell.source) for cell in plan.cells if cell.source}
+    source = json.loads((source / "summary.json").read_text())
+    assert by_control["matched_random"]["steps/motivated"] == source["steps/motivated"] > 0
+    step = by_control["equal_flops"]["budget/flops"] / by_control["equal_flops"]["steps/base"]
+    assert by_control["equal_flops"]["budget/flops"] == pytest.approx(source["budget/flops"], abs=step / 2)
+
+
+def test_k_is_tuned_by_cross_validation(tmp_path, capsys, monkeypatch, untrained):
+    def write_fold(config, path, resume):
+        accuracy = 90 + config["data"]["fold"] / 10 - abs(config["schedule"]["k"] - 3)
+        return write_finished(config, path, resume, accuracy)
+
+    monkeypatch.setattr(motivation.tables.train, "run", write_fold)
     assert table(tmp_path, "k", *QUICK) == 0
     out = capsys.readouterr().out
     assert out.count("| 5/5 ") == 4
-    assert re.search(r"Chosen by mean validation accuracy: k = [2-5]; the search cost all of these FLOPs\.", out)
+    assert "Chosen by mean validation accuracy: k = 3; the search cost all of these FLOPs." in out
     assert "Training took" in out
 
 
@@ -214,7 +230,7 @@ def test_a_cell_without_memory_fails_alone(tmp_path, capsys, monkeypatch):
     assert len(orphans) == 8
 
 
-def test_a_broken_and_a_foreign_run_leave_the_others(tmp_path, capsys):
+def test_a_broken_and_a_foreign_run_leave_the_others(tmp_path, capsys, caplog, untrained):
     """Shown as such; the broken one is trained again, the foreign one is an error and left as it is."""
     short = ("2", "--seeds", "1", "tracker=none", "engine.threads=1", "recipe.epochs=1", "recipe.batch_size=512")
     assert table(tmp_path, *short) == 0
@@ -230,32 +246,30 @@ def test_a_broken_and_a_foreign_run_leave_the_others(tmp_path, capsys):
     assert "seed is 3, not 0" in shown.err
     assert table(tmp_path, *short) == 1
     again = capsys.readouterr()
-    assert f"set aside as {broken.name}.broken-1, and trained again" in again.err
+    assert f"set aside as {broken.name}.broken-1, and trained again" in caplog.text
     assert "0/1 (1 broken)" not in again.out
     assert "0/1 (1 foreign)" in again.out
     assert [line for line in again.err.splitlines() if line.startswith("motivation: error")] == [
         f"motivation: error: {foreign.name}: it holds a run of another config: seed is 3, not 0"]
 
 
-def test_a_scale_says_what_it_leaves_out(tmp_path):
-    with composing() as compose:
-        notes = {name: planned(compose, name, seeds=1).note for name in ("table2", "table4", "table6")}
-        assert "leaves out" not in planned(compose, "table4", 1, "paper").note
+def test_a_scale_says_what_it_leaves_out(composed):
+    notes = {name: planned(composed, name, seeds=1).note for name in ("table2", "table4", "table6")}
+    assert "leaves out" not in planned(composed, "table4", 1, "paper").note
     # And what of it the command changed: a table of one epoch is not one of the recipe.
     assert notes["table2"].endswith("paper. Changed: recipe.epochs=1, recipe.batch_size=256.")
     assert notes["table4"].endswith("This scale leaves out Eff-4-5B, EfficientNet-B5-C.")
     assert notes["table6"].endswith("This scale leaves out all of cifar100.")
 
 
-def test_a_missing_data_set_leaves_the_others(tmp_path):
+def test_a_missing_data_set_leaves_the_others(composed, tmp_path, untrained):
     """Its rows stay unfinished, and so do those that start from a network trained on it."""
     three = read_table("3")
     three["scales"]["smoke"] = three["scales"]["smoke"] | {"data": {
         "imagenet": ["data=cifar10", "data.root=nowhere"], "cifar10": ["data=digits"]}}
     three["rows"].append({"row": "alone", "classical": "resnet50", "recipe": "transfer", "cifar10": {}})
-    with composing() as compose:
-        plan = plan_table(three, "smoke", 1, compose, DataSets().fingerprint, QUICK)
-        [(dataset, reason)] = finish_table(plan, Archive(tmp_path))
+    plan = plan_table(three, "smoke", 1, composed, DataSets().fingerprint, QUICK)
+    [(dataset, reason)] = finish_table(plan, Archive(tmp_path))
     assert dataset == "imagenet"
     assert "cannot be read: CIFAR-10" in reason
     assert [row.label for row in plan.measured(Archive(tmp_path)) if row.measured.accuracy] == ["alone"]
@@ -277,15 +291,15 @@ def test_mistakes(tmp_path, capsys, arguments, said):
     assert not list(tmp_path.iterdir())
 
 
-def test_five_hundred_runs_are_planned_and_rendered_in_seconds(compose, tmp_path):
+def test_five_hundred_runs_are_planned_and_rendered_in_seconds(composed, tmp_path):
     """Config and summary are all that is read: the folders hold no steps.csv."""
     archive = Archive(tmp_path / "cells")
-    plan = planned(compose, "1", seeds=60)
+    plan = planned(composed, "1", seeds=60)
     assert len(plan.cells) >= 500
     for cell in plan.cells:
         fabricate(archive, cell)
     begin = time.process_time()
-    again = planned(compose, "1", seeds=60)
+    again = planned(composed, "1", seeds=60)
     fresh = Archive(tmp_path / "cells")
     assert not again.unfinished(fresh)
     text, _ = write_table(again, fresh, tmp_path / "out")
@@ -295,19 +309,19 @@ def test_five_hundred_runs_are_planned_and_rendered_in_seconds(compose, tmp_path
     assert text.count("60/60") == len(again.rows)
 
 
-def test_showing_a_table_makes_no_network(tmp_path, capsys, monkeypatch):
+def test_showing_a_table_makes_no_network(composed, tmp_path, caplog, monkeypatch):
     """And an estimate of costs counts each network once, however many runs train it, without drawing its weights."""
     made = []
     create = motivation.tables.costs.create_model
     monkeypatch.setattr(motivation.tables.costs, "create_model",
                         lambda name, *arguments, **options: made.append(name) or create(name, *arguments, **options))
     motivation.tables.costs._forward_flops.cache_clear()
+    caplog.set_level("INFO", "motivation")
     assert table(tmp_path, "7", "--show", *QUICK) == 0
-    assert "runs to train" not in capsys.readouterr().err
+    assert "runs to train" not in caplog.text
     assert made == []
-    room = DataSets()
-    with composing() as compose:
-        costs = [cost_of(cell, room) for cell in planned(compose, "7", seeds=3).cells]
+    datasets = DataSets()
+    costs = [cost_of(cell, datasets) for cell in planned(composed, "7", seeds=3).cells]
     assert sorted(made) == ["resnet14", "resnet8"]
     plain = forward_of("resnet8", "{}", (1, 8, 8))
     assert costs[0] == 3 * plain * 256 * (1150 // 256)
@@ -335,12 +349,11 @@ def test_a_cell_is_its_data_not_the_place_of_it():
     assert Cell(split, "known").identity != Cell(config, "known").identity
 
 
-def test_an_override_of_data_goes_where_it_can():
+def test_an_override_of_data_goes_where_it_can(composed):
     """Table 3 reads some data sets from files and some into memory; only the latter are downloaded or have no workers.
     """
-    with composing() as compose:
-        plan = plan_table(read_table("3"), "paper", 1, compose, lambda spec: "stub",
-                          ("data.workers=3", "data.download=true"))
+    plan = plan_table(read_table("3"), "paper", 1, composed, lambda spec: "stub",
+                      ("data.workers=3", "data.download=true"))
     data = {row.dataset: row.cells[0].config["data"] for row in plan.rows}
     assert [data[name].get("workers") for name in ("imagenet", "pets", "cifar10")] == [3, 3, None]
     assert [data[name].get("download") for name in ("imagenet", "cifar10")] == [None, True]

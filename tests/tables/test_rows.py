@@ -12,7 +12,6 @@ from fabricated import fabricate
 from scipy import stats
 
 from motivation.analysis.statistics import holm
-from motivation.cli.compose import composing
 from motivation.tables.cells import Archive
 from motivation.tables.plan import SCALES, plan_table
 from motivation.tables.render import COLUMNS, cells_of, to_csv, to_latex, to_markdown, write_table
@@ -31,14 +30,8 @@ from motivation.tables.spec import check_figures, list_tables, read_table
 PRINTED = yaml.safe_load(Path(__file__).with_name("printed_figures.yaml").read_text())
 
 
-@pytest.fixture(scope="module")
-def compose():
-    with composing() as composed:
-        yield composed
-
-
-def stubbed(compose, name, scale, seeds=1):
-    return plan_table(read_table(name), scale, seeds, compose, lambda spec: "stub")
+def stubbed(composed, name, scale, seeds=1):
+    return plan_table(read_table(name), scale, seeds, composed, lambda spec: "stub")
 
 
 def unescaped(text):
@@ -76,9 +69,9 @@ def check_latex(text):
 
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", list_tables())
-def test_every_table_renders_at_every_scale(compose, tmp_path, name, scale):
+def test_every_table_renders_at_every_scale(composed, tmp_path, name, scale):
     """From finished runs: every row has its cells, and every reported figure is the one that the paper prints."""
-    plan = stubbed(compose, name, scale, seeds=2)
+    plan = stubbed(composed, name, scale, seeds=2)
     archive = Archive(tmp_path / "cells")
     for number, cell in enumerate(plan.cells):
         fabricate(archive, cell, accuracy=90 + number % 7 / 10)
@@ -117,11 +110,11 @@ MISPRINTS = {("table1", "Res-20-32B", "cifar100"): ("6.9 (misprint: 6.09)", "2.2
              ("table4", "Eff-1-2B", "cifar100"): ("22.5", "6.76 (misprint: 25.96)")}
 
 
-def test_printed_metrics_recompute_but_for_the_misprints(compose, tmp_path):
+def test_printed_metrics_recompute_but_for_the_misprints(composed, tmp_path):
     """Every ACC/FLOPs and ratio that the paper prints follows from its accuracies and F, five rows apart."""
     flagged, checked = {}, 0
     for name in list_tables():
-        rows = stubbed(compose, name, "paper").measured(Archive(tmp_path))
+        rows = stubbed(composed, name, "paper").measured(Archive(tmp_path))
         by_label = labelled(rows)
         for row, cells in zip(rows, cells_of(rows), strict=True):
             shown = dict(zip(COLUMNS, cells, strict=True))
