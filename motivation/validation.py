@@ -4,7 +4,8 @@ import inspect
 import re
 import types
 from collections.abc import Callable
-from functools import cache, wraps
+from functools import cache, reduce, wraps
+from operator import or_
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -20,8 +21,6 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0)]
-# A tuple may be given as a list, which is all that YAML has.
-AsTuple = Field(strict=False)
 
 STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)
 PHRASES = {
@@ -37,7 +36,7 @@ PHRASES = {
 def check_arguments(maker: Checked) -> Checked:
     """Decorate a class or function: whatever calls it, its arguments are checked against its annotations.
 
-    An int is taken for a float, but no bool for a number and no text for anything else; see `convert`.
+    An int is taken for a float and a list for a tuple, but no bool for a number and no text for anything else.
     """
     if inspect.isclass(maker):
         maker.__init__ = check_arguments(maker.__init__)
@@ -67,13 +66,29 @@ def convert(value: Any, hint: Any, where: str) -> Any:
     Raises:
         ValueError: another type, or out of bounds: ``WHERE=VALUE: must be ...``.
     """
-    return _converted(value, TypeAdapter(hint, config=STRICT), hint, where)
+    return _converted(value, _adapter(hint), hint, where)
 
 
 @cache
 def _adapters(function: Callable) -> dict[str, tuple[TypeAdapter, Any]]:
     hints = get_type_hints(function, include_extras=True)
-    return {name: (TypeAdapter(hint, config=STRICT), hint) for name, hint in hints.items() if name != "return"}
+    return {name: (_adapter(hint), hint) for name, hint in hints.items() if name != "return"}
+
+
+def _adapter(hint: Any) -> TypeAdapter:
+    return TypeAdapter(_lists_for_tuples(hint), config=STRICT)
+
+
+def _lists_for_tuples(hint: Any) -> Any:
+    """An annotation whose tuples may be given as lists, which are all that YAML has."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return Annotated[(_lists_for_tuples(parts[0]), *parts[1:])]
+    if origin in (Union, types.UnionType):
+        return reduce(or_, map(_lists_for_tuples, parts))
+    if origin is tuple:
+        return Annotated[tuple[tuple(map(_lists_for_tuples, parts))], Field(strict=False)]
+    return list[_lists_for_tuples(parts[0])] if origin is list else hint
 
 
 def _converted(value: Any, adapter: TypeAdapter, hint: Any, where: str) -> Any:

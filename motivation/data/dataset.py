@@ -152,10 +152,7 @@ def split_train(train: AnyPart, test: AnyPart, validation: float, heldout: float
 
 
 def check_shares(validation: float, heldout: float, fold: int | None = None) -> None:
-    """Raise ValueError for shares of the training set that cannot be split off."""
-    for name, share in (("validation", validation), ("heldout", heldout)):
-        if not 0 <= share < 1:
-            raise ValueError(f"{name}={share}: must be a share of the training set from 0 (none) to below 1")
+    """Raise ValueError for shares that together leave nothing to train on, or an impossible fold."""
     if validation + heldout >= 1:
         raise ValueError(f"validation={validation} and heldout={heldout} leave nothing to train on")
     if fold is not None and not (0 < validation <= 0.5 and 0 <= fold < round(1 / validation)):

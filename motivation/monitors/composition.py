@@ -9,10 +9,9 @@ from pydantic import Field
 from torch import Tensor
 
 from motivation.monitors.signal import Monitor, Signal, check_length, check_level
-from motivation.validation import AsTuple, Positive, check_arguments
+from motivation.validation import Positive, check_arguments
 
-Pairs = Annotated[list[Annotated[tuple[Monitor, Annotated[float, Field(allow_inf_nan=False)]], AsTuple]],
-                  Field(min_length=1)]
+Pairs = Annotated[list[tuple[Monitor, Annotated[float, Field(allow_inf_nan=False)]]], Field(min_length=1)]
 
 
 class Wrapped(Monitor):

@@ -15,8 +15,10 @@ from motivation.pairing.pair import BatchNormPolicy, Pair
 from motivation.phase import Phase
 from motivation.randomness import MOTIVATED_WEIGHTS, derived_seed
 from motivation.run_folder.checkpoints import load_checkpoint
+from motivation.validation import Count, check_arguments
 
 
+@check_arguments
 @dataclass(frozen=True)
 class PairModel:
     """A base and a motivated network that share weights.
@@ -44,7 +46,7 @@ class PairModel:
     init: Init = "identity"
     depth_rule: DepthRule | None = None
     batch_norm: BatchNormPolicy = "shared"
-    recalibration_batches: int = 50
+    recalibration_batches: Count = 50
     image_shape: tuple[int, ...] | None = None
     options: dict[str, Any] = field(default_factory=dict)
     base_options: dict[str, Any] = field(default_factory=dict)
@@ -53,8 +55,6 @@ class PairModel:
     def __post_init__(self):
         check_name(self.base)
         check_name(self.motivated)
-        if self.recalibration_batches < 1:
-            raise ValueError(f"recalibration_batches={self.recalibration_batches}: must be at least 1")
 
     def build(self, num_classes: int, in_chans: int, seed: int) -> Pair:
         """The pair, its base with the very weights that classical training of this seed starts from."""
@@ -62,9 +62,10 @@ class PairModel:
         motivated = ClassicalModel(self.motivated, self.options | self.motivated_options).build(
             num_classes, in_chans, derived_seed(seed, MOTIVATED_WEIGHTS))
         return Pair(base, motivated, weights_map=self.weights_map, init=self.init, depth_rule=self.depth_rule,
-                    batch_norm=self.batch_norm, image_shape=self.image_shape and tuple(self.image_shape))
+                    batch_norm=self.batch_norm, image_shape=self.image_shape)
 
 
+@check_arguments
 @dataclass(frozen=True)
 class ClassicalModel:
     """One network trained alone, with its native initialisation.
@@ -89,9 +90,10 @@ class ClassicalModel:
         return create_model(self.network, num_classes, in_chans, **self.options)
 
 
+@check_arguments
 @dataclass(frozen=True)
 class TransferModel(ClassicalModel):
-    """One network of a finished run, fine-tuned on other data (paper, table 3); its classifier starts anew.
+    """One network of a finished run, fine-tuned on other data (paper, table 3); its classifier is new.
 
     Args:
         network: its name.

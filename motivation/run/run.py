@@ -54,6 +54,7 @@ from motivation.training.engine import Engine
 from motivation.training.ledger import forward_flops
 from motivation.training.recipe import Recipe
 from motivation.training.trainer import LateStep, NonFiniteLoss, StepResult, Trainer
+from motivation.validation import Count, check_arguments
 
 GROUPS = ("model", "data", "recipe", "monitor", "schedule", "engine", "tracker")
 # What the run knows and no config says; a monitor or schedule that has such an argument is given it. The FLOPs are
@@ -61,6 +62,7 @@ GROUPS = ("model", "data", "recipe", "monitor", "schedule", "engine", "tracker")
 FACTS = ("seed", "total_steps", "steps_per_epoch", "base_flops", "motivated_flops")
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Checkpointing:
     """When a run saves its state; it does so after every signal too.
@@ -75,15 +77,9 @@ class Checkpointing:
         ValueError: a number below 1.
     """
 
-    every_steps: int | None = None
-    every_epochs: int | None = 1
-    keep: int = 2
-
-    def __post_init__(self):
-        for name in ("every_steps", "every_epochs", "keep"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value}: must be at least 1")
+    every_steps: Count | None = None
+    every_epochs: Count | None = 1
+    keep: Count = 2
 
 
 @dataclass
@@ -282,19 +278,21 @@ def prepare(config: Mapping[str, Any]) -> Session:
     engine.configure()
     with _naming("data", type(data)):
         dataset = main_first(data.load)
-    loader = open_loader(dataset, recipe.batch_size, seed=seed, device=engine.torch_device,
-                         augmentation=recipe.augmentation, channels_last=engine.channels_last,
-                         share=share(recipe.batch_size))
+    with _naming("recipe", Recipe):
+        loader = open_loader(dataset, recipe.batch_size, seed=seed, device=engine.torch_device,
+                             augmentation=recipe.augmentation, channels_last=engine.channels_last,
+                             share=share(recipe.batch_size))
     trainer, flops = _trainer(config, choice, recipe, engine, dataset, loader)
+    with _naming("recipe", Recipe):
+        learning_rates = recipe.learning_rates(trainer.optimizers, len(loader))
     # Dropout draws from torch's global generator: started here, so that pair and classical training draw alike, and
     # every process for its own images.
     torch.manual_seed(derived_seed(seed, DROPOUT, *[rank()][:rank()]))
     # Nothing of ours draws from these two in this process; equal runs have equal checkpoints.
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
-    return Session(dict(config), dataset, loader, trainer, recipe.learning_rates(trainer.optimizers, len(loader)),
-                   recipe.total_steps(len(loader)), flops, recipe, checkpointing,
-                   recalibration_batches=getattr(choice, "recalibration_batches", 0))
+    return Session(dict(config), dataset, loader, trainer, learning_rates, recipe.total_steps(len(loader)), flops,
+                   recipe, checkpointing, recalibration_batches=getattr(choice, "recalibration_batches", 0))
 
 
 def _trainer(config: Mapping[str, Any], choice: PairModel | ClassicalModel, recipe: Recipe, engine: Engine,

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from motivation.data.augment.augmentation import Augmentation
 from motivation.training.optimizer_state import StatePolicy, fused_if_offered
-from motivation.validation import AsTuple, Count, NotNegative, Positive, ShareBelowOne, check_arguments, convert
+from motivation.validation import Count, NotNegative, Positive, ShareBelowOne, check_arguments, convert
 
 # What a schedule cannot do without; timm's own defaults count steps here.
 NEEDED = {"step": "decay_epochs", "multistep": "decay_milestones"}
@@ -26,7 +26,7 @@ SCHEDULES = ("cosine", "constant", "step", "multistep", "tanh", "poly")
 # Beside the name; epochs may be fractions of one.
 SCHEDULE_OPTIONS = {
     "warmup_epochs": NotNegative, "warmup_lr": NotNegative, "min_lr": NotNegative, "decay_epochs": NotNegative,
-    "decay_rate": NotNegative, "decay_milestones": Annotated[tuple[int, ...], AsTuple], "warmup_prefix": bool}
+    "decay_rate": NotNegative, "decay_milestones": tuple[int, ...], "warmup_prefix": bool}
 
 
 def optimizer_class(name: str) -> Callable[..., Optimizer]:
@@ -224,6 +224,9 @@ class Recipe(Augmentation):
         if options.get("warmup_epochs", 0) >= self.total_steps(steps_per_epoch):
             raise ValueError(f"schedule.warmup_epochs={self.schedule['warmup_epochs']}: the whole run is "
                              f"{self.total_steps(steps_per_epoch) / steps_per_epoch:g} epochs")
+        if options["name"] == "constant":
+            # A step schedule that never decays, as timm's own; its factory has none before 1.0.25.
+            options |= {"name": "step", "decay_epochs": 1, "decay_rate": 1.0}
         if "decay_milestones" in options:
             options["decay_milestones"] = [epoch * steps_per_epoch for epoch in options["decay_milestones"]]
         if self.differential_lr != 1:

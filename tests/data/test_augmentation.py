@@ -23,15 +23,15 @@ def loader(augmentation, count=64, size=8, channels=3, batch_size=16, seed=0, **
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"image_size": 0}, "recipe.image_size=0: must be at least 1 pixel"), ({"test_size": -3}, "recipe.test_size=-3"),
-    ({"test_crop": 0.0}, "recipe.test_crop=0.0"), ({"test_crop": 1.1}, "recipe.test_crop=1.1"),
-    ({"crop_padding": -1}, "recipe.crop_padding=-1"), ({"scale": (0.5, 0.2)}, r"recipe.scale=\(0.5, 0.2\)"),
-    ({"scale": (0.5, 1.0), "crop_padding": 4}, "recipe.scale=.*choose one of them"),
-    ({"auto_augment": "rnd"}, "recipe.auto_augment='rnd' is no policy"),
-    ({"random_erasing": 1.5}, "recipe.random_erasing=1.5: must be a probability"),
-    ({"mixup": -1.0}, "recipe.mixup=-1.0"), ({"cutmix": float("inf")}, "recipe.cutmix=inf"),
-    ({"mixup_prob": 2.0}, "recipe.mixup_prob=2.0"), ({"mixup_switch_prob": -0.1}, "recipe.mixup_switch_prob=-0.1"),
-    ({"repeats": 0}, "recipe.repeats=0"),
+    ({"image_size": 0}, "image_size=0: must be at least 1"), ({"test_size": -3}, "test_size=-3"),
+    ({"test_crop": 0.0}, "test_crop=0.0"), ({"test_crop": 1.1}, "test_crop=1.1"),
+    ({"crop_padding": -1}, "crop_padding=-1"), ({"scale": (0.5, 0.2)}, r"scale=\(0.5, 0.2\)"),
+    ({"scale": (0.5, 1.0), "crop_padding": 4}, "scale=.*choose one of them"),
+    ({"auto_augment": "rnd"}, "auto_augment='rnd' is no policy"),
+    ({"random_erasing": 1.5}, "random_erasing=1.5: must be"),
+    ({"mixup": -1.0}, "mixup=-1.0"), ({"cutmix": float("inf")}, "cutmix=inf"),
+    ({"mixup_prob": 2.0}, "mixup_prob=2.0"), ({"mixup_switch_prob": -0.1}, "mixup_switch_prob=-0.1"),
+    ({"repeats": 0}, "repeats=0"),
 ])
 def test_impossible_values_are_named(changes, message):
     with pytest.raises(ValueError, match=message):
@@ -39,9 +39,9 @@ def test_impossible_values_are_named(changes, message):
 
 
 def test_batches_that_cannot_be_mixed_or_augmented_are_refused():
-    with pytest.raises(ValueError, match=r"recipe.batch_size=15: must be even with Mixup or CutMix"):
+    with pytest.raises(ValueError, match=r"batch_size=15: must be even with Mixup or CutMix"):
         loader(Augmentation(mixup=0.2), batch_size=15)
-    with pytest.raises(ValueError, match=r"recipe.auto_augment=cifar10: the images have 2 channels"):
+    with pytest.raises(ValueError, match=r"auto_augment=cifar10: the images have 2 channels"):
         loader(Augmentation(auto_augment="cifar10"), channels=2)
 
 

@@ -77,7 +77,7 @@ def test_test_images_are_val_or_test_and_both_are_a_question(folder):
     (folder / "val").rename(folder / "test")
     assert names(ImageFolder(root=str(folder)).load().test)[0] == "test/ant/0.jpg"
     shutil.copytree(folder / "test", folder / "val")
-    with pytest.raises(ValueError, match=r"both val and test.*data\.test=val or data\.test=test"):
+    with pytest.raises(ValueError, match=r"^test=None: .*both val and test.*test=val or test=test"):
         ImageFolder(root=str(folder)).load()
     assert names(ImageFolder(root=str(folder), test="val").load().test)[0] == "val/ant/0.jpg"
 
@@ -129,10 +129,10 @@ def test_a_class_too_small_to_split_is_named(folder):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    ({}, r"root is missing.*data\.root=FOLDER"),
+    ({}, "root is missing"),
     ({"root": "x", "workers": -1}, "workers=-1"),
-    ({"root": "x", "mean": (0.5,)}, r"mean=\[0\.5\]: must be three numbers"),
-    ({"root": "x", "std": (0.5, 0.0, 0.5)}, "std="),
+    ({"root": "x", "mean": (0.5,)}, r"mean=\(0\.5,\): must be a list of at least 2"),
+    ({"root": "x", "std": (0.5, 0.0, 0.5)}, r"std\[1\]=0.0"),
     ({"root": "x", "split_seed": -1}, "split_seed=-1"),
     ({"root": "x", "heldout": 1.0}, "heldout=1.0"),
 ])
@@ -150,7 +150,7 @@ def test_imagenet_lies_in_its_folder_or_below_a_parent(tmp_path):
     assert data.classes == tuple(classes)
     for part in ("train", "val"):
         shutil.rmtree(root / part / classes[3])
-    with pytest.raises(ValueError, match="999 classes in place of 1,000; for a part of it use data=image_folder"):
+    with pytest.raises(ValueError, match="999 classes in place of 1,000; a part of it is an image folder"):
         ImageNet(root=str(root)).load()
     shutil.rmtree(root / "val")
     with pytest.raises(ValueError, match=r"val/ is missing.*6\.3 GiB.*image-net\.org.*ImageNet\(FOLDER, 'val'\)"):

@@ -1,11 +1,15 @@
-"""What becomes of an image between its data set and a network: sizes, crops, policies, mixing. Numbers only."""
+"""How images are changed between a data set and a network: sizes, crops, policies, mixing. Numbers only."""
 
-import math
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 from motivation.data.augment.auto_augment import Policy
+from motivation.validation import Count, NotNegative, Probability, check_arguments
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Augmentation:
     """Sizes and augmentation of a recipe, in the order in which they are applied.
@@ -26,53 +30,36 @@ class Augmentation:
         repeats: how often an image is in an epoch; the epoch stays as long.
 
     Raises:
-        ValueError: an impossible value, named ``recipe.FIELD=VALUE``.
+        ValueError: an impossible value, named ``FIELD=VALUE``.
     """
 
-    image_size: int | None = None
-    test_size: int | None = None
-    test_crop: float = 1.0
-    crop_padding: int = 0
+    image_size: Count | None = None
+    test_size: Count | None = None
+    test_crop: Annotated[float, Field(gt=0, le=1)] = 1.0
+    crop_padding: Annotated[int, Field(ge=0)] = 0
     flip: bool = False
     scale: tuple[float, float] | None = None
     auto_augment: str | None = None
-    random_erasing: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    mixup_prob: float = 1.0
-    mixup_switch_prob: float = 0.5
-    repeats: int = 1
+    random_erasing: Probability = 0.0
+    mixup: NotNegative = 0.0
+    cutmix: NotNegative = 0.0
+    mixup_prob: Probability = 1.0
+    mixup_switch_prob: Probability = 0.5
+    repeats: Count = 1
 
     def __post_init__(self):
-        for name in ("image_size", "test_size"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                self._refuse(name, "must be at least 1 pixel, or null for " +
-                             ("the stored size" if name == "image_size" else "image_size"))
-        if not 0 < self.test_crop <= 1:
-            self._refuse("test_crop", "must be a share of the image's side, above 0 and at most 1")
-        if self.crop_padding < 0:
-            self._refuse("crop_padding", "must be 0 or more pixels")
         if self.scale is not None:
-            if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1] <= 1:
-                self._refuse("scale", "must be the least and the largest share of the image's area, such as [0.08,1]")
+            if not 0 < self.scale[0] <= self.scale[1] <= 1:
+                raise ValueError(f"scale={self.scale}: must be the least and the largest share of the image's area, "
+                                 "such as [0.08,1]")
             if self.crop_padding:
-                self._refuse("scale", f"is a crop, and crop_padding={self.crop_padding} is another; choose one of them")
-        for name in ("random_erasing", "mixup_prob", "mixup_switch_prob"):
-            if not 0 <= getattr(self, name) <= 1:
-                self._refuse(name, "must be a probability from 0 to 1")
-        for name in ("mixup", "cutmix"):
-            if not 0 <= getattr(self, name) < math.inf:
-                self._refuse(name, "must be an alpha of 0 (none) or more")
-        if self.repeats < 1:
-            self._refuse("repeats", "must be at least 1")
+                raise ValueError(f"scale={self.scale}: is a crop, and crop_padding={self.crop_padding} is another; "
+                                 "choose one of them")
         if self.auto_augment is not None:
             try:
                 Policy(self.auto_augment)
             except ValueError as error:
-                raise ValueError(f"recipe.auto_augment={error}") from error
-
-    def _refuse(self, name: str, why: str) -> None:
-        raise ValueError(f"recipe.{name}={getattr(self, name)}: {why}")
+                raise ValueError(f"auto_augment={error}") from error
 
     @property
     def mixes(self) -> bool:

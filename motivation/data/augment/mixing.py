@@ -30,8 +30,8 @@ class Mixing:
         Args:
             images: ``(N, C, H, W)``, N even; overwritten.
             labels: class indices ``(N,)``.
-            epoch: where training stands.
-            step: in that epoch.
+            epoch: of the batch.
+            step: of the batch, in that epoch.
         """
         # timm draws from numpy's global generator: it is lent, and given back as it was.
         state = np.random.get_state()  # noqa: NPY002

@@ -1,7 +1,7 @@
 """Batches of images that are in files: read, decoded and cropped by worker processes, finished on the device.
 
-What an image becomes depends on (seed, epoch, place in the epoch) alone: not on the number of workers, nor on where a
-run was started. timm's create_loader has neither: it seeds a worker once and shuffles from an epoch's start. Its
+Augmentation depends on (seed, epoch, place in the epoch) alone: not on the number of workers, nor on where a run was
+started. timm's create_loader has neither: it seeds a worker once and shuffles from an epoch's start. Its
 transforms are used as they are, in a plain DataLoader whose sampler starts anywhere.
 """
 
@@ -23,18 +23,19 @@ from motivation.data.augment.augmentation import Augmentation
 from motivation.data.loaders.resident import EVALUATION_BATCH, EpochLoader, Normalization, _laid_out, epoch_order
 from motivation.data.sources.files import CorruptImage, Files
 from motivation.randomness import AUGMENTATION, IMAGE, derived_generator, random_state, restore_random_state
-from motivation.run.signals import SIGNALS
 
+# What asks a job to stop (SLURM, Ctrl-C, kill) reaches its workers too.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 # Of timm's recipes.
 INTERPOLATION = "bicubic"
-# One epoch, places in it, and which images stand there: what a worker makes a batch of.
+# One epoch, places in it, and the images at them: what a worker makes a batch of.
 Order = tuple[int, np.ndarray, np.ndarray]
 
 
 class FileLoader(EpochLoader):
     """Training and evaluation batches of images in files.
 
-    Worker processes run on from epoch to epoch, so that none starts with a pause; `close` ends them.
+    Worker processes continue from epoch to epoch, so that none starts with a pause; `close` ends them.
 
     Args:
         files: the training images.
@@ -51,11 +52,11 @@ class FileLoader(EpochLoader):
     def __init__(self, files: Files, batch_size: int, normalization: Normalization, **options: Any):
         super().__init__(files, batch_size, normalization, **options)
         if self.augmentation.image_size is None:
-            raise ValueError("recipe.image_size=null: images in files have no one size; give one in pixels, such as "
-                             "recipe.image_size=224")
+            raise ValueError("image_size=null: images in files have no one size; give one in pixels, such as "
+                             "image_size=224")
         mine = len(range(batch_size)[self.share])
         if self.augmentation.mixes and mine % 2:
-            raise ValueError(f"recipe.batch_size={batch_size}: each process' share, {mine}, must be even with Mixup or "
+            raise ValueError(f"batch_size={batch_size}: each process' share, {mine}, must be even with Mixup or "
                              "CutMix, which mix pairs")
         self.files = files
         self._stream: Generator | None = None
@@ -141,7 +142,7 @@ def _decoded(files: Files, orders: Iterable[Order], transform: Callable[[Image.I
                 yield images.to(device, non_blocking=cuda), labels.to(device, non_blocking=cuda)
         except RuntimeError as error:
             raise ValueError(f"a process that reads images was ended from outside ({' '.join(str(error).split())}); "
-                             "is memory short? Go on with resume=RUN and fewer data.workers") from error
+                             "is memory short? Resume with fewer workers") from error
         finally:
             # Ends the workers now; an error's traceback may keep this frame for long.
             del decoded
@@ -188,7 +189,7 @@ def _start_generators(seed: int, epoch: int, place: int) -> None:
 def _start_worker(worker: int) -> None:
     """Set a worker process apart from the one that it is a copy of."""
     # Signals to a whole job ask the training process to stop; a worker that died of one would take the run along.
-    for number in SIGNALS:
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     # What the copy holds and does not need is not its to clean up: that would end another loader's workers.
     gc.freeze()

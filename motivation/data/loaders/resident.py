@@ -54,7 +54,7 @@ class Normalization:
 
 
 class EpochLoader:
-    """What the loaders of images in memory and in files share: an epoch's order, and what becomes of decoded images.
+    """What the loaders of images in memory and in files share: an epoch's order, and the last steps of augmentation.
 
     Args:
         part: the training images.
@@ -62,7 +62,7 @@ class EpochLoader:
         normalization: applied to augmented images, before erasing and mixing.
         seed: of order and augmentation.
         device: where the batches are wanted.
-        augmentation: what becomes of them. Padding is black, as torchvision's random crop pads; what a policy moves in
+        augmentation: how they are changed. Padding is black, as torchvision's random crop pads; what a policy moves in
             from outside has the mean of the normalisation.
         num_classes: width of mixed targets; None for what the labels say.
         channels_last: layout of the batches.
@@ -81,10 +81,10 @@ class EpochLoader:
                  device: torch.device | str = "cpu", augmentation: Augmentation = NO_AUGMENTATION,
                  num_classes: int | None = None, channels_last: bool = True, share: slice = slice(None)):
         if len(part) < batch_size:
-            raise ValueError(f"recipe.batch_size={batch_size} but there are only {len(part)} training images; "
+            raise ValueError(f"batch_size={batch_size} but there are only {len(part)} training images; "
                              f"choose a batch size of at most {len(part)}")
         if augmentation.mixes and batch_size % 2:
-            raise ValueError(f"recipe.batch_size={batch_size}: must be even with Mixup or CutMix, which mix pairs")
+            raise ValueError(f"batch_size={batch_size}: must be even with Mixup or CutMix, which mix pairs")
         self.count = len(part)
         self.batch_size = batch_size
         self.normalization = normalization
@@ -107,7 +107,7 @@ class EpochLoader:
 
         Args:
             epoch: number of the epoch, from 0.
-            start: first batch, to go on inside an epoch.
+            start: first batch, to resume inside an epoch.
 
         Yields:
             Images float32 ``(N, C, H, W)`` and labels ``(N,)``; with Mixup or CutMix, targets ``(N, classes)``.
@@ -159,10 +159,10 @@ class Loader(EpochLoader):
         augmentation = self.augmentation
         height, width, channels = split.images.shape[1:]
         if augmentation.crop_padding > max(height, width):
-            raise ValueError(f"recipe.crop_padding={augmentation.crop_padding}: must be at most the images' size, "
+            raise ValueError(f"crop_padding={augmentation.crop_padding}: must be at most the images' size, "
                              f"{max(height, width)}")
         if augmentation.auto_augment and channels not in (1, 3):
-            raise ValueError(f"recipe.auto_augment={augmentation.auto_augment}: the images have {channels} channels; a "
+            raise ValueError(f"auto_augment={augmentation.auto_augment}: the images have {channels} channels; a "
                              "policy takes grey or RGB ones")
         self.images = torch.from_numpy(split.images).to(self.device)
         self.labels = torch.from_numpy(split.labels).to(self.device)

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from motivation.data.dataset import Dataset, Split, check_shares, split_train
+from motivation.validation import Seed, ShareBelowOne, check_arguments
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Arrays:
     """An .npz file with x_train, y_train, x_test, y_test; it may be sorted by class.
@@ -27,19 +29,17 @@ class Arrays:
     """
 
     path: str | None = None
-    validation: float = 0.0
-    heldout: float = 0.0
+    validation: ShareBelowOne = 0.0
+    heldout: ShareBelowOne = 0.0
     fold: int | None = None
-    split_seed: int = 0
+    split_seed: Seed = 0
 
     def __post_init__(self):
         check_shares(self.validation, self.heldout, self.fold)
         if self.path is None:
-            raise ValueError("path is missing: give the .npz file, data.path=FILE.npz")
+            raise ValueError("path is missing: give the .npz file, path=FILE.npz")
         if not Path(self.path).is_file():
             raise ValueError(f"path={self.path}: no such file; it must be an .npz with {', '.join(KEYS)}")
-        if self.split_seed < 0:
-            raise ValueError(f"split_seed={self.split_seed}: must be 0 or more")
 
     def load(self) -> Dataset:
         """Read and check the arrays.

@@ -1,13 +1,16 @@
 """CIFAR-10 and CIFAR-100 from torchvision's downloadable classes."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from motivation.data.dataset import Dataset, Split, check_shares, split_train
 from motivation.data.sources.download import open_or_download
+from motivation.validation import Seed, ShareBelowOne, check_arguments
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Cifar:
     """50,000 training and 10,000 test images of 32 x 32 (Krizhevsky 2009).
@@ -25,17 +28,15 @@ class Cifar:
         ValueError: another number of classes, or shares outside [0, 1).
     """
 
-    classes: int = 10
+    classes: Literal[10, 100] = 10
     root: str = "data"
     download: bool = False
-    validation: float = 0.0
-    heldout: float = 0.0
+    validation: ShareBelowOne = 0.0
+    heldout: ShareBelowOne = 0.0
     fold: int | None = None
-    split_seed: int = 0
+    split_seed: Seed = 0
 
     def __post_init__(self):
-        if self.classes not in (10, 100):
-            raise ValueError(f"classes={self.classes}: choose 10 or 100")
         check_shares(self.validation, self.heldout, self.fold)
 
     def load(self) -> Dataset:

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from motivation.data.dataset import Dataset, Split, check_shares, split_train
+from motivation.validation import ShareBelowOne, check_arguments
 
 TEST_IMAGES = 360
 SPLIT_SEED = 0
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Digits:
     """8 x 8 grey images of ten classes (UCI "Optical Recognition of Handwritten Digits", test part).
@@ -23,8 +25,8 @@ class Digits:
         ValueError: shares outside [0, 1) or that leave nothing to train on.
     """
 
-    validation: float = 0.2
-    heldout: float = 0.0
+    validation: ShareBelowOne = 0.2
+    heldout: ShareBelowOne = 0.0
     fold: int | None = None
 
     def __post_init__(self):

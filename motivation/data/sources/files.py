@@ -5,17 +5,21 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from PIL import Image
+from pydantic import Field
 
 from motivation.data.dataset import Dataset, check_shares, split_train
 from motivation.data.loaders.resident import Normalization
+from motivation.validation import Probability, Seed, ShareBelowOne, check_arguments
 
 # Of ImageNet's red, green and blue from 0 to 1: timm's default, which its weights were trained with.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # More processes than this decode faster than one GPU trains on most recipes; more are a config value away.
 MOST_WORKERS_UNASKED = 8
+Deviation = Annotated[float, Field(gt=0, le=1)]
 
 
 @dataclass(frozen=True)
@@ -112,16 +116,17 @@ class Files:
 
 
 class CorruptImage(ValueError):
-    """An image that cannot be read; the message names it and says how to go on."""
+    """An image that cannot be read; the message names it and says how to continue."""
 
     @classmethod
     def at(cls, path: str, error: Exception) -> "CorruptImage":
         """The image at a path, and why."""
         reason = " ".join(str(error).split()) or type(error).__name__
-        return cls(f"{path} cannot be read as an image: {reason}; put back the file as it was and go on with "
-                   "resume=RUN from the last checkpoint, or take it out and train anew")
+        return cls(f"{path} cannot be read as an image: {reason}; put the file back as it was and resume "
+                   "from the last checkpoint, or take it out and train anew")
 
 
+@check_arguments
 @dataclass(frozen=True)
 class FileSource:
     """What every data set in files may be told; a subclass says where its images are.
@@ -139,24 +144,16 @@ class FileSource:
         ValueError: shares outside [0, 1), a negative number of workers, or no three channels.
     """
 
-    validation: float = 0.0
-    heldout: float = 0.0
+    validation: ShareBelowOne = 0.0
+    heldout: ShareBelowOne = 0.0
     fold: int | None = None
-    split_seed: int = 0
-    workers: int | None = None
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
+    split_seed: Seed = 0
+    workers: Annotated[int, Field(ge=0)] | None = None
+    mean: tuple[Probability, Probability, Probability] = IMAGENET_MEAN
+    std: tuple[Deviation, Deviation, Deviation] = IMAGENET_STD
 
     def __post_init__(self):
         check_shares(self.validation, self.heldout, self.fold)
-        if self.split_seed < 0:
-            raise ValueError(f"split_seed={self.split_seed}: must be 0 or more")
-        if self.workers is not None and self.workers < 0:
-            raise ValueError(f"workers={self.workers}: must be 0 or more, or null for one a CPU core")
-        for name in ("mean", "std"):
-            value = getattr(self, name)
-            if len(value) != 3 or not all(0 <= channel <= 1 for channel in value) or (name == "std" and 0 in value):
-                raise ValueError(f"{name}={list(value)}: must be three numbers, for red, green and blue from 0 to 1")
 
     @property
     def reading(self) -> Reading:

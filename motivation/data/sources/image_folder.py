@@ -4,11 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from motivation.data.sources.files import Files, FileSource, listed
+from motivation.validation import check_arguments
 
 TEST_FOLDERS = ("val", "test")
 LAYOUT = "train/CLASS/*.jpg and val/CLASS/*.jpg (or test/)"
 
 
+@check_arguments
 @dataclass(frozen=True)
 class ImageFolder(FileSource):
     """A folder with train/CLASS/*.jpg and val/CLASS/*.jpg (or test/), as torchvision's ImageFolder reads them.
@@ -27,7 +29,7 @@ class ImageFolder(FileSource):
     def __post_init__(self):
         super().__post_init__()
         if self.root is None:
-            raise ValueError(f"root is missing: give the folder that has {LAYOUT}, data.root=FOLDER")
+            raise ValueError(f"root is missing: give the folder that has {LAYOUT}, root=FOLDER")
 
     def find(self) -> tuple[Files, Files, tuple[str, ...]]:
         """See `FileSource.find`; the classes are the folders' names, sorted.
@@ -50,8 +52,8 @@ class ImageFolder(FileSource):
             return self.test
         there = [name for name in TEST_FOLDERS if (root / name).is_dir()]
         if len(there) > 1:
-            raise ValueError(f"{root} has both val and test; say which one accuracy is measured on, data.test=val or "
-                             "data.test=test (validation images are split off train, with data.validation=0.1)")
+            raise ValueError(f"test=None: {root} has both val and test; say which one accuracy is measured on, "
+                             "test=val or test=test (validation images are split off train, with validation=0.1)")
         return there[0] if there else TEST_FOLDERS[0]
 
     def _part(self, root: Path, part: str) -> tuple[Files, tuple[str, ...]]:
@@ -69,6 +71,7 @@ class ImageFolder(FileSource):
         return Files.whole(root, paths, labels, self.reading), tuple(found.classes)
 
 
+@check_arguments
 @dataclass(frozen=True)
 class ImageNet(FileSource):
     """ImageNet-1k (ILSVRC 2012): 1,281,167 training images and, as test set, the 50,000 labelled validation images.
@@ -97,6 +100,6 @@ class ImageNet(FileSource):
                              f"torchvision.datasets.ImageNet(FOLDER, '{missing[0]}')")
         train, test, classes = ImageFolder(**{**vars(self), "root": str(root), "test": "val"}).find()
         if len(classes) != 1000:
-            raise ValueError(f"ImageNet in {root.resolve()} has {len(classes)} classes in place of 1,000; for a part "
-                             "of it use data=image_folder")
+            raise ValueError(f"ImageNet in {root.resolve()} has {len(classes)} classes in place of 1,000; a part "
+                             "of it is an image folder")
         return train, test, classes

@@ -7,8 +7,10 @@ from typing import Any
 
 from motivation.data.sources.download import open_or_download
 from motivation.data.sources.files import Files, FileSource
+from motivation.validation import check_arguments
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Oxford(FileSource):
     """A data set of Oxford's Visual Geometry Group.

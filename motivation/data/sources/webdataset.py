@@ -1,7 +1,7 @@
 """Images in WebDataset shards: tar archives whose members are an image and its label, KEY.jpg and KEY.cls.
 
 The archives are indexed once, and then read at random: the order of an epoch is that of any other data set, exact also
-when a run is gone on with. (timm's reader for them streams and shuffles in a buffer, so its order is that of its
+in a resumed run. (timm's reader for them streams and shuffles in a buffer, so its order is that of its
 processes.) Nothing is ever unpacked.
 """
 
@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from motivation.data.sources.files import Files, FileSource, listed
+from motivation.validation import check_arguments
 
 
+@check_arguments
 @dataclass(frozen=True)
 class WebDataset(FileSource):
     """Shards below a folder: plain .tar, each image KEY.jpg (or another image format) beside its label KEY.cls.
@@ -36,7 +38,7 @@ class WebDataset(FileSource):
     def __post_init__(self):
         super().__post_init__()
         if self.root is None:
-            raise ValueError("root is missing: give the folder of the shards, data.root=FOLDER")
+            raise ValueError("root is missing: give the folder of the shards, root=FOLDER")
 
     def find(self) -> tuple[Files, Files, tuple[str, ...]]:
         """See `FileSource.find`; the classes are the numbers in the .cls members.
