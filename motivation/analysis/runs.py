@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from motivation.run_folder.config import parse_config
+from motivation.run_folder.config import read_config
 
 # Where and how a run was executed, not what was run: these do not set two runs apart.
 EXECUTION_KEYS = ("seed", "evaluate_every", "tracker", "checkpoint")
@@ -128,7 +128,7 @@ def _read(path: Path, needed: tuple[str, ...], rows: Callable[[], list], check: 
     if not (path / "summary.json").is_file():
         raise ValueError(f"{path} has no summary.json: its run did not finish")
     try:
-        run = Run(path, parse_config((path / "config.yaml").read_text()),
+        run = Run(path, read_config(path),
                   json.loads((path / "summary.json").read_text()), rows())
         _check_figures(run)
         check(run)

@@ -364,10 +364,10 @@ def train(arguments: list[str]) -> int:
     """``motivation train [overrides]``: prints the run folder, one line a run."""
     if not _launched():
         return _carry_out(_asked(arguments))
-    from motivation.training.distributed import from_main, joined
+    from motivation.training.distributed import broadcast_from_main, joined
 
     with joined():
-        return _carry_out(from_main(_asked, arguments))
+        return _carry_out(broadcast_from_main(_asked, arguments))
 
 
 def _carry_out(asked: tuple | int) -> int:
@@ -554,7 +554,7 @@ def _default_hydra():
 
 def _where(config, path: Path, root: Path) -> tuple:
     """Arguments of `run`; ``resume=auto`` takes the newest run of this config at or below ``root``."""
-    from motivation.run_folder.config import find_run
+    from motivation.run.resume import find_run
 
     plain = _plain(config)
     if config.resume == "auto":

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from motivation.analysis.budgets import LENGTH
 from motivation.analysis.runs import Run, read_figures
-from motivation.run_folder.config import differences, read_config
+from motivation.run.resume import differences
+from motivation.run_folder.config import read_config
 from motivation.training.ledger import TRAINING_FORWARDS
 
 FORMAT_VERSION = 2

@@ -19,7 +19,8 @@ import motivation.run.model_choice
 from motivation.models import create_model
 from motivation.registry import build
 from motivation.run.progress import clock
-from motivation.run.run import prepare, run
+from motivation.run.run import run
+from motivation.run.session import prepare
 from motivation.stderr import say
 from motivation.tables.cells import Archive, Cell, set_aside
 from motivation.tables.plan import Compose, Plan, list_tables, plan_table, read_table
@@ -147,11 +148,11 @@ def flops_per_second(cell: Cell, room: DataRoom) -> float:
         config = config | {"recipe": config["recipe"] | {"batch_size": batch}}
     session = prepare(config)
     with closing(session.loader):
-        steps = session.steps()
-        next(steps)
+        batches = session.batches()
+        session.step(*next(batches))
         before, start = sum(session.trainer.ledger.flops.values()), perf_counter()
-        for _, _ in zip(range(TIMED_STEPS), steps, strict=False):
-            pass
+        for images, targets in itertools.islice(batches, TIMED_STEPS):
+            session.step(images, targets)
         seconds = perf_counter() - start
     return max(1.0, (sum(session.trainer.ledger.flops.values()) - before)) / seconds
 

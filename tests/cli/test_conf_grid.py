@@ -13,7 +13,8 @@ from torch.optim import SGD
 from motivation import Pair, Trainer, monitors, schedules
 from motivation.data import Digits
 from motivation.registry import build
-from motivation.run.run import FACTS, run, split_lag
+from motivation.run.run import run
+from motivation.run.session import FACTS, split_lag
 
 CONF = Path(motivation.conf.__file__).parent
 STEPS, BATCH = 14, 32

@@ -18,9 +18,10 @@ import motivation.cli.main
 from motivation.analysis.compare import comparison_table
 from motivation.analysis.runs import read_run
 from motivation.data import Arrays
-from motivation.run.run import prepare
+from motivation.run.resume import check_changes
+from motivation.run.session import prepare
 from motivation.run_folder.checkpoints import load_checkpoint
-from motivation.run_folder.config import check_changes, read_config
+from motivation.run_folder.config import read_config
 
 FUZZ = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 

@@ -18,8 +18,10 @@ from stopping import stopped
 from wandb.proto.wandb_internal_pb2 import Record
 
 from motivation.cli.main import main
-from motivation.run.run import prepare, run
-from motivation.run_folder.write import STEP_COLUMNS, RunFolder, Wandb, as_json, check_run_folder
+from motivation.run.run import run
+from motivation.run.session import prepare
+from motivation.run.trackers import Wandb
+from motivation.run_folder.write import STEP_COLUMNS, RunFolder, as_json, check_run_folder
 
 HEADER, BLOCK = 7, 32768
 
