@@ -157,8 +157,9 @@ def _sweep_name(folder: Path) -> str | None:
 def _remembered_id(folder: Path) -> str:
     """The W&B id of a run, made at its first start and kept in its folder."""
     path = folder / "wandb" / "id"
-    if not path.is_file():
-        path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(exist_ok=True)
+    # An empty file is what a kill in between leaves.
+    if not (path.is_file() and path.read_text()):
         path.write_text(secrets.token_hex(8))
     return path.read_text()
 

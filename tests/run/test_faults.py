@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import shutil
 import signal
 import time
 
@@ -33,8 +34,16 @@ def test_sigkill_at_random_moments(tmp_path):
 
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-def test_signals_save_and_stop(tmp_path, number, finished):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
+def test_signals_save_and_give_a_shells_status(tmp_path, number, monkeypatch, capsys):
+    stop_after(monkeypatch, 1, number)
+    assert main(command(tmp_path / "run")) == 128 + number
+    assert f"stopped by {number.name} at step 2 of 16" in capsys.readouterr().err.splitlines()[-1]
+    assert Checkpoints(tmp_path / "run/checkpoints").found()[0].step == 2
+
+
+def test_a_signal_to_a_process_saves_and_stops(tmp_path, finished):
+    number = signal.SIGTERM
     output = tmp_path / "output.txt"
     process = start(command(tmp_path / "run"), output)
     while process.is_alive() and lines_of(tmp_path / "run/steps.csv") < 4:
@@ -94,21 +103,36 @@ def damage(path, how):
         path.write_bytes(b"PK\x03\x04 something else")
 
 
+@pytest.fixture(scope="module")
+def stopped_once(tmp_path_factory):
+    """The folder of a run that was stopped after 12 of its 16 steps; do not change it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "offline")
+        return stopped(compose_config(*QUICK), tmp_path_factory.mktemp("stopped") / "run", patch, 11)
+
+
 @pytest.mark.parametrize("how", ["truncated", "flipped bit", "empty", "foreign"])
-def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, monkeypatch, caplog, finished, how):
-    config = compose_config(*QUICK)
-    folder = stopped(config, tmp_path / "run", monkeypatch, 11)
+def test_damaged_checkpoint_is_named_and_passed_over(tmp_path, caplog, stopped_once, how):
+    folder = shutil.copytree(stopped_once, tmp_path / "run")
     newest, previous, *_ = Checkpoints(folder / "checkpoints").found()
     damage(newest.path, how)
-    run(config, folder, resume=True)
+    assert next(Checkpoints(folder / "checkpoints").readable())[0] == previous
+    assert f"{newest.path} is damaged: its SHA-256" in caplog.text
+
+
+def test_resume_behind_a_damaged_checkpoint_is_exact(tmp_path, caplog, finished, stopped_once):
+    folder = shutil.copytree(stopped_once, tmp_path / "run")
+    newest, previous, *_ = Checkpoints(folder / "checkpoints").found()
+    damage(newest.path, "flipped bit")
+    run(compose_config(*QUICK), folder, resume=True)
     assert f"{newest.path} is damaged: its SHA-256" in caplog.text
     assert previous.step == 8
     assert left(folder) == left(finished())
 
 
-def test_all_checkpoints_damaged_is_an_error_and_nothing_is_lost(tmp_path, monkeypatch):
+def test_all_checkpoints_damaged_is_an_error_and_nothing_is_lost(tmp_path, stopped_once):
     config = compose_config(*QUICK)
-    folder = stopped(config, tmp_path / "run", monkeypatch, 11)
+    folder = shutil.copytree(stopped_once, tmp_path / "run")
     for saved in Checkpoints(folder / "checkpoints").found():
         damage(saved.path, "empty")
     rows = (folder / "steps.csv").read_bytes()
@@ -117,8 +141,8 @@ def test_all_checkpoints_damaged_is_an_error_and_nothing_is_lost(tmp_path, monke
     assert (folder / "steps.csv").read_bytes() == rows
 
 
-def test_checkpoint_of_another_run_is_refused(tmp_path, monkeypatch):
-    folder = stopped(compose_config(*QUICK), tmp_path / "run", monkeypatch, 1)
+def test_checkpoint_of_another_run_is_refused(tmp_path, monkeypatch, stopped_once):
+    folder = shutil.copytree(stopped_once, tmp_path / "run")
     other = stopped(compose_config(*QUICK, "seed=1"), tmp_path / "other", monkeypatch, 1)
     for saved in Checkpoints(folder / "checkpoints").found():
         saved.path.unlink()
@@ -128,9 +152,9 @@ def test_checkpoint_of_another_run_is_refused(tmp_path, monkeypatch):
         run(compose_config(*QUICK), folder, resume=True)
 
 
-def test_second_process_is_refused(tmp_path, monkeypatch):
+def test_second_process_is_refused(tmp_path, stopped_once):
     config = compose_config(*QUICK)
-    folder = stopped(config, tmp_path / "run", monkeypatch, 1)
+    folder = shutil.copytree(stopped_once, tmp_path / "run")
     first = RunFolder(folder, None)
     output = tmp_path / "output.txt"
     assert finish(start(["train", f"resume={folder}"], output)) == 1
@@ -161,10 +185,10 @@ def test_nan_stops_with_the_batch_and_the_last_good_checkpoint(tmp_path, monkeyp
     assert len((tmp_path / "run/steps.csv").read_text().splitlines()) == 11
 
 
-def test_nan_rolls_back_with_a_smaller_learning_rate(tmp_path, monkeypatch, capsys):
+def test_nan_rolls_back_with_a_smaller_learning_rate(tmp_path, monkeypatch, caplog):
     nan_at(monkeypatch, {10}, (float("nan"), 1.0))
     folder = run(compose_config(*QUICK, "recipe.rollbacks=1", "recipe.schedule.name=constant"), tmp_path / "run")
-    assert "back to step 8, learning rate x 0.5" in capsys.readouterr().err
+    assert "back to step 8, learning rate x 0.5" in caplog.text
     rows = [line.split(",") for line in (folder / "steps.csv").read_text().splitlines()[1:]]
     assert [int(row[0]) for row in rows] == list(range(16))
     assert [float(row[5]) for row in rows] == [0.1] * 8 + [0.05] * 8
@@ -236,12 +260,11 @@ def test_with_a_lag_the_batch_named_is_the_losss(tmp_path, monkeypatch):
         run(compose_config(*QUICK, "monitor.lag=3"), tmp_path / "run")
 
 
-def test_real_divergence_ends_in_one_line(tmp_path, capsys):
+def test_real_divergence_ends_in_one_line(tmp_path, capsys, caplog):
     folder = tmp_path / "run"
     assert main(["train", *QUICK, "recipe.optimizer.lr=1e30", "recipe.rollbacks=2", f"hydra.run.dir={folder}"]) == 1
-    lines = capsys.readouterr().err.splitlines()
-    assert "the last good checkpoint is" in lines[-1]
-    assert sum("back to step 0" in line for line in lines) == 2
+    assert "the last good checkpoint is" in capsys.readouterr().err.splitlines()[-1]
+    assert caplog.text.count("back to step 0") == 2
 
 
 def too_large(monkeypatch, images):
@@ -258,8 +281,9 @@ def too_large(monkeypatch, images):
 
 def test_out_of_memory_is_known_before_step_0(tmp_path, monkeypatch):
     too_large(monkeypatch, 40)
-    with pytest.raises(OutOfMemory, match=r"the motivated network does not fit with a batch of 128 images in 1 "
-                                          r"micro-batch; lower recipe.batch_size or set engine.accumulation=2 \(or auto\)"):
+    said = (r"the motivated network does not fit with a batch of 128 images in 1 micro-batch; lower recipe.batch_size "
+            r"or set engine.accumulation=2 \(or auto\)")
+    with pytest.raises(OutOfMemory, match=said):
         run(compose_config(*QUICK), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
