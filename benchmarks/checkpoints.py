@@ -16,7 +16,7 @@ BOUND = 0.01
 
 def main(seconds: float = 20, every: int = 10) -> int:
     """Print the share of time that training waited; 1 where it is above the bound."""
-    from motivation.run.run import prepare
+    from motivation.run.session import prepare
     from motivation.run_folder.checkpoints import Checkpoints, size_of
 
     with tempfile.TemporaryDirectory() as folder:
@@ -33,7 +33,9 @@ def main(seconds: float = 20, every: int = 10) -> int:
         waits, start = [], perf_counter()
         while not waits or perf_counter() - start < seconds:
             session.position.epoch = session.trainer.steps // len(session.loader)
-            for _ in session.steps():
+            for images, targets in session.batches():
+                session.step(images, targets)
+                session.pending.clear()
                 if session.trainer.steps % every == 0 and not checkpoints.busy:
                     before = perf_counter()
                     checkpoints.save(session.state_dict(), session.trainer.steps)

@@ -70,17 +70,18 @@ def bare_loop(path: Path):
 
 def motivation_loop(path: Path, folder: Path, **model):
     """The very steps that `motivation train` takes, recorded and shown."""
-    from motivation.run.progress import open_progress
-    from motivation.run.run import prepare, recorded_steps
+    from motivation.run.record import Record, record_steps
+    from motivation.run.session import prepare
     from motivation.run_folder.write import RunFolder
 
     settings = config(path, **model)
     session = prepare(settings)
-    record = RunFolder(folder, settings)
-    progress = open_progress(session.total_steps, len(session.loader), 128)
+    record = Record(session, RunFolder(folder, settings))
     for epoch in range(1000):
         session.position.epoch = epoch
-        yield from recorded_steps(session, record, progress)
+        for images, targets in session.batches():
+            session.step(images, targets)
+            yield record_steps(session, record)
 
 
 def measure_speed(blocks: int, steps: int) -> float:

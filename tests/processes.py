@@ -76,7 +76,8 @@ def _main(arguments: list[str], output: Path, at_step: int | None, file_limit: i
     os.environ.update(environment)
     import torch
 
-    import motivation.run.run
+    import motivation.run_folder.write
+    import motivation.training.trainer
     from motivation.cli.main import main
 
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -88,7 +89,7 @@ def _main(arguments: list[str], output: Path, at_step: int | None, file_limit: i
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
     if at_step is not None:
-        step = motivation.run.run.Trainer.step
+        step = motivation.training.trainer.Trainer.step
 
         def stepped(self, *batch):
             if self.steps == at_step:
@@ -97,9 +98,9 @@ def _main(arguments: list[str], output: Path, at_step: int | None, file_limit: i
                     full_disk()
             return step(self, *batch)
 
-        motivation.run.run.Trainer.step = stepped
+        motivation.training.trainer.Trainer.step = stepped
     elif out_of_memory:
-        motivation.run.run.Trainer.network = no_memory
+        motivation.training.trainer.Trainer.network = no_memory
     if fits is not None:
         forward = torch.nn.functional.cross_entropy
 
@@ -108,7 +109,7 @@ def _main(arguments: list[str], output: Path, at_step: int | None, file_limit: i
 
         torch.nn.functional.cross_entropy = fitting
     if before_summary:
-        summary = motivation.run.run.RunFolder.summary
+        summary = motivation.run_folder.write.RunFolder.summary
 
         def summed(self, values):
             full_disk()
@@ -117,7 +118,7 @@ def _main(arguments: list[str], output: Path, at_step: int | None, file_limit: i
             finally:
                 resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
-        motivation.run.run.RunFolder.summary = summed
+        motivation.run_folder.write.RunFolder.summary = summed
     with open(output, "a", buffering=1) as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         status = main(arguments)
     sys.exit(status)

@@ -7,7 +7,7 @@ import signal
 import numpy as np
 import pytest
 
-import motivation.run.run
+import motivation.training.trainer
 from motivation.run.run import run
 from motivation.run.signals import Interrupted
 from motivation.run_folder.checkpoints import load_checkpoint
@@ -31,7 +31,7 @@ def left(folder) -> dict:
 
 def stop_after(monkeypatch, step: int, number=signal.SIGTERM):
     """The process sends itself a signal in this step of this run."""
-    train = motivation.run.run.Trainer.step
+    train = motivation.training.trainer.Trainer.step
     count = iter(range(10_000))
 
     def stepped(self, images, targets):
@@ -39,7 +39,7 @@ def stop_after(monkeypatch, step: int, number=signal.SIGTERM):
             os.kill(os.getpid(), number)
         return train(self, images, targets)
 
-    monkeypatch.setattr(motivation.run.run.Trainer, "step", stepped)
+    monkeypatch.setattr(motivation.training.trainer.Trainer, "step", stepped)
 
 
 

@@ -1,26 +1,37 @@
-"""Before step 0: both networks fit with the real batch, and the disk holds the checkpoints.
+"""Before step 0: both networks fit in memory with the real batch, and the disk holds the checkpoints.
 
-An interval at hour nine is then never the first to run out of memory.
+An interval hours into training is then never the first to run out of memory.
 """
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from motivation.phase import Phase
+from motivation.phase import PHASES
 from motivation.randomness import random_state, restore_random_state
-from motivation.training.engine import OutOfMemory, explained_memory
+from motivation.training.engine import Engine, OutOfMemory, out_of_memory_named
 from motivation.training.trainer import Trainer
 
 
-def check_memory(trainer: Trainer, images: Tensor, targets: Tensor) -> None:
-    """Run forward and backward of every network on one batch, and leave no trace of it.
+@contextmanager
+def memory_advice() -> Iterator[None]:
+    """Context that adds to an out-of-memory error which keys of the config would help."""
+    try:
+        yield
+    except OutOfMemory as error:
+        raise OutOfMemory(f"{error}; lower recipe.batch_size or set engine.accumulation={2 * error.micro_batches} "
+                          "(or auto)", error.micro_batches) from error
 
-    With ``engine.accumulation=auto`` the trainer's engine is replaced by one that runs a batch in as many parts as both
-    networks need.
+
+def needed_micro_batches(trainer: Trainer, images: Tensor, targets: Tensor) -> int:
+    """Micro-batches that every network needs for one batch, found by its forward and backward; leaves no trace.
+
+    With an engine's ``accumulation="auto"`` they are doubled until both networks fit; otherwise they are the engine's.
 
     Args:
         trainer: before its first step.
@@ -28,31 +39,28 @@ def check_memory(trainer: Trainer, images: Tensor, targets: Tensor) -> None:
         targets: ``(N,)``, or ``(N, classes)``.
 
     Raises:
-        OutOfMemory: a network does not fit, with parts of one image where the number of parts may grow.
+        OutOfMemory: a network does not fit, with micro-batches of one image where their number may grow.
     """
-    phases: tuple[Phase, ...] = ("motivated", "base") if trainer.pair else ("base",)
-    grows = trainer.engine.accumulation == "auto"
-    if grows:
-        trainer.engine = replace(trainer.engine, accumulation=1)
+    engine = trainer.engine
     while True:
         try:
-            for phase in phases:
-                with explained_memory(phase, len(images), trainer.engine.parts):
-                    _rehearse(trainer, trainer.network(phase), images, targets)
-            return
+            for phase in reversed(PHASES) if trainer.pair else PHASES[:1]:
+                with out_of_memory_named(phase, len(images), engine.micro_batches):
+                    _forward_backward(trainer, engine, trainer.network(phase), images, targets)
+            return engine.micro_batches
         except OutOfMemory:
-            if not grows or trainer.engine.parts * 2 > len(images):
+            if trainer.engine.accumulation != "auto" or engine.micro_batches * 2 > len(images):
                 raise
-            trainer.engine = replace(trainer.engine, accumulation=2 * trainer.engine.parts)
+            engine = replace(engine, accumulation=2 * engine.micro_batches)
 
 
-def _rehearse(trainer: Trainer, network: nn.Module, images: Tensor, targets: Tensor) -> None:
+def _forward_backward(trainer: Trainer, engine: Engine, network: nn.Module, images: Tensor, targets: Tensor) -> None:
     buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
     modes = [(module, module.training) for module in network.modules()]
     generators = random_state()
     try:
         network.train()
-        trainer.engine.gradients(network, trainer.loss, images, targets)
+        engine.gradients(network, trainer.loss, images, targets)
     finally:
         network.zero_grad(set_to_none=True)
         with torch.no_grad():
@@ -69,7 +77,7 @@ def check_disk(folder: Path, checkpoint_bytes: int, checkpoints: int) -> None:
     Args:
         folder: where they go; it need not exist yet.
         checkpoint_bytes: of one.
-        checkpoints: how many lie there at once.
+        checkpoints: how many there are at once.
     """
     while not folder.exists():
         folder = folder.parent

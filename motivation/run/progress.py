@@ -1,21 +1,24 @@
-"""What a user sees while a run trains: a live line in a terminal, a plain line an epoch elsewhere; always on stderr."""
+"""What a user sees while a run trains: a live line in a terminal, elsewhere a logged line an epoch."""
 
+import logging
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from time import perf_counter
-from typing import Any
+from typing import Any, TextIO
 
-from motivation.stderr import Expendable, say
+from motivation.phase import Phase
 from motivation.training.ledger import Ledger
 from motivation.training.trainer import StepResult
 
-PHASE_COLOURS = {"base": "cyan", "motivated": "yellow"}
+logger = logging.getLogger(__name__)
+PHASE_COLOURS: dict[Phase, str] = {"base": "cyan", "motivated": "yellow"}
 
 
-def open_progress(total_steps: int, steps_per_epoch: int, batch_size: int) -> "PlainProgress":
+def open_progress(total_steps: int, steps_per_epoch: int) -> "PlainProgress":
     """The live view where stderr is a terminal, plain lines elsewhere."""
     view = LiveProgress if sys.stderr.isatty() else PlainProgress
-    return view(total_steps, steps_per_epoch, batch_size)
+    return view(total_steps, steps_per_epoch)
 
 
 class PlainProgress:
@@ -24,13 +27,11 @@ class PlainProgress:
     Args:
         total_steps: steps of the whole run.
         steps_per_epoch: steps of one epoch.
-        batch_size: images a step.
     """
 
-    def __init__(self, total_steps: int, steps_per_epoch: int, batch_size: int):
+    def __init__(self, total_steps: int, steps_per_epoch: int):
         self.total_steps = total_steps
         self.epochs = -(-total_steps // steps_per_epoch)
-        self.batch_size = batch_size
         self.start = perf_counter()
         self.epoch_start = self.start
 
@@ -45,7 +46,7 @@ class PlainProgress:
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Show a finished epoch."""
-        say(self.line(row))
+        logger.info(self.line(row))
 
     def line(self, row: Mapping[str, Any]) -> str:
         """A finished epoch in words."""
@@ -62,14 +63,14 @@ class PlainProgress:
 class LiveProgress(PlainProgress):
     """A progress bar with the running figures, and the line of every finished epoch above it."""
 
-    def __init__(self, total_steps: int, steps_per_epoch: int, batch_size: int):
+    def __init__(self, total_steps: int, steps_per_epoch: int):
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
-        super().__init__(total_steps, steps_per_epoch, batch_size)
+        super().__init__(total_steps, steps_per_epoch)
         self.bar = Progress(TextColumn("epoch {task.fields[epoch]}"), BarColumn(bar_width=None),
                             TextColumn("{task.completed}/{task.total}  {task.fields[figures]}"),
-                            console=Console(file=Expendable(sys.stderr)), refresh_per_second=4)
+                            console=Console(file=LossyStream(sys.stderr)), refresh_per_second=4)
         self.task = self.bar.add_task("train", total=total_steps, epoch=f"1/{self.epochs}", figures="")
         self.shown = 0.0
 
@@ -97,6 +98,31 @@ class LiveProgress(PlainProgress):
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Show a finished epoch."""
         self.bar.console.print(self.line(row), highlight=False)
+
+
+class LossyStream:
+    """A stream whose failing writes are passed over: a full disk or a closed pipe costs the bar, not the run.
+
+    Args:
+        stream: the stream.
+    """
+
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        """Write what the stream takes."""
+        with suppress(OSError):
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what the stream takes."""
+        with suppress(OSError):
+            self.stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
 
 
 def clock(seconds: float) -> str:

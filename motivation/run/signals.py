@@ -8,20 +8,20 @@ from time import monotonic
 from types import FrameType
 from typing import TypeVar
 
-from motivation.training.distributed import largest
+from motivation.training.distributed import all_reduce_max
 
 Item = TypeVar("Item")
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-# SLURM and torchrun may both hand on one and the same signal.
+# SLURM and torchrun may both forward the same signal.
 ECHO_SECONDS = 1.0
 
 
 class Interrupted(KeyboardInterrupt):
-    """A run stopped by a signal, its state saved. No sweep goes on after it.
+    """A run stopped by a signal, its state saved. A sweep ends with it too.
 
     Args:
         number: of the signal.
-        message: what happened and how to go on.
+        message: what happened and how to resume.
     """
 
     def __init__(self, number: int, message: str = ""):
@@ -55,15 +55,15 @@ class StopRequest:
         if self.number is None:
             self.number, self.came = number, monotonic()
         elif monotonic() - self.came > ECHO_SECONDS:
-            # In the middle of anything: nothing is saved, the last checkpoint on disk stands.
+            # In the middle of anything: nothing is saved, the last checkpoint on disk is what is resumed.
             raise KeyboardInterrupt
 
-    def watched(self, items: Iterable[Item], turns: int) -> Iterator[Item]:
+    def interruptible(self, items: Iterable[Item], turns: int) -> Iterator[Item]:
         """The same items; raises Interrupted between two of them where a signal has come.
 
         Args:
             items: at most as many as turns.
-            turns: how often to check, alike in all processes.
+            turns: how often to check, the same in all processes.
         """
         items = iter(items)
         for _ in range(turns):
@@ -71,6 +71,6 @@ class StopRequest:
             yield from islice(items, 1)
 
     def check(self) -> None:
-        """Raise Interrupted where a signal has come to any process; all of them must ask."""
-        if number := largest(self.number or 0):
+        """Raise Interrupted where a signal has come to any process; all of them must call it."""
+        if number := all_reduce_max(self.number or 0):
             raise Interrupted(number)

@@ -7,6 +7,7 @@ where one was measured, and the file's own SHA-256, so that a damaged or foreign
 
 import errno
 import hashlib
+import logging
 import os
 import pickle
 import re
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+logger = logging.getLogger(__name__)
 NAME = re.compile(r"step-(?P<step>\d{9})(?:-val(?P<validation>\d+\.\d{4}))?-(?P<digest>[0-9a-f]{16})\.pt")
 
 
@@ -122,21 +124,18 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict:
 class Checkpoints:
     """The checkpoints of one run: the newest ones and the best by validation accuracy, never by test accuracy.
 
-    Files are written by a thread of their own, so that training waits only for the copy in memory.
+    Files are written by another thread, so that training waits only for the copy in memory.
 
     Args:
         folder: ``checkpoints/`` of the run folder.
         keep: how many of the newest stay.
         before: called in the writing thread before a file appears; what it makes durable is never behind a checkpoint.
-        warn: called with a line about a checkpoint that could not be written or read.
     """
 
-    def __init__(self, folder: Path, keep: int = 2, before: Callable[[], None] = lambda: None,
-                 warn: Callable[[str], None] = lambda line: None):
+    def __init__(self, folder: Path, keep: int = 2, before: Callable[[], None] = lambda: None):
         self.folder = folder
         self.keep = keep
         self.before = before
-        self.warn = warn
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._writing: Future | None = None
 
@@ -146,9 +145,9 @@ class Checkpoints:
         return self._writing is not None and not self._writing.done()
 
     def save(self, state: dict, step: int, validation: float | None = None) -> None:
-        """Copy the state, and write it while training goes on.
+        """Copy the state, and write it while training continues.
 
-        A full disk costs the checkpoint and never the run: the line goes to ``warn`` and older checkpoints stay.
+        A full disk costs the checkpoint and never the run: that is logged, and older checkpoints stay.
 
         Args:
             state: nested dicts, lists and tuples of tensors and plain values.
@@ -174,15 +173,15 @@ class Checkpoints:
         return sorted(filter(None, map(Saved.parse, files)), key=lambda saved: saved.step, reverse=True)
 
     def readable(self) -> Iterator[tuple[Saved, dict]]:
-        """Checkpoints that can be read, newest first, with their states; the others are named by ``warn``."""
+        """Checkpoints that can be read, newest first, with their states; the others are logged."""
         for saved in self.found():
             try:
                 yield saved, load_checkpoint(saved.path)
             except CheckpointError as error:
-                self.warn(str(error))
+                logger.warning("%s", error)
 
     def discard_after(self, step: int) -> None:
-        """Set aside checkpoints of later steps as ``*.unused``: training is about to go that way again."""
+        """Set aside checkpoints of later steps as ``*.unused``: training is about to repeat them."""
         for saved in self.found():
             if saved.step > step:
                 saved.path.rename(saved.path.with_suffix(".pt.unused"))
@@ -194,8 +193,8 @@ class Checkpoints:
                              lambda digest: f"step-{step:09d}{measured}-{digest}.pt", self.before)
             self._prune(written)
         except OSError as error:
-            self.warn(f"no checkpoint of step {step} in {self.folder}: {error.strerror or error}; training goes on, "
-                      "older checkpoints stay")
+            logger.warning("no checkpoint of step %d in %s: %s; training continues, older checkpoints stay", step,
+                           self.folder, error.strerror or error)
 
     def _prune(self, written: Path) -> None:
         found = self.found()

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from motivation.analysis.budgets import LENGTH
-from motivation.run_folder.config import differences, read_config
+from motivation.run.resume import differences
+from motivation.run_folder.config import read_config
 from motivation.run_folder.read import Run, read_figures
 from motivation.training.ledger import TRAINING_FORWARDS
 

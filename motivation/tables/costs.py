@@ -12,7 +12,7 @@ import motivation.data
 import motivation.run.model_choice
 from motivation.models import create_model
 from motivation.registry import build
-from motivation.run.run import prepare
+from motivation.run.session import prepare
 from motivation.tables.cells import Cell
 from motivation.training.engine import Engine
 from motivation.training.ledger import TRAINING_FORWARDS, forward_flops

@@ -1,7 +1,7 @@
-"""Several processes that train as one (torchrun): averaged gradients and signals, and so the same decisions everywhere.
+"""Several processes that train as one (torchrun): gradients and signals are averaged, so that all decide alike.
 
-Each process gets its share of every batch; the first one alone writes, and one alone tells how the run ended. Without a
-process group, or alone in it, everything here does nothing.
+Each process gets its share of every batch; only the first one writes, and only one reports how the run ended. In a
+single process everything here does nothing.
 """
 
 import os
@@ -18,7 +18,7 @@ Value = TypeVar("Value")
 # A process that dies is noticed at once; this bounds one that hangs, and what the others wait for: the first process
 # alone downloads data and opens the tracker.
 TIMEOUT = timedelta(minutes=10)
-ENDED = "another process of this run has ended, or does not answer; the same command with resume=auto goes on with it"
+ENDED = "another process of this run has ended, or does not answer"
 
 _store: Any = None
 
@@ -31,14 +31,14 @@ class PeerLost(ConnectionError):
 def joined() -> Iterator[None]:
     """Train with the other processes that torchrun started: gloo between CPUs, NCCL between GPUs.
 
-    After an error the group is left as it is: the others may wait in it, and learn from the end of this process.
+    After an error the group is left as it is: the others may wait in it, and learn of the error when this process ends.
     """
     global _store
     backend = "gloo"
     if torch.cuda.is_available() and distributed.is_nccl_available():
         backend = "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
-    with _talking():
+    with _peer_errors():
         store, rank, count = next(distributed.rendezvous("env://", timeout=TIMEOUT))
         # torchrun keeps its store when it restarts the processes: the addresses of the dead are still in it.
         _store = distributed.PrefixStore(f"motivation/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
@@ -69,33 +69,33 @@ def is_main() -> bool:
 
 
 def share(count: int) -> slice:
-    """This process's part of so many things, in order: whole numbers, as equal as can be."""
+    """This process's contiguous share of ``count`` items, as equal as whole numbers can be."""
     each = -(-count // processes())
     return slice(min(rank() * each, count), min((rank() + 1) * each, count))
 
 
-def largest(value: int) -> int:
-    """The largest of all processes' values, in every process."""
+def all_reduce_max(value: int) -> int:
+    """The maximum of all processes' values, in every process."""
     if processes() == 1:
         return value
     found = torch.tensor(value)
-    with _talking():
+    with _peer_errors():
         distributed.all_reduce(found, distributed.ReduceOp.MAX)
     return int(found)
 
 
-def everyone(value: Value) -> list[Value]:
+def all_gather(value: Value) -> list[Value]:
     """All processes' values, plain ones or arrays, in every process."""
     if processes() == 1:
         return [value]
     values: list = [None] * processes()
-    with _talking():
+    with _peer_errors():
         distributed.all_gather_object(values, value)
     return values
 
 
-def from_main(function: Callable[..., Value], *arguments: Any) -> Value:
-    """What the first process's call returns, in every process; it alone calls, and an error there ends all."""
+def broadcast_from_main(function: Callable[..., Value], *arguments: Any) -> Value:
+    """Call a function in the first process and return its result in every process; an error there ends all."""
     if processes() == 1:
         return function(*arguments)
     box: list = [None]
@@ -105,16 +105,16 @@ def from_main(function: Callable[..., Value], *arguments: Any) -> Value:
         except BaseException:
             speaks()
             raise
-    with _talking():
+    with _peer_errors():
         distributed.broadcast_object_list(box)
     return box[0]
 
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Context that every process leaves without an error, or none: nobody goes on where another has failed.
+    """Context that every process leaves without an error, or none does: no process continues where another failed.
 
-    Inside it no process may wait for another, but by `main_first`.
+    Inside it no process may wait for another, except by `main_first`.
 
     Raises:
         PeerLost: another process has failed.
@@ -125,7 +125,7 @@ def together() -> Iterator[None]:
         raise
     except Exception:
         speaks()
-        largest(True)
+        all_reduce_max(True)
         raise
     _all_well()
 
@@ -133,7 +133,7 @@ def together() -> Iterator[None]:
 def main_first(load: Callable[[], Value]) -> Value:
     """Call in the first process, then in the first of every other machine, then in the rest; within `together`.
 
-    What the first one downloads is there for the others.
+    The others find what the first one downloads.
     """
     wave = 0 if is_main() else 1 if local_rank() == 0 else 2
     for turn in range(3):
@@ -144,12 +144,12 @@ def main_first(load: Callable[[], Value]) -> Value:
 
 
 def _all_well() -> None:
-    if largest(False):
+    if all_reduce_max(False):
         raise PeerLost(ENDED)
 
 
 def speaks() -> bool:
-    """Whether it is this process that tells how the run ended: the first one that asks."""
+    """Whether this process reports how the run ended: the first one that asks does."""
     if _store is None:
         return True
     mine = str(rank())
@@ -160,36 +160,14 @@ def speaks() -> bool:
         return True
 
 
-class Absent:
-    """Stands, in all other processes, for what the first one alone has: any call does nothing."""
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return self._nothing
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        pass
-
-    @staticmethod
-    def _nothing(*arguments, **keywords) -> None:
-        pass
-
-
-def main_only(make: Callable[..., Value], *arguments: Any) -> Value | Absent:
-    """What a call makes, in the first process; in the others a stand-in on which any call does nothing."""
-    return make(*arguments) if is_main() else Absent()
-
-
-def average(tensors: list[Tensor]) -> None:
+def all_reduce_mean(tensors: list[Tensor]) -> None:
     """Replace tensors by their mean over all processes, in place, in one message a dtype; the same bits everywhere."""
     count = processes()
     if count == 1:
         return
     for group in _by_dtype(tensors):
         flat = _flatten_dense_tensors(group)
-        with _talking():
+        with _peer_errors():
             distributed.all_reduce(flat)
         flat /= count
         torch._foreach_copy_(group, list(_unflatten_dense_tensors(flat, group)))
@@ -202,7 +180,7 @@ def broadcast(tensors: list[Tensor]) -> None:
     with torch.no_grad():
         for group in _by_dtype(tensors):
             flat = _flatten_dense_tensors(group)
-            with _talking():
+            with _peer_errors():
                 distributed.broadcast(flat, 0)
             torch._foreach_copy_(group, list(_unflatten_dense_tensors(flat, group)))
 
@@ -218,8 +196,8 @@ def _grouped() -> bool:
 
 
 @contextmanager
-def _talking() -> Iterator[None]:
-    """A message that does not get through is the other side's end."""
+def _peer_errors() -> Iterator[None]:
+    """Turn a failed message into PeerLost."""
     try:
         yield
     except RuntimeError as error:

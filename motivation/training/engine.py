@@ -11,7 +11,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from motivation.training.distributed import average, local_rank, processes, running_statistics
+from motivation.phase import Phase
+from motivation.training.distributed import all_reduce_mean, local_rank, processes, running_statistics
 from motivation.validation import Count, check_arguments
 
 # Beyond it, starting the threads takes longer than any training.
@@ -20,26 +21,34 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class OutOfMemory(ValueError):
-    """A forward or backward pass did not fit; the message names the network, the batch and what would help."""
+    """A forward or backward pass did not fit in memory.
+
+    Args:
+        message: names the network, the batch and its micro-batches.
+        micro_batches: that the batch ran in.
+    """
+
+    def __init__(self, message: str, micro_batches: int):
+        super().__init__(message)
+        self.micro_batches = micro_batches
 
 
 @contextmanager
-def explained_memory(phase: str, images: int, parts: int) -> Iterator[None]:
-    """Turn torch's out-of-memory errors into one line that says which network and batch did not fit.
+def out_of_memory_named(phase: Phase, images: int, micro_batches: int) -> Iterator[None]:
+    """Turn torch's out-of-memory errors into `OutOfMemory`, which says which network and batch did not fit.
 
     Args:
         phase: of the network that ran.
         images: in the batch.
-        parts: micro-batches it ran in.
+        micro_batches: that it ran in.
     """
     try:
         yield
     except (torch.OutOfMemoryError, RuntimeError) as error:
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
-        raise OutOfMemory(f"out of memory: the {phase} network does not fit with a batch of {images} images in {parts} "
-                          f"part{'s' * (parts > 1)}; lower recipe.batch_size or set engine.accumulation={2 * parts} "
-                          "(or auto)") from error
+        raise OutOfMemory(f"out of memory: the {phase} network does not fit with a batch of {images} images in "
+                          f"{micro_batches} micro-batch{'es' * (micro_batches > 1)}", micro_batches) from error
 
 
 @check_arguments
@@ -54,8 +63,8 @@ class Engine:
         channels_last: keep images and convolution weights in channels-last layout, the faster one.
         deterministic: only kernels that give the same bits twice, and no autotuning.
         threads: CPU threads of torch; null leaves torch's choice.
-        accumulation: parts that a batch is run in, one after another, gradients added up; ``auto`` doubles it before
-            training until both networks fit in memory. With more than one part, BatchNorm sees the parts.
+        accumulation: micro-batches that a batch is run in, one after another, gradients added up; with ``auto`` a run
+            doubles it before training until both networks fit in memory. BatchNorm sees the micro-batches.
 
     Raises:
         ValueError: a device that is not there, or threads or parts below 1.
@@ -113,7 +122,7 @@ class Engine:
         return torch.autocast(self.torch_device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     @property
-    def parts(self) -> int:
+    def micro_batches(self) -> int:
         """Micro-batches a step; ``auto`` starts at 1."""
         return 1 if self.accumulation == "auto" else self.accumulation
 
@@ -130,7 +139,7 @@ class Engine:
             The batch loss, a scalar on the device.
         """
         total = None
-        for part, labels in zip(images.chunk(self.parts), targets.chunk(self.parts), strict=True):
+        for part, labels in zip(images.chunk(self.micro_batches), targets.chunk(self.micro_batches), strict=True):
             with self.autocast():
                 value = loss(network(part), labels)
             if len(part) != len(images):
@@ -154,7 +163,7 @@ class Engine:
         value = self.gradients(network, loss, images, targets)
         gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
         if processes() > 1:
-            average([*gradients, *running_statistics(network)])
+            all_reduce_mean([*gradients, *running_statistics(network)])
         if before_update is not None:
             before_update()
         norms = [norm.to(value.dtype) for norm in torch._foreach_norm(gradients)]

@@ -15,7 +15,7 @@ from motivation.monitors import Monitor, Signal
 from motivation.pairing.pair import Pair
 from motivation.pairing.weights_map import tensor_of
 from motivation.phase import Phase
-from motivation.training.distributed import average, processes
+from motivation.training.distributed import all_reduce_mean, processes
 from motivation.training.engine import Engine, Loss
 
 KINDS = frozenset({"heldout", "after", "gradient"})
@@ -154,7 +154,7 @@ class Probes:
         return forward * (images * ("after" in due) + (len(self.heldout[1]) if "heldout" in due else 0))
 
     def observe(self, due: frozenset[str], step: int, phase: Phase, flops: int, network: nn.Module,
-                shown: Tensor, images: Tensor, targets: Tensor, engine: Engine) -> Observation:
+                loss_and_norm: Tensor, images: Tensor, targets: Tensor, engine: Engine) -> Observation:
         """Run what is due after the update, and put all that the step showed into one tensor.
 
         Args:
@@ -163,26 +163,26 @@ class Probes:
             phase: the network it trained.
             flops: its FLOPs, probes included.
             network: that network.
-            shown: ``(2,)`` what `Engine.step` returned.
+            loss_and_norm: ``(2,)`` what `Engine.step` returned.
             images: the batch.
             targets: its labels, or shares of them.
-            engine: its precision and parts of a batch hold for probes too.
+            engine: its precision and micro-batches hold for probes too.
         """
-        parts = [shown]
-        seen = Observation(step, phase, flops, shown)
+        values = [loss_and_norm]
+        seen = Observation(step, phase, flops, loss_and_norm)
         if self._measured is not None:
             seen.measured = len(self._measured)
-            parts.append(self._measured)
+            values.append(self._measured)
         if "after" in due:
             seen.after = True
-            parts.append(self.after(engine, network, images, targets).reshape(1))
+            values.append(self.after(engine, network, images, targets).reshape(1))
         if "heldout" in due:
-            parts.append(self.heldout_losses(engine, network))
+            values.append(self.heldout_losses(engine, network))
         seen.gradient, self._gradient, self._measured = self._gradient, None, None
-        seen.values = torch.cat(parts) if len(parts) > 1 else parts[0]
+        seen.values = torch.cat(values) if len(values) > 1 else loss_and_norm
         if processes() > 1:
             seen.values = seen.values.clone()
-            average([seen.values])
+            all_reduce_mean([seen.values])
         return seen
 
     @torch.no_grad()
@@ -191,7 +191,7 @@ class Probes:
         running statistics stay. Where the update changed nothing it is the first loss, bit for bit.
         """
         buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
-        parts = list(zip(images.chunk(engine.parts), targets.chunk(engine.parts), strict=True))
+        parts = list(zip(images.chunk(engine.micro_batches), targets.chunk(engine.micro_batches), strict=True))
         with self._rng(images), engine.autocast():
             for state in self._random[:1]:
                 torch.set_rng_state(state)

@@ -4,8 +4,8 @@ import copy
 import math
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from time import perf_counter
-from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -16,7 +16,7 @@ from motivation.phase import Phase
 from motivation.schedules import Never, Schedule
 from motivation.schedules.schedule import check_saves, completed
 from motivation.training.distributed import broadcast, processes
-from motivation.training.engine import Engine, Loss, explained_memory
+from motivation.training.engine import Engine, Loss, out_of_memory_named
 from motivation.training.ledger import TRAINING_FORWARDS, Ledger, forward_flops
 from motivation.training.optimizer_state import (
     SharedState,
@@ -29,44 +29,38 @@ from motivation.training.optimizer_state import (
 )
 from motivation.training.probes import NonFiniteLoss, Observation, Probes
 
-__all__ = ["LateStep", "NonFiniteLoss", "StepResult", "Trainer"]
+__all__ = ["NonFiniteLoss", "StepResult", "Trainer"]
 
 
-class StepResult(NamedTuple):
+@dataclass(frozen=True)
+class StepResult:
     """What one training step did.
 
     Attributes:
-        loss: batch loss before the update.
         phase: the network this step trained.
-        score: the monitor's score after it (NaN: none yet, or no monitor).
+        score: the monitor's score after it (NaN: none yet, or no monitor); with a lag, of the step ``lag`` steps
+            earlier, on which this step decided.
         flops: the step's training FLOPs.
         lr: learning rate of its first parameter group.
         reading: what the monitor read for that score; None for nothing new.
+        observation: the step's loss and probes; with a lag they may still be on the device.
     """
 
-    loss: float
     phase: Phase
     score: float
     flops: int
     lr: float
-    reading: tuple[float, ...] | None = None
-
-
-class LateStep:
-    """A `StepResult` with a lag: its loss is read from the device when asked for, and asking early makes that wait.
-
-    ``score`` and ``reading`` are those of the step ``lag`` steps earlier, on which this step decided.
-    """
-
-    def __init__(self, seen: Observation, score: float, lr: float, reading: tuple[float, ...] | None):
-        self._seen = seen
-        self.phase, self.flops = seen.phase, seen.flops
-        self.score, self.lr, self.reading = score, lr, reading
+    reading: tuple[float, ...] | None
+    observation: Observation
 
     @property
     def loss(self) -> float:
-        """Batch loss before the update."""
-        return self._seen.signal().loss
+        """Batch loss before the update; waits for the device where it has not come so far.
+
+        Raises:
+            NonFiniteLoss: the loss or a gradient is NaN or infinite.
+        """
+        return self.observation.signal().loss
 
 
 class Trainer:
@@ -90,8 +84,8 @@ class Trainer:
             fixed batch of training images that are not trained on.
         engine: how a step is executed; default plain eager steps on the device the model is on.
         lag: steps that a decision lags behind its loss, so that a GPU never waits to be read; 0 is the paper. With a
-            lag, `step` returns a `LateStep`, and a loss that is not finite is noticed so much later.
-        state: what becomes of the optimizer state at a switch, see `SharedState`.
+            lag, a loss that is not finite is noticed so much later.
+        state: how the optimizer state is carried through a switch, see `SharedState`.
         differential_lr: times the learning rate, for tensors that only the motivated network has.
         differential_weight_decay: their weight decay; None leaves the group's.
 
@@ -154,7 +148,7 @@ class Trainer:
         """The network that trains in a phase."""
         return self.pair.network(phase) if self.pair else self.model
 
-    def step(self, images: Tensor, targets: Tensor) -> StepResult | LateStep:
+    def step(self, images: Tensor, targets: Tensor) -> StepResult:
         """Train the active network on one batch, then run the switch that its loss decides.
 
         Args:
@@ -180,11 +174,12 @@ class Trainer:
         measure = (lambda: probes.before_update(phase)) if "gradient" in due else None
         signal = None
         probes.before_forward(due, images)
-        with explained_memory(phase, len(images), self.engine.parts):
-            shown = self.engine.step(network, optimizer, self.loss, images, targets, measure)
+        with out_of_memory_named(phase, len(images), self.engine.micro_batches):
+            loss_and_norm = self.engine.step(network, optimizer, self.loss, images, targets, measure)
             extra = probes.flops(due, count, forward)
             flops = TRAINING_FORWARDS * count * forward + extra
-            seen = probes.observe(due, self.steps, phase, flops, network, shown, images, targets, self.engine)
+            seen = probes.observe(due, self.steps, phase, flops, network, loss_and_norm, images, targets,
+                                  self.engine)
             if self.lag:
                 seen.send()
             self._unread.append(seen)
@@ -198,9 +193,7 @@ class Trainer:
             reading = getattr(self.monitor, "reading", None)
         lr = float(optimizer.param_groups[0]["lr"])
         self._switch(self._decisions.decide(score))
-        if self.lag:
-            return LateStep(seen, score, lr, reading)
-        return StepResult(signal.loss, phase, score, flops, lr, reading)
+        return StepResult(phase, score, flops, lr, reading, seen)
 
     def end_epoch(self) -> None:
         """Close an epoch: the schedule may switch here (the paper contracts)."""
@@ -251,7 +244,7 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Restore a state saved by `state_dict`; training then goes on to the bit.
+        """Restore a state saved by `state_dict`; training is then bit-identical to one that was never stopped.
 
         Raises:
             ValueError: a monitor or schedule of one's own has no load_state_dict.

@@ -18,9 +18,10 @@ from motivation.analysis.compare import comparison_table
 from motivation.cli.main import main
 from motivation.cli.train import ask
 from motivation.data import Arrays
-from motivation.run.run import prepare
+from motivation.run.resume import check_changes
+from motivation.run.session import prepare
 from motivation.run_folder.checkpoints import load_checkpoint
-from motivation.run_folder.config import check_changes, read_config
+from motivation.run_folder.config import read_config
 from motivation.run_folder.read import read_run
 
 FUZZ = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))

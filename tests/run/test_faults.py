@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import shutil
 import signal
 import time
 
@@ -13,10 +14,13 @@ from killing import command, kill_and_resume, lines_of
 from processes import finish, start
 from stopping import left, stop_after, stopped
 
+import motivation.run.recovery
 import motivation.run.run
+import motivation.run.trackers
 from motivation.cli.main import main
-from motivation.run.preflight import check_disk, check_memory
-from motivation.run.run import prepare, run
+from motivation.run.preflight import check_disk, needed_micro_batches
+from motivation.run.run import run
+from motivation.run.session import prepare
 from motivation.run.signals import Interrupted
 from motivation.run_folder.checkpoints import CheckpointError, Checkpoints, load_checkpoint, save_checkpoint, snapshot
 from motivation.run_folder.write import RunFolder
@@ -30,8 +34,16 @@ def test_sigkill_at_random_moments(tmp_path):
 
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-def test_signals_save_and_stop(tmp_path, number, finished):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
+def test_signals_save_and_give_a_shells_status(tmp_path, number, monkeypatch, capsys):
+    stop_after(monkeypatch, 1, number)
+    assert main(command(tmp_path / "run")) == 128 + number
+    assert f"stopped by {number.name} at step 2 of 16" in capsys.readouterr().err.splitlines()[-1]
+    assert Checkpoints(tmp_path / "run/checkpoints").found()[0].step == 2
+
+
+def test_a_signal_to_a_process_saves_and_stops(tmp_path, finished):
+    number = signal.SIGTERM
     output = tmp_path / "output.txt"
     process = start(command(tmp_path / "run"), output)
     while process.is_alive() and lines_of(tmp_path / "run/steps.csv") < 4:
@@ -91,21 +103,36 @@ def damage(path, how):
         path.write_bytes(b"PK\x03\x04 something else")
 
 
+@pytest.fixture(scope="module")
+def stopped_once(tmp_path_factory):
+    """The folder of a run that was stopped after 12 of its 16 steps; do not change it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "offline")
+        return stopped(compose_config(*QUICK), tmp_path_factory.mktemp("stopped") / "run", patch, 11)
+
+
 @pytest.mark.parametrize("how", ["truncated", "flipped bit", "empty", "foreign"])
-def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, monkeypatch, capsys, finished, how):
-    config = compose_config(*QUICK)
-    folder = stopped(config, tmp_path / "run", monkeypatch, 11)
+def test_damaged_checkpoint_is_named_and_passed_over(tmp_path, caplog, stopped_once, how):
+    folder = shutil.copytree(stopped_once, tmp_path / "run")
     newest, previous, *_ = Checkpoints(folder / "checkpoints").found()
     damage(newest.path, how)
-    run(config, folder, resume=True)
-    assert f"{newest.path} is damaged: its SHA-256" in capsys.readouterr().err
+    assert next(Checkpoints(folder / "checkpoints").readable())[0] == previous
+    assert f"{newest.path} is damaged: its SHA-256" in caplog.text
+
+
+def test_resume_behind_a_damaged_checkpoint_is_exact(tmp_path, caplog, finished, stopped_once):
+    folder = shutil.copytree(stopped_once, tmp_path / "run")
+    newest, previous, *_ = Checkpoints(folder / "checkpoints").found()
+    damage(newest.path, "flipped bit")
+    run(compose_config(*QUICK), folder, resume=True)
+    assert f"{newest.path} is damaged: its SHA-256" in caplog.text
     assert previous.step == 8
     assert left(folder) == left(finished())
 
 
-def test_all_checkpoints_damaged_is_an_error_and_nothing_is_lost(tmp_path, monkeypatch):
+def test_all_checkpoints_damaged_is_an_error_and_nothing_is_lost(tmp_path, stopped_once):
     config = compose_config(*QUICK)
-    folder = stopped(config, tmp_path / "run", monkeypatch, 11)
+    folder = shutil.copytree(stopped_once, tmp_path / "run")
     for saved in Checkpoints(folder / "checkpoints").found():
         damage(saved.path, "empty")
     rows = (folder / "steps.csv").read_bytes()
@@ -114,8 +141,8 @@ def test_all_checkpoints_damaged_is_an_error_and_nothing_is_lost(tmp_path, monke
     assert (folder / "steps.csv").read_bytes() == rows
 
 
-def test_checkpoint_of_another_run_is_refused(tmp_path, monkeypatch):
-    folder = stopped(compose_config(*QUICK), tmp_path / "run", monkeypatch, 1)
+def test_checkpoint_of_another_run_is_refused(tmp_path, monkeypatch, stopped_once):
+    folder = shutil.copytree(stopped_once, tmp_path / "run")
     other = stopped(compose_config(*QUICK, "seed=1"), tmp_path / "other", monkeypatch, 1)
     for saved in Checkpoints(folder / "checkpoints").found():
         saved.path.unlink()
@@ -125,9 +152,9 @@ def test_checkpoint_of_another_run_is_refused(tmp_path, monkeypatch):
         run(compose_config(*QUICK), folder, resume=True)
 
 
-def test_second_process_is_refused(tmp_path, monkeypatch):
+def test_second_process_is_refused(tmp_path, stopped_once):
     config = compose_config(*QUICK)
-    folder = stopped(config, tmp_path / "run", monkeypatch, 1)
+    folder = shutil.copytree(stopped_once, tmp_path / "run")
     first = RunFolder(folder, None)
     output = tmp_path / "output.txt"
     assert finish(start(["train", f"resume={folder}"], output)) == 1
@@ -158,10 +185,10 @@ def test_nan_stops_with_the_batch_and_the_last_good_checkpoint(tmp_path, monkeyp
     assert len((tmp_path / "run/steps.csv").read_text().splitlines()) == 11
 
 
-def test_nan_rolls_back_with_a_smaller_learning_rate(tmp_path, monkeypatch, capsys):
+def test_nan_rolls_back_with_a_smaller_learning_rate(tmp_path, monkeypatch, caplog):
     nan_at(monkeypatch, {10}, (float("nan"), 1.0))
     folder = run(compose_config(*QUICK, "recipe.rollbacks=1", "recipe.schedule.name=constant"), tmp_path / "run")
-    assert "back to step 8, learning rate x 0.5" in capsys.readouterr().err
+    assert "back to step 8, learning rate x 0.5" in caplog.text
     rows = [line.split(",") for line in (folder / "steps.csv").read_text().splitlines()[1:]]
     assert [int(row[0]) for row in rows] == list(range(16))
     assert [float(row[5]) for row in rows] == [0.1] * 8 + [0.05] * 8
@@ -170,7 +197,7 @@ def test_nan_rolls_back_with_a_smaller_learning_rate(tmp_path, monkeypatch, caps
 ROLLING = ("recipe.rollbacks=3", "recipe.schedule.name=constant")
 
 
-def test_a_step_that_fails_again_goes_one_checkpoint_further_back(tmp_path, monkeypatch, capsys):
+def test_a_step_that_fails_again_goes_one_checkpoint_further_back(tmp_path, monkeypatch, caplog):
     """Weights may be spoiled before a loss shows it. A run stopped after its rollbacks goes on with them."""
     config = compose_config(*QUICK, *ROLLING)
     # Step 10, and after three steps from checkpoint 8 once more.
@@ -184,8 +211,8 @@ def test_a_step_that_fails_again_goes_one_checkpoint_further_back(tmp_path, monk
                 stop_after(patch, 16)
                 with pytest.raises(Interrupted):
                     run(config, tmp_path / name)
-        said = capsys.readouterr().err
-        assert [int(step) for step in re.findall(r"back to step (\d+)", said)] == [8, 0]
+        assert [int(step) for step in re.findall(r"back to step (\d+)", caplog.text)] == [8, 0]
+        caplog.clear()
     rows = [line.split(",") for line in (tmp_path / "whole/steps.csv").read_text().splitlines()[1:]]
     assert [(int(row[0]), float(row[5])) for row in rows] == [(step, 0.025) for step in range(16)]
     run(config, tmp_path / "run", resume=True)
@@ -199,7 +226,7 @@ def test_killed_right_after_a_rollback_knows_of_it(tmp_path, monkeypatch):
         run(config, tmp_path / "whole")
     with monkeypatch.context() as patch:
         nan_at(patch, {10}, (float("nan"), 1.0))
-        patch.setattr(motivation.run.run, "_say", lambda line: "back to" in line and 1 / 0)
+        patch.setattr(motivation.run.recovery.logger, "warning", lambda line, *values: "back to" in line and 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run(config, tmp_path / "run")
     # Its step 10 fails again.
@@ -208,9 +235,9 @@ def test_killed_right_after_a_rollback_knows_of_it(tmp_path, monkeypatch):
     assert left(tmp_path / "run") == left(tmp_path / "whole")
 
 
-def test_weights_that_are_not_finite_are_no_checkpoint(tmp_path, monkeypatch, capsys):
+def test_weights_that_are_not_finite_are_no_checkpoint(tmp_path, monkeypatch, caplog):
     """The last step of an epoch may spoil what no loss has shown yet."""
-    real, seen = motivation.run.run.Trainer.step, iter(range(100))
+    real, seen = motivation.training.trainer.Trainer.step, iter(range(100))
 
     def spoiling(self, *batch):
         result = real(self, *batch)
@@ -220,10 +247,10 @@ def test_weights_that_are_not_finite_are_no_checkpoint(tmp_path, monkeypatch, ca
                 self.model.base.conv1.weight[0, 0, 0, 0] = float("nan")
         return result
 
-    monkeypatch.setattr(motivation.run.run.Trainer, "step", spoiling)
+    monkeypatch.setattr(motivation.training.trainer.Trainer, "step", spoiling)
     with pytest.raises(ValueError, match=r"loss is nan at step 8; .* the last good checkpoint is .*step-0{9}-"):
         run(compose_config(*QUICK, "evaluate_every=2"), tmp_path / "run")
-    assert "no checkpoint of step 8: the weights are not finite" in capsys.readouterr().err
+    assert "no checkpoint of step 8: the weights are not finite" in caplog.text
     assert [saved.step for saved in Checkpoints(tmp_path / "run/checkpoints").found()] == [0]
 
 
@@ -233,12 +260,11 @@ def test_with_a_lag_the_batch_named_is_the_losss(tmp_path, monkeypatch):
         run(compose_config(*QUICK, "monitor.lag=3"), tmp_path / "run")
 
 
-def test_real_divergence_ends_in_one_line(tmp_path, capsys):
+def test_real_divergence_ends_in_one_line(tmp_path, capsys, caplog):
     folder = tmp_path / "run"
     assert main(["train", *QUICK, "recipe.optimizer.lr=1e30", "recipe.rollbacks=2", f"hydra.run.dir={folder}"]) == 1
-    lines = capsys.readouterr().err.splitlines()
-    assert "the last good checkpoint is" in lines[-1]
-    assert sum("back to step 0" in line for line in lines) == 2
+    assert "the last good checkpoint is" in capsys.readouterr().err.splitlines()[-1]
+    assert caplog.text.count("back to step 0") == 2
 
 
 def too_large(monkeypatch, images):
@@ -255,8 +281,9 @@ def too_large(monkeypatch, images):
 
 def test_out_of_memory_is_known_before_step_0(tmp_path, monkeypatch):
     too_large(monkeypatch, 40)
-    with pytest.raises(OutOfMemory, match=r"the motivated network does not fit with a batch of 128 images in 1 part; "
-                                          r"lower recipe.batch_size or set engine.accumulation=2 \(or auto\)"):
+    said = (r"the motivated network does not fit with a batch of 128 images in 1 micro-batch; lower recipe.batch_size "
+            r"or set engine.accumulation=2 \(or auto\)")
+    with pytest.raises(OutOfMemory, match=said):
         run(compose_config(*QUICK), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -264,8 +291,7 @@ def test_out_of_memory_is_known_before_step_0(tmp_path, monkeypatch):
 def test_accumulation_grows_until_both_networks_fit(tmp_path, monkeypatch):
     too_large(monkeypatch, 40)
     session = prepare(compose_config(*QUICK, "engine.accumulation=auto"))
-    check_memory(session.trainer, *next(session.loader.epoch(0)))
-    assert session.trainer.engine.accumulation == 4
+    assert needed_micro_batches(session.trainer, *next(session.loader.epoch(0))) == 4
     folder = run(compose_config(*QUICK, "engine.accumulation=auto"), tmp_path / "run")
     assert (folder / "summary.json").exists()
 
@@ -273,7 +299,7 @@ def test_accumulation_grows_until_both_networks_fit(tmp_path, monkeypatch):
 def test_preflight_leaves_no_trace():
     session = prepare(compose_config(*QUICK))
     before, random_before = snapshot(session.trainer.state_dict()), torch.get_rng_state()
-    check_memory(session.trainer, *next(session.loader.epoch(0)))
+    needed_micro_batches(session.trainer, *next(session.loader.epoch(0)))
     after = session.trainer.state_dict()
     assert all(torch.equal(after["model"][name], tensor) for name, tensor in before["model"].items())
     assert torch.equal(torch.get_rng_state(), random_before)
@@ -281,7 +307,7 @@ def test_preflight_leaves_no_trace():
 
 
 @pytest.mark.parametrize("moment", ["init", "log", "finish"])
-def test_wandb_crash_costs_the_mirror_only(tmp_path, monkeypatch, capsys, finished, moment):
+def test_wandb_crash_costs_the_mirror_only(tmp_path, monkeypatch, caplog, finished, moment):
     import wandb
 
     def crash(*arguments, **keywords):
@@ -295,7 +321,7 @@ def test_wandb_crash_costs_the_mirror_only(tmp_path, monkeypatch, capsys, finish
     folder = run(config, tmp_path / "run")
     monkeypatch.undo()
     wandb.finish()
-    assert capsys.readouterr().err.count("tracking stopped: Wandb: server unreachable; training goes on") == 1
+    assert caplog.text.count("tracking stopped: Wandb: server unreachable; training continues") == 1
     expected, found = left(finished()), left(folder)
     del expected["config.yaml"], found["config.yaml"]
     assert found == expected
@@ -348,7 +374,7 @@ def test_equal_runs_have_equal_checkpoints(tmp_path, monkeypatch):
 
 def test_after_a_rollback_an_epoch_is_mirrored_once(tmp_path, monkeypatch):
     told = []
-    monkeypatch.setattr(motivation.run_folder.write.NoTracker, "epoch", lambda self, row: told.append(row["epoch"]))
+    monkeypatch.setattr(motivation.run.trackers.NoTracker, "epoch", lambda self, row: told.append(row["epoch"]))
     nan_at(monkeypatch, {10}, (float("nan"), 1.0))
     run(compose_config(*QUICK, "recipe.rollbacks=1", "checkpoint.every_epochs=null"), tmp_path / "run")
     assert told == [0, 1]

@@ -13,7 +13,8 @@ from conftest import compose_config, write_folder
 
 from motivation.analysis.compare import comparison_table
 from motivation.run.export import export_run, load_network
-from motivation.run.run import Session, run
+from motivation.run.run import run
+from motivation.run.session import Session
 from motivation.run.signals import Interrupted
 from motivation.run_folder.checkpoints import load_checkpoint
 from motivation.run_folder.read import read_run
@@ -75,17 +76,16 @@ def test_a_run_folder_is_complete_and_says_what_was_fed(whole, folder):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_run_stopped_inside_an_epoch_goes_on_to_the_bit(whole, folder, tmp_path, workers, monkeypatch):
     """With any number of workers, another one after the stop, and the images moved in between."""
-    steps = Session.steps
+    step = Session.step
 
-    def stopped(session):
-        for result in steps(session):
-            if session.trainer.steps == 4:
-                os.kill(os.getpid(), signal.SIGTERM)
-            yield result
+    def stopped(session, *batch):
+        step(session, *batch)
+        if session.trainer.steps == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     path = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(Session, "steps", stopped)
+        patch.setattr(Session, "step", stopped)
         with pytest.raises(Interrupted, match="at step 4 of 6"):
             run(config(folder, workers=workers), path)
     assert not multiprocessing.active_children()

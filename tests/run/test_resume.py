@@ -11,13 +11,13 @@ import torch
 from conftest import QUICK, compose_config
 from stopping import left, stopped
 
-import motivation.run.run
+import motivation.training.engine
+from motivation.run.resume import find_run
 from motivation.run.run import run
 from motivation.run.signals import Interrupted, StopRequest
 from motivation.run_folder.checkpoints import Checkpoints, load_checkpoint
-from motivation.run_folder.config import find_run, read_config
+from motivation.run_folder.config import read_config
 from motivation.run_folder.read import read_run
-from motivation.run_folder.write import RunFolder
 
 # All that a recipe can draw, at once.
 AUGMENTED = ("recipe.image_size=10", "recipe.scale=[0.5,1.0]", "recipe.crop_padding=0", "recipe.flip=true",
@@ -31,7 +31,7 @@ AUGMENTED = ("recipe.image_size=10", "recipe.scale=[0.5,1.0]", "recipe.crop_padd
 
 
 
-@pytest.mark.parametrize("step", [0, 3, 7, 8, 15])
+@pytest.mark.parametrize("step", [0, 7, 8, 15])
 def test_stop_at_any_step_is_exact(finished, tmp_path, monkeypatch, step):
     config = compose_config(*QUICK)
     folder = stopped(config, tmp_path / "run", monkeypatch, step)
@@ -73,14 +73,14 @@ def test_every_optimizer_and_engine_is_exact(tmp_path, monkeypatch, overrides):
 def test_two_stops_and_a_stop_during_evaluation(tmp_path, monkeypatch, finished):
     config = compose_config(*QUICK)
     folder = stopped(config, tmp_path / "run", monkeypatch, 2)
-    predict = motivation.run.run.Engine.predict
+    predict = motivation.training.engine.Engine.predict
 
     def interrupted(self, network, batches):
         os.kill(os.getpid(), signal.SIGUSR1)
         return predict(self, network, batches)
 
     with monkeypatch.context() as patch:
-        patch.setattr(motivation.run.run.Engine, "predict", interrupted)
+        patch.setattr(motivation.training.engine.Engine, "predict", interrupted)
         with pytest.raises(Interrupted, match="SIGUSR1 at step 8"):
             run(config, folder, resume=True)
     assert not (folder / "epochs.jsonl").read_text()
@@ -113,7 +113,7 @@ READING = ("monitor=gradient_norm",)
     ("signals.csv", None, "signals.csv is missing", False),
     ("signals.csv", lambda lines: [], "signals.csv holds only 0 whole rows", False),
 ])
-def test_a_file_that_a_checkpoint_outruns_costs_the_checkpoint(tmp_path, capsys, finished, name, change, said,
+def test_a_file_that_a_checkpoint_outruns_costs_the_checkpoint(tmp_path, caplog, finished, name, change, said,
                                                                 recovers):
     """Rows that others took away are trained again from a checkpoint that all files reach; without one, by name."""
     folder = shutil.copytree(finished(*READING), tmp_path / "run")
@@ -125,7 +125,7 @@ def test_a_file_that_a_checkpoint_outruns_costs_the_checkpoint(tmp_path, capsys,
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     if recovers:
         run(compose_config(*QUICK, *READING), folder, resume=True)
-        assert f"step 16, but {said}; an older one is tried" in capsys.readouterr().err
+        assert f"step 16, but {said}; an older one is tried" in caplog.text
         assert left(folder) == left(finished(*READING))
     else:
         with pytest.raises(ValueError, match=f"no checkpoint in .* can be used, since {said}"):
@@ -133,24 +133,14 @@ def test_a_file_that_a_checkpoint_outruns_costs_the_checkpoint(tmp_path, capsys,
         assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
 
-BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 10)}]\n" for n in range(9))
-
-
-@pytest.mark.parametrize(("text", "said"), [
-    (BOMB, "an alias"), ("seed: &a [*a]\n", "an alias"), ("seed: " + "[" * 20_000, "damaged|read as a run folder")])
-def test_a_foreign_config_cannot_hang_what_reads_it(tmp_path, finished, text, said):
+@pytest.mark.parametrize("text", ["seed: " + "[" * 20_000, "seed: [", "3", "!!python/name:os.system"])
+def test_a_damaged_config_is_named(tmp_path, finished, text):
     folder = shutil.copytree(finished(), tmp_path / "run")
     (folder / "config.yaml").write_text(text)
     for read in (read_config, read_run):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=r"damaged|read as a run folder"):
             read(folder)
     assert find_run(tmp_path, compose_config(*QUICK)) is None
-
-
-def test_a_config_is_written_without_aliases(tmp_path):
-    shared = [1, 2]
-    RunFolder(tmp_path / "run", {"a": shared, "b": {"c": shared}}).close()
-    assert read_config(tmp_path / "run") == {"a": [1, 2], "b": {"c": [1, 2]}}
 
 
 def test_killed_in_its_first_moment_starts_again(tmp_path, finished):
@@ -162,20 +152,21 @@ def test_killed_in_its_first_moment_starts_again(tmp_path, finished):
     assert left(folder) == left(finished())
 
 
-def test_no_checkpoint_starts_at_step_0(tmp_path, monkeypatch, finished, capsys):
+def test_no_checkpoint_starts_at_step_0(tmp_path, monkeypatch, finished, caplog):
     config = compose_config(*QUICK)
     folder = stopped(config, tmp_path / "run", monkeypatch, 3)
     for saved in Checkpoints(folder / "checkpoints").found():
         saved.path.unlink()
     run(config, folder, resume=True)
-    assert "has no checkpoint; training starts at step 0" in capsys.readouterr().err
+    assert "has no checkpoint; training starts at step 0" in caplog.text
     assert left(folder) == left(finished())
 
 
-def test_finished_run_is_left_alone(finished, capsys):
+def test_finished_run_is_left_alone(finished, caplog):
     before = {path: path.stat().st_mtime_ns for path in finished().rglob("*")}
+    caplog.set_level("INFO")
     assert run(compose_config(*QUICK), finished(), resume=True) == finished()
-    assert "finished" in capsys.readouterr().err
+    assert "finished" in caplog.text
     assert {path: path.stat().st_mtime_ns for path in finished().rglob("*")} == before
 
 
@@ -193,8 +184,8 @@ def test_more_epochs_go_on_from_the_last_checkpoint(tmp_path):
     ("seed=1", "seed: 0 -> 1"),
     ("model=resnet20", "model.name: 'pair' -> 'classical'"),
 ])
-def test_changed_config_is_refused_with_the_difference(tmp_path, monkeypatch, override, message):
-    folder = stopped(compose_config(*QUICK), tmp_path / "run", monkeypatch, 1)
+def test_changed_config_is_refused_with_the_difference(finished, override, message):
+    folder = finished()
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     with pytest.raises(ValueError, match=message):
         run(compose_config(*QUICK, override), folder, resume=True)

@@ -12,7 +12,9 @@ from conftest import QUICK, compose_config, write_arrays
 
 from motivation.data import Digits
 from motivation.models import create_model
-from motivation.run.run import prepare, run
+from motivation.run.evaluation import evaluate
+from motivation.run.run import run
+from motivation.run.session import prepare
 from motivation.run.signals import StopRequest
 from motivation.run_folder.checkpoints import load_checkpoint
 
@@ -109,7 +111,7 @@ def test_predictions_and_networks_agree_with_the_summary(finished):
     folder, data = finished(), Digits().load()
     session = prepare(compose_config(*QUICK))
     session.trainer.model.load_state_dict(load_checkpoint(folder / "checkpoints/final.pt"))
-    again = session.evaluate(StopRequest(), data.test)[0]
+    again = evaluate(session, StopRequest(), data.test)[0]
     with np.load(folder / "predictions.npz") as saved:
         assert np.array_equal(saved["labels"], data.test.labels)
         for phase in ("base", "motivated"):

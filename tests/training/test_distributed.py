@@ -139,7 +139,7 @@ def test_the_rest_waits_for_the_first(monkeypatch):
         monkeypatch.setattr(motivation.training.distributed, "rank", lambda rank=rank: rank)
         monkeypatch.setattr(motivation.training.distributed, "local_rank", lambda local=local: local)
         waited = []
-        monkeypatch.setattr(motivation.training.distributed, "largest",
+        monkeypatch.setattr(motivation.training.distributed, "all_reduce_max",
                             lambda value, waited=waited: waited.append(value))
         turns.append(main_first(lambda waited=waited: len(waited)))
         assert len(waited) == 3

@@ -1,0 +1,78 @@
+"""Evaluation: predictions of both networks, and the row of epochs.jsonl that they give."""
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from motivation.data import EVALUATION_BATCH
+from motivation.data.dataset import Part
+from motivation.phase import PHASES, Phase
+from motivation.run.session import Session
+from motivation.run.signals import Interrupted, StopRequest
+from motivation.training.distributed import all_gather, all_reduce_max, all_reduce_mean, running_statistics, share
+
+# Class probabilities (N, classes) by network; None without images or network.
+Predictions = Mapping[Phase, np.ndarray | None]
+
+
+def evaluate(session: Session, stop: StopRequest, *splits: Part | None) -> list[Predictions]:
+    """Class probabilities ``(N, classes)`` of both networks on each split; None without images or network.
+
+    Of several processes each predicts some of the batches, and all return the same.
+
+    Raises:
+        Interrupted: a signal came; the ledger is as it was before.
+    """
+    trainer, loader = session.trainer, session.loader
+    engine, pair, ledger = trainer.engine, trainer.pair, trainer.ledger
+    copied = ledger.bytes_copied
+    trainer.synchronize()
+    session.synchronized = pair and pair.is_synchronized()
+    if pair is not None and pair.batch_norm == "recalibrate":
+        # The first epoch's batches, drawn again: the loader keeps no state, so training sees nothing of it.
+        images = (images for images, _ in itertools.islice(loader.epoch(0), session.recalibration_batches))
+        phase = "base" if trainer.phase == "motivated" else "motivated"
+        pair.recalibrate(phase, images)
+        all_reduce_mean(running_statistics(pair.network(phase)))
+
+    def predict(phase: Phase, split: Part | None) -> np.ndarray | None:
+        if split is None or (phase == "motivated" and pair is None):
+            return None
+        # Whole batches, so that any number of processes computes the same bits.
+        starts = range(0, len(split), EVALUATION_BATCH)
+        mine = starts[share(len(starts))]
+        batches = loader.evaluation_batches(split.take(slice(mine.start, mine.stop)), EVALUATION_BATCH)
+        predicted = engine.predict(trainer.network(phase), stop.interruptible(batches, all_reduce_max(len(mine))))
+        return np.concatenate([part for part in all_gather(predicted) if part is not None])
+
+    try:
+        return [{phase: predict(phase, split) for phase in PHASES} for split in splits]
+    except Interrupted:
+        ledger.bytes_copied = copied
+        raise
+
+
+def evaluate_epoch(session: Session, stop: StopRequest) -> tuple[dict[str, Any], Predictions]:
+    """The row of epochs.jsonl of an epoch whose steps are done, and its test predictions.
+
+    An epoch that is not evaluated (``evaluate_every``) has null accuracies and no predictions.
+    """
+    position, trainer, dataset = session.position, session.trainer, session.dataset
+    test: Predictions = {}
+    validation: Predictions = {}
+    if (position.epoch + 1) % session.config["evaluate_every"] == 0 or position.epoch == session.epochs - 1:
+        test, validation = evaluate(session, stop, dataset.test, dataset.validation)
+    steps = trainer.steps - position.epoch * len(session.loader)
+    row = {"epoch": position.epoch, **_accuracies(dataset.test, "top1", test),
+           **_accuracies(dataset.validation, "val_top1", validation), "train/loss": position.loss_sum / steps,
+           **trainer.ledger.totals(), "base/forward_flops": session.forward_flops["base"],
+           "motivated/forward_flops": session.forward_flops.get("motivated")}
+    return row, test
+
+
+def _accuracies(split: Part | None, key: str, predicted: Predictions) -> dict[str, float | None]:
+    """Top-1 accuracy of both networks in percent; null where there is nothing to measure."""
+    return {f"{phase}/{key}": None if predicted.get(phase) is None else
+            float(np.mean(predicted[phase].argmax(1) == split.labels) * 100) for phase in PHASES}

@@ -1,0 +1,40 @@
+"""What a run logs about itself before its first step: data, networks, monitor and schedule, device, length."""
+
+import logging
+
+from motivation.data.dataset import Part
+from motivation.run.session import Session
+from motivation.training.distributed import processes
+
+logger = logging.getLogger(__name__)
+
+
+def narrate(session: Session) -> None:
+    """Log one line a subject."""
+    config, dataset, trainer, engine = session.config, session.dataset, session.trainer, session.trainer.engine
+    parts = (("training", dataset.train), ("validation", dataset.validation), ("held-out", dataset.heldout),
+             ("test", dataset.test))
+    logger.info("data: %s of %d classes, %s, batches of %d", ", ".join(_count(name, part) for name, part in parts
+                                                                       if part is not None),
+                dataset.num_classes, " x ".join(map(str, session.loader.image_shape)), session.recipe.batch_size)
+    model, pair = config["model"], trainer.pair
+    flops = " and ".join(f"{flops / 1e6:.3g}" for flops in session.forward_flops.values())
+    if pair:
+        sizes = [sum(parameter.numel() for parameter in network.parameters()) / 1e6
+                 for network in (pair.base, pair.motivated)]
+        logger.info("pair: %s in %s, %.2f + %.2f M parameters, %s MFLOPs an image", model["base"], model["motivated"],
+                    sizes[0], sizes[1] - sizes[0], flops)
+        lag = f" with a lag of {trainer.lag} steps" if trainer.lag else ""
+        logger.info("monitor: %s%s; schedule: %s", config["monitor"]["name"], lag, config["schedule"]["name"])
+    else:
+        size = sum(parameter.numel() for parameter in trainer.model.parameters()) / 1e6
+        logger.info("network: %s, %.2f M parameters, %s MFLOPs an image", model["network"], size, flops)
+    of = f", {processes()} processes" if processes() > 1 else ""
+    logger.info("engine: %s, %s%s, micro-batches a step: %d", engine.torch_device, engine.precision, of,
+                engine.micro_batches)
+    at = f", from step {trainer.steps}" if trainer.steps else ""
+    logger.info("training: %d steps in %d epochs%s", session.total_steps, session.epochs, at)
+
+
+def _count(name: str, part: Part) -> str:
+    return f"{len(part):,} {name} images"

@@ -1,0 +1,79 @@
+"""What the first process writes while a run trains: rows, checkpoints, the tracker's mirror and progress."""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any
+
+from motivation.run.progress import open_progress
+from motivation.run.session import Session
+from motivation.run.trackers import Expendable
+from motivation.run_folder.checkpoints import Checkpoints
+from motivation.run_folder.write import RunFolder
+
+
+class Record:
+    """Run folder, checkpoints, tracker and progress of one run; a context that closes them. Other processes have none.
+
+    Args:
+        session: the run.
+        folder: its folder, open.
+    """
+
+    def __init__(self, session: Session, folder: RunFolder):
+        self.folder = folder
+        self.checkpoints = Checkpoints(folder.path / "checkpoints", session.checkpointing.keep, folder.flush)
+        self.tracker = Expendable(session.tracker)
+        self.progress = open_progress(session.total_steps, len(session.loader))
+        self.summary: dict[str, Any] | None = None
+        self._mirrored = 0
+        self._exit = ExitStack()
+
+    def __enter__(self):
+        self._exit.callback(lambda: self.tracker.finish(self.summary))
+        self._exit.callback(self.checkpoints.close)
+        return self
+
+    def __exit__(self, *exception):
+        self._exit.close()
+
+    def start(self, session: Session) -> None:
+        """Write what is known before the first step, and open tracker and progress."""
+        pair = session.trainer.pair
+        self.folder.data(session.input_spec)
+        if pair:
+            self.folder.weights_map(pair.weights_map.to_json())
+        self.tracker.start(self.folder.path, session.config, self.folder.epochs)
+        self._mirrored = session.position.epoch
+        self._exit.enter_context(self.progress)
+
+    def mirror(self, row: Mapping[str, Any]) -> None:
+        """Show a row of epochs.jsonl in progress and tracker; after a rollback the tracker takes no epoch twice."""
+        if row["epoch"] >= self._mirrored:
+            self.tracker.epoch(row)
+            self._mirrored = row["epoch"] + 1
+        self.progress.epoch(row)
+
+
+def record_steps(session: Session, record: Record | None, leave: int = 0) -> None:
+    """Write the rows of trained steps, oldest first.
+
+    Args:
+        session: the run; its pending steps are counted in every process.
+        record: of the first process; None in the others.
+        leave: how many of the newest stay pending, since their losses are still on the way.
+
+    Raises:
+        NonFiniteLoss: a loss or gradient is NaN or infinite.
+    """
+    reads = getattr(session.trainer.monitor, "reads", ("loss",))
+    while len(session.pending) > leave:
+        step, result = session.pending.popleft()
+        loss = result.loss
+        session.position.loss_sum += loss
+        if record:
+            record.folder.step(step, session.position.epoch, result.phase, loss, result.score, result.lr, result.flops)
+            record.progress.step(step, session.position.epoch, result, session.trainer.ledger)
+        if reads != ("loss",) and result.reading is not None:
+            session.position.signals += 1
+            if record:
+                record.folder.signals(step - session.trainer.lag, reads, result.reading)

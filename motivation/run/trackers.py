@@ -1,0 +1,174 @@
+"""Trackers: mirrors of a run folder elsewhere. The only file that imports wandb."""
+
+import logging
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+logger = logging.getLogger(__name__)
+
+
+class Tracker(Protocol):
+    """Mirrors a run folder elsewhere."""
+
+    def start(self, folder: Path, config: Mapping, history: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Open the mirror for one run; a resumed run has a history of epochs."""
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """Mirror a row of epochs.jsonl."""
+
+    def finish(self, summary: Mapping[str, Any] | None) -> None:
+        """Close the mirror; without a summary the run failed."""
+
+
+class NoTracker:
+    """Mirrors nothing; the run folder is the record."""
+
+    def start(self, folder: Path, config: Mapping, history: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Open nothing."""
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """Mirror nothing."""
+
+    def finish(self, summary: Mapping[str, Any] | None) -> None:
+        """Close nothing."""
+
+
+class Expendable:
+    """A tracker that may fail: the first error is one logged line, and training continues without it.
+
+    Args:
+        tracker: the tracker.
+    """
+
+    def __init__(self, tracker: Tracker):
+        self.tracker = tracker
+
+    def start(self, folder: Path, config: Mapping, history: Sequence[Mapping[str, Any]] = ()) -> None:
+        """As the tracker's."""
+        self._try("start", folder, config, history)
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """As the tracker's."""
+        self._try("epoch", row)
+
+    def finish(self, summary: Mapping[str, Any] | None) -> None:
+        """As the tracker's."""
+        self._try("finish", summary)
+
+    def _try(self, call: str, *arguments) -> None:
+        try:
+            getattr(self.tracker, call)(*arguments)
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            logger.warning("tracking stopped: %s: %s; training continues, the run folder is the record",
+                           type(self.tracker).__name__, reason)
+            self.tracker = NoTracker()
+
+
+@dataclass
+class Wandb:
+    """Mirrors epochs and summary in W&B, one W&B run a training run.
+
+    Args:
+        project: W&B project.
+        entity: W&B team or user; null for the login's default.
+        group: groups runs; null for the sweep folder's name under ``-m``, elsewhere the model's name.
+        job_type: the method; null for ``MONITOR-SCHEDULE``, or ``classical``.
+        name: of the run; null for the run folder's name.
+        tags: further tags beside model, data, monitor and schedule.
+        mode: ``auto`` is online where there is a login and offline elsewhere; ``WANDB_MODE`` wins over it.
+
+    Raises:
+        ValueError: an empty project.
+    """
+
+    project: str = "motivation"
+    entity: str | None = None
+    group: str | None = None
+    job_type: str | None = None
+    name: str | None = None
+    tags: tuple[str, ...] = ()
+    mode: Literal["auto", "online", "offline"] = "auto"
+
+    def __post_init__(self):
+        if not self.project:
+            raise ValueError("project='': name a W&B project, or switch tracking off with tracker=none")
+        self._run = None
+
+    def start(self, folder: Path, config: Mapping, history: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Open the W&B run; its files go to the run folder.
+
+        A resumed run keeps its id and is filled from its history: offline one new file holds all of it, online only
+        what the server does not have yet.
+        """
+        import wandb
+
+        labels = {part: _label(config[part]) for part in ("model", "data", "monitor", "schedule") if config.get(part)}
+        if "schedule" not in labels or config["model"]["name"] == "classical":
+            method = "classical"
+        else:
+            method = f"{labels['monitor']}-{labels['schedule']}"
+        mode = os.environ.get("WANDB_MODE") or self.mode
+        if mode == "auto":
+            mode = "online" if wandb.login(prompt=False) else "offline"
+        # A run that is still open would be returned again by init: close it first.
+        wandb.finish()
+        online = mode == "online"
+        self._run = wandb.init(
+            project=self.project, entity=self.entity, group=self.group or _sweep_name(folder) or labels["model"],
+            job_type=self.job_type or method, name=self.name or folder.name,
+            tags=sorted({*labels.values(), *self.tags}), config=dict(config), dir=folder, mode=mode,
+            id=_remembered_id(folder), resume="allow" if online else None,
+            settings=wandb.Settings(console="off", silent=True))
+        self._run.define_metric("epoch")
+        self._run.define_metric("budget/flops")
+        self._run.define_metric("*", step_metric="epoch")
+        for network in ("base", "motivated"):
+            for split in ("top1", "val_top1"):
+                self._run.define_metric(f"{network}/{split}", step_metric="budget/flops", summary="last")
+        # One row is one W&B step: the server has the first `step` of them.
+        for row in history[self._run.step if online else 0:]:
+            self.epoch(row)
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """Log a row of epochs.jsonl."""
+        self._run.log(dict(row))
+
+    def finish(self, summary: Mapping[str, Any] | None) -> None:
+        """Write the summary and close the W&B run, also after an error."""
+        if self._run is None:
+            return
+        if summary is not None:
+            self._run.summary.update(dict(summary))
+        self._run.finish(exit_code=0 if summary is not None else 1)
+        self._run = None
+
+
+def _sweep_name(folder: Path) -> str | None:
+    """Name of the sweep that a run folder is a job of; None outside a sweep."""
+    sweep = next((parent for parent in folder.resolve().parents if (parent / "multirun.yaml").is_file()), None)
+    return sweep.name if sweep else None
+
+
+def _remembered_id(folder: Path) -> str:
+    """The W&B id of a run, made at its first start and kept in its folder."""
+    path = folder / "wandb" / "id"
+    path.parent.mkdir(exist_ok=True)
+    # An empty file is what a kill in between leaves.
+    if not (path.is_file() and path.read_text()):
+        path.write_text(secrets.token_hex(8))
+    return path.read_text()
+
+
+def _label(part: Mapping) -> str:
+    """A short name of a config group's choice."""
+    if part["name"] == "pair":
+        return f"{part['base']}-{part['motivated']}"
+    return part["network"] if part["name"] == "classical" else part["name"]
+
+
+BY_NAME = {"none": NoTracker, "wandb": Wandb}
