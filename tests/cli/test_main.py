@@ -105,7 +105,7 @@ def test_multirun_trains_every_job_and_names_the_failed(tmp_path, capsys):
     (["schedule.k=0"], "schedule.k=0.0: must be at least 1"),
     (["data=arrays"], "data.path is missing"),
     (["data=arrays", "data.path=nowhere.npz"], "data.path=nowhere.npz: no such file"),
-    (["data=cifar10"], "data.download=true"),
+    (["data=cifar10"], "data.download=False: CIFAR-10"),
     (["recipe.batch_size=2000"], "only 1150 training images"),
     (["seed=0,1"], "--multirun"),
     (["+model._target_=os.system"], "model._target_: _target_ is refused"),
