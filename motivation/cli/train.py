@@ -23,10 +23,10 @@ def train(arguments: list[str]) -> int:
     """``motivation train [overrides]``: prints the run folder, one line a run; returns the exit status."""
     if not launched():
         return _train_one(ask(arguments))
-    from motivation.training.distributed import from_main, joined
+    from motivation.training.distributed import broadcast_from_main, joined
 
     with joined():
-        return _train_one(from_main(ask, arguments))
+        return _train_one(broadcast_from_main(ask, arguments))
 
 
 def _train_one(asked: Run | int) -> int:

@@ -1,6 +1,7 @@
 """What a table's missing runs cost: training FLOPs from networks that are never made, time from a few steps."""
 
 import functools
+import itertools
 import json
 from contextlib import closing
 from time import perf_counter
@@ -98,10 +99,11 @@ def flops_per_second(cell: Cell, datasets: DataSets) -> float:
         config = config | {"recipe": config["recipe"] | {"batch_size": batch}}
     session = prepare(config)
     with closing(session.loader):
-        steps = session.steps()
-        next(steps)
+        batches = session.batches()
+        # The first step warms up.
+        session.step(*next(batches))
         before, start = sum(session.trainer.ledger.flops.values()), perf_counter()
-        for _, _ in zip(range(TIMED_STEPS), steps, strict=False):
-            pass
+        for batch in itertools.islice(batches, TIMED_STEPS):
+            session.step(*batch)
         seconds = perf_counter() - start
     return max(1.0, (sum(session.trainer.ledger.flops.values()) - before)) / seconds

@@ -106,7 +106,7 @@ def test_multirun_trains_every_job_and_names_the_failed(tmp_path, capsys):
     (["schedule.k=0"], "schedule.k=0.*at least 1"),
     (["data=arrays"], "data.path"),
     (["data=arrays", "data.path=nowhere.npz"], "data.path=nowhere.npz"),
-    (["data=cifar10"], "data.download=true"),
+    (["data=cifar10"], "data.download"),
     (["recipe.batch_size=2000"], "1150"),
     (["seed=0,1"], "--multirun"),
     (["+model._target_=os.system"], "model._target_: .*refused"),

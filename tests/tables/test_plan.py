@@ -283,7 +283,7 @@ def test_a_missing_data_set_leaves_the_others(composed, tmp_path, untrained):
     (["7", "hydra.run.dir=x"], "a table names its own run folders"),
     (["7", "recpie.epochs=1"], "recpie"),
     (["7", "data.workers=3"], "data.workers=3: no data set of table7 at scale smoke has this key"),
-    (["7", "--scale", "paper"], "cifar10 cannot be read: .*data.download=true"),
+    (["7", "--scale", "paper"], "cifar10 cannot be read: .*download=true"),
 ])
 def test_mistakes(tmp_path, capsys, arguments, said):
     assert table(tmp_path, *arguments) == 1
