@@ -93,7 +93,7 @@ def where_to_train(config: DictConfig, path: Path, root: Path) -> Run:
         path: the folder of a new run.
         root: where earlier runs are.
     """
-    from motivation.run_folder.config import find_run
+    from motivation.run.resume import find_run
 
     values = plain(config)
     if config.resume == "auto":
