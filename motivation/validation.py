@@ -83,7 +83,8 @@ def _lists_for_tuples(hint: Any) -> Any:
     """An annotation whose tuples may be given as lists, which are all that YAML has."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return Annotated[(_lists_for_tuples(parts[0]), *parts[1:])]
+        annotation = _lists_for_tuples(parts[0]), *parts[1:]
+        return Annotated[annotation]
     if origin in (Union, types.UnionType):
         return reduce(or_, map(_lists_for_tuples, parts))
     if origin is tuple:

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from motivation.cli.logs import LOGGER
+from motivation.cli.logs import LOGGER, start_worker
 
 
 def compare(options: argparse.Namespace) -> int:
@@ -56,7 +56,7 @@ def table(options: argparse.Namespace) -> int:
         failed = plan.troubles(archive)
     else:
         launch = cell_launcher(launcher, options.runs, plan) if launcher else None
-        failed = finish_table(plan, archive, options.jobs, launch)
+        failed = finish_table(plan, archive, options.jobs, launch, start_worker)
     text, paths = write_table(plan, archive, options.out)
     print(text)
     for path in paths:

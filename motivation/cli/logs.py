@@ -26,6 +26,12 @@ def on_stderr() -> Iterator[None]:
         _discard_unwritten()
 
 
+def start_worker() -> None:
+    """Log to standard error for the rest of this process; call it first in a worker process."""
+    LOGGER.addHandler(StandardError())
+    LOGGER.setLevel(logging.INFO)
+
+
 class StandardError(logging.Handler):
     """Writes one line a record. A line that cannot be written is lost, and nothing else: the run and its exit status
     do not depend on who reads it."""

@@ -2,8 +2,6 @@
 
 import os
 import sys
-from collections.abc import Callable
-from typing import Any
 
 from motivation.cli import commands
 from motivation.cli.logs import LOGGER, launched, on_stderr, one_line
@@ -24,45 +22,34 @@ def main(arguments: list[str] | None = None) -> int:
         os.environ["MOTIVATION_TRACEBACK"] = "1"
     try:
         with on_stderr():
-            return _guarded(*_subcommand(arguments))
+            return _guarded(arguments)
     finally:
         os.environ.pop("MOTIVATION_TRACEBACK", None)
         if before is not None:
             os.environ["MOTIVATION_TRACEBACK"] = before
 
 
-def _subcommand(arguments: list[str]) -> tuple[Callable[..., int], Any]:
-    """The function of a subcommand and its arguments."""
+def _run(arguments: list[str]) -> int:
+    """Run a subcommand."""
     if arguments[:1] == ["train"]:
+        from motivation.cli.train import train
+
         # Its own parser, since Hydra's options and overrides follow.
-        return _train, arguments[1:]
+        return train(arguments[1:])
     if launched():
-        return _only_train, arguments
-    if arguments[:1] == ["bench"] and len(arguments) > 1 and not arguments[1].startswith("-"):
-        return commands.bench, arguments[1:]
-    if arguments[:1] == ["table"]:
-        return commands.table, parse_table(arguments)
-    options = command_parser().parse_args(arguments)
-    return {"compare": commands.compare, "diagnose": commands.diagnose, "pair": commands.pair,
-            "export": commands.export, "bench": lambda _: commands.bench([])}[options.command], options
-
-
-def _train(arguments: list[str]) -> int:
-    from motivation.cli.train import train
-
-    return train(arguments)
-
-
-def _only_train(_: list[str]) -> int:
-    if os.environ["RANK"] == "0":
+        if os.environ["RANK"] != "0":
+            return 1
         raise ValueError("torchrun starts `motivation train` only; every other command is one process")
-    return 1
+    if arguments[:1] == ["bench"] and len(arguments) > 1 and not arguments[1].startswith("-"):
+        return commands.bench(arguments[1:])
+    options = parse_table(arguments) if arguments[:1] == ["table"] else command_parser().parse_args(arguments)
+    return commands.bench([]) if options.command == "bench" else getattr(commands, options.command)(options)
 
 
-def _guarded(command: Callable[..., int], arguments: Any) -> int:
-    """Run a command; an error becomes one line on stderr and a status that is not 0."""
+def _guarded(arguments: list[str]) -> int:
+    """Run a subcommand; an error becomes one line on stderr and a status that is not 0."""
     try:
-        return command(arguments)
+        return _run(arguments)
     except KeyboardInterrupt as error:
         # A shell's convention: 128 and the signal's number.
         return _fail(error, str(error) or "interrupted", 128 + getattr(error, "number", 2))
