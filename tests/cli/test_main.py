@@ -304,7 +304,7 @@ def test_a_refused_sweep_changes_nothing(tmp_path, capsys):
     (["engine.device=mps"], "engine.device='mps': there is none here"),
     (["+recipe.optimizer.nesterov=3"], "recipe.optimizer sgd: "),
     (["recipe.schedule.warmup_epochs=100"], "recipe.schedule.warmup_epochs=100: the whole run is 1 epochs"),
-    (["resume=nowhere"], "nowhere holds no run to go on with"),
+    (["resume=nowhere"], "nowhere holds no run"),
     (["--cfg", "job", "model=nosuch"], "model=nosuch: no such option"),
 ])
 def test_mistakes_are_named_in_one_line(tmp_path, capsys, overrides, said):
