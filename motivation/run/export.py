@@ -123,7 +123,7 @@ def _write(folder: Path, described: Mapping[str, Any], model: nn.Module) -> Path
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    # Plain layout, and every tensor a storage of its own: safetensors takes neither channels-last nor shared ones.
+    # Plain layout, and no storage shared between tensors: safetensors takes neither channels-last nor shared ones.
     weights = {name: tensor.detach().contiguous().clone() for name, tensor in model.state_dict().items()}
     temporary = folder / "model.safetensors.tmp"
     try:

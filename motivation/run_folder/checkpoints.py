@@ -218,7 +218,7 @@ def _write(temporary: Path, state: dict, name: Callable[[str], str], before: Cal
             try:
                 torch.save(state, file)
             except RuntimeError as error:
-                # torch's archive writer turns a failed write into an error of its own.
+                # torch's archive writer raises a RuntimeError for a failed write.
                 raise OSError(None, str(error).split("\n")[0]) from error
             file.flush()
             os.fsync(file.fileno())

@@ -18,7 +18,7 @@ Value = TypeVar("Value")
 # A process that dies is noticed at once; this bounds one that hangs, and what the others wait for: the first process
 # alone downloads data and opens the tracker.
 TIMEOUT = timedelta(minutes=10)
-ENDED = "another process of this run has ended, or does not answer"
+ENDED = "another process of this run has ended, or does not answer; resume the run"
 
 _store: Any = None
 

@@ -71,7 +71,7 @@ class Trainer:
 
     A monitor of one's own needs `observe(signal)` alone, and a schedule `decide(score)`; both need ``state_dict`` and
     ``load_state_dict`` where the trainer's state is saved. A schedule without `start` starts on the base, one without
-    `end_epoch` lets an interval go on.
+    `end_epoch` does not end an interval at an epoch edge.
 
     Args:
         model: a `Pair`, or a single network for classical training (its phase is always ``base``).

@@ -115,10 +115,10 @@ def test_a_signal_to_one_stops_all_and_resume_is_exact(tmp_path, uninterrupted):
     """With BatchNorm, whose statistics each process takes from its own share."""
     assert stopped(tmp_path) == [128 + signal.SIGUSR1] * 2
     [error] = errors(tmp_path)
-    step = int(re.search(r"stopped by SIGUSR1 at step (\d+) of 16; go on with: .* resume=", error)[1])
+    step = int(re.search(r"stopped by SIGUSR1 at step (\d+) of 16; resume it with: .* resume=", error)[1])
     assert len(rows(tmp_path / "run")) == step < 16
     assert Checkpoints(tmp_path / "run/checkpoints").found()[0].step == step
-    with pytest.raises(ValueError, match=r"processes: 2 -> 1, .* go on with torchrun and 2 processes"):
+    with pytest.raises(ValueError, match=r"processes: 2 -> 1, .* resume it with torchrun and 2 processes"):
         run(compose_config(*QUICK), tmp_path / "run", resume=True)
     assert ended(launch(["train", f"resume={tmp_path / 'run'}"], tmp_path)) == [0, 0]
     assert left(tmp_path / "run") == uninterrupted()
