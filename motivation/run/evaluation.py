@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from motivation.data import EVALUATION_BATCH
 from motivation.data.dataset import Part
 from motivation.phase import PHASES, Phase
 from motivation.run.session import Session
@@ -34,16 +33,17 @@ def evaluate(session: Session, stop: StopRequest, *splits: Part | None) -> list[
         # The first epoch's batches, drawn again: the loader keeps no state, so training sees nothing of it.
         images = (images for images, _ in itertools.islice(loader.epoch(0), session.recalibration_batches))
         phase = "base" if trainer.phase == "motivated" else "motivated"
-        pair.recalibrate(phase, images)
+        with engine.autocast():
+            pair.recalibrate(phase, images)
         all_reduce_mean(running_statistics(pair.network(phase)))
 
     def predict(phase: Phase, split: Part | None) -> np.ndarray | None:
         if split is None or (phase == "motivated" and pair is None):
             return None
         # Whole batches, so that any number of processes computes the same bits.
-        starts = range(0, len(split), EVALUATION_BATCH)
+        starts = range(0, len(split), engine.evaluation_batch)
         mine = starts[share(len(starts))]
-        batches = loader.evaluation_batches(split.take(slice(mine.start, mine.stop)), EVALUATION_BATCH)
+        batches = loader.evaluation_batches(split.take(slice(mine.start, mine.stop)), engine.evaluation_batch)
         predicted = engine.predict(trainer.network(phase), stop.interruptible(batches, all_reduce_max(len(mine))))
         return np.concatenate([part for part in all_gather(predicted) if part is not None])
 
@@ -62,7 +62,7 @@ def evaluate_epoch(session: Session, stop: StopRequest) -> tuple[dict[str, Any],
     position, trainer, dataset = session.position, session.trainer, session.dataset
     test: Predictions = {}
     validation: Predictions = {}
-    if (position.epoch + 1) % session.config["evaluate_every"] == 0 or position.epoch == session.epochs - 1:
+    if session.evaluation_due:
         test, validation = evaluate(session, stop, dataset.test, dataset.validation)
     steps = trainer.steps - position.epoch * len(session.loader)
     row = {"epoch": position.epoch, **_accuracies(dataset.test, "top1", test),

@@ -54,20 +54,57 @@ def needed_micro_batches(trainer: Trainer, images: Tensor, targets: Tensor) -> i
             engine = replace(engine, accumulation=2 * engine.micro_batches)
 
 
+def fitting_evaluation_batch(trainer: Trainer, shape: tuple[int, ...]) -> int:
+    """Images that both networks can predict at once, found by predicting black ones.
+
+    With an engine's ``accumulation="auto"`` their number is halved until both networks fit.
+
+    Args:
+        trainer: before its first step.
+        shape: ``(N, C, H, W)`` of the largest batch of an evaluation.
+
+    Raises:
+        ValueError: a network does not fit.
+    """
+    engine, images = trainer.engine, shape[0]
+    black = torch.zeros(shape, device=engine.torch_device)
+    while True:
+        try:
+            for phase in reversed(PHASES) if trainer.pair else PHASES[:1]:
+                network = trainer.network(phase)
+                with out_of_memory_named(phase, images, 1), _modes_kept(network):
+                    engine.predict(network, [black[:images]])
+            return images
+        except OutOfMemory as error:
+            if engine.accumulation != "auto" or images == 1:
+                raise ValueError(f"{error} in evaluation; set engine.evaluation_batch={max(1, images // 2)} (or "
+                                 "engine.accumulation=auto)") from error
+            images //= 2
+
+
+@contextmanager
+def _modes_kept(network: nn.Module) -> Iterator[None]:
+    """Context that sets training or evaluation mode back at its end, module by module."""
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 def _forward_backward(trainer: Trainer, engine: Engine, network: nn.Module, images: Tensor, targets: Tensor) -> None:
     buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
-    modes = [(module, module.training) for module in network.modules()]
     generators = random_state()
     try:
-        network.train()
-        engine.gradients(network, trainer.loss, images, targets)
+        with _modes_kept(network):
+            network.train()
+            engine.gradients(network, trainer.loss, images, targets)
     finally:
         network.zero_grad(set_to_none=True)
         with torch.no_grad():
             for buffer, value in buffers:
                 buffer.copy_(value)
-        for module, training in modes:
-            module.training = training
         restore_random_state(generators)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from motivation.run.evaluation import evaluate, evaluate_epoch
 from motivation.run.narration import narrate
-from motivation.run.preflight import check_disk, memory_advice, needed_micro_batches
+from motivation.run.preflight import check_disk, fitting_evaluation_batch, memory_advice, needed_micro_batches
 from motivation.run.record import Record, record_steps
 from motivation.run.recovery import restore, roll_back, save, save_first, save_if_due
 from motivation.run.resume import check_changes
@@ -72,15 +72,18 @@ def run(config: Mapping[str, Any], path: Path | str, resume: bool = False) -> Pa
 
         try:
             predictions = {}
-            for epoch in session.remaining_epochs():
+            for _ in session.remaining_epochs():
                 try:
                     train_epoch(session, record, stop)
+                    due = session.checkpoint_due
+                    if due and session.evaluation_due:
+                        # What fails in an evaluation (memory, an unreadable image) must not cost the epoch's training.
+                        save(session, record)
                     row, predictions = evaluate_epoch(session, stop)
                     if record:
                         record.folder.epoch(row)
                     session.next_epoch()
-                    every = session.checkpointing.every_epochs
-                    if (every and (epoch + 1) % every == 0) or epoch == session.epochs - 1:
+                    if due:
                         save(session, record, row["base/val_top1"])
                     if record:
                         record.mirror(row)
@@ -126,12 +129,14 @@ def _started(config: Mapping[str, Any], stop: StopRequest) -> Iterator[Session]:
             session = prepare(config)
             opened.enter_context(closing(session.loader))
             count = needed_micro_batches(session.trainer, *next(session.loader.epoch(0)))
+            images = fitting_evaluation_batch(session.trainer, session.test_batch)
         try:
             stop.check()
         except Interrupted as error:
             raise Interrupted(error.number, f"stopped by {signal.Signals(error.number).name} before training; nothing "
                               "was written") from None
         session.set_micro_batches(all_reduce_max(count))
+        session.set_evaluation_batch(-all_reduce_max(-images))
         yield session
 
 

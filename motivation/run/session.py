@@ -122,6 +122,17 @@ class Session:
         """Epochs of the whole run, the last of which may be partial."""
         return math.ceil(self.total_steps / len(self.loader))
 
+    @property
+    def evaluation_due(self) -> bool:
+        """Whether the current epoch is evaluated."""
+        return (self.position.epoch + 1) % self.config["evaluate_every"] == 0 or self.position.epoch == self.epochs - 1
+
+    @property
+    def checkpoint_due(self) -> bool:
+        """Whether the end of the current epoch is saved."""
+        every = self.checkpointing.every_epochs
+        return bool(every and (self.position.epoch + 1) % every == 0) or self.position.epoch == self.epochs - 1
+
     def remaining_epochs(self) -> Iterator[int]:
         """The current epoch, until the last one is evaluated; a rollback may repeat some."""
         while self.position.epoch < self.epochs:
@@ -174,6 +185,19 @@ class Session:
         engine = self.trainer.engine
         if engine.accumulation == "auto" or self.config["engine"].get("accumulation") == "auto":
             self.trainer.engine = replace(engine, accumulation=max(count, engine.micro_batches))
+
+    def set_evaluation_batch(self, images: int) -> None:
+        """Predict at most so many images at once."""
+        engine = self.trainer.engine
+        if images < engine.evaluation_batch:
+            self.trainer.engine = replace(engine, evaluation_batch=images)
+
+    @property
+    def test_batch(self) -> tuple[int, ...]:
+        """Shape ``(N, C, H, W)`` of the largest batch that evaluation predicts at once."""
+        images = max(len(split) for split in (self.dataset.test, self.dataset.validation) if split is not None)
+        return (min(images, self.trainer.engine.evaluation_batch),
+                *self.loader.augmentation.test_shape(self.dataset.image_shape))
 
     def state_dict(self) -> dict[str, Any]:
         """All state of the run; learning rates and data order are derived from the position."""

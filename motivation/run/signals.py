@@ -11,7 +11,8 @@ from typing import TypeVar
 from motivation.training.distributed import all_reduce_max
 
 Item = TypeVar("Item")
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+# SIGUSR1 and SIGUSR2: pre-emption by SLURM, and by submitit; SIGHUP: the terminal has gone.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 # SLURM and torchrun may both forward the same signal.
 ECHO_SECONDS = 1.0
 
@@ -30,7 +31,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class StopRequest:
-    """Context that turns SIGTERM, SIGINT and SIGUSR1 into a request; a second signal, a second later, stops at once.
+    """Context that turns each of `SIGNALS` into a request; a second signal, a second later, stops at once.
 
     A signal to one of several processes stops all of them, after the same step.
 
@@ -44,12 +45,17 @@ class StopRequest:
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
+            # What is ignored stays ignored: nohup does so with SIGHUP.
+            self._previous = {number: signal.signal(number, self._note) for number in SIGNALS
+                              if signal.getsignal(number) != signal.SIG_IGN}
         return self
 
     def __exit__(self, *exception):
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        if self.number == signal.SIGUSR2 and callable(self._previous.get(self.number)):
+            # submitit handles it by putting the job into the queue again; now the checkpoint is there.
+            signal.raise_signal(self.number)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.number is None:

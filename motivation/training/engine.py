@@ -65,6 +65,8 @@ class Engine:
         threads: CPU threads of torch; null leaves torch's choice.
         accumulation: micro-batches that a batch is run in, one after another, gradients added up; with ``auto`` a run
             doubles it before training until both networks fit in memory. BatchNorm sees the micro-batches.
+        evaluation_batch: images that evaluation predicts at once; with ``accumulation="auto"`` a run halves it before
+            training until both networks fit in memory.
 
     Raises:
         ValueError: a device that is not there, or threads or parts below 1.
@@ -76,6 +78,7 @@ class Engine:
     deterministic: bool = True
     threads: Annotated[int, Field(ge=1, le=MOST_THREADS)] | None = None
     accumulation: Count | Literal["auto"] = 1
+    evaluation_batch: Count = 512
 
     def __post_init__(self):
         try:
