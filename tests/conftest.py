@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,15 @@ from torch import nn
 from motivation.models import CifarResNet
 
 
-def pytest_configure():
-    """One thread in every process that a test starts, and in pytest-xdist's workers, which start after this."""
+def pytest_configure(config):
+    """One thread in every process that a test starts, and in pytest-xdist's workers, which start after this.
+
+    And what is known of images stays out of the user's cache folder.
+    """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if "MOTIVATION_CACHE" not in os.environ:
+        os.environ["MOTIVATION_CACHE"] = tempfile.mkdtemp()
+        config.add_cleanup(lambda: shutil.rmtree(os.environ.pop("MOTIVATION_CACHE"), ignore_errors=True))
 
 
 @pytest.fixture(autouse=True)

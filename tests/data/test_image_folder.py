@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from conftest import write_folder
-from PIL import Image
+from PIL import Image, ImageFile
 
 from motivation.data import ImageFolder, ImageNet
 
@@ -37,8 +37,11 @@ def test_finds_classes_and_images_of_both_parts(folder):
         assert np.array_equal(np.asarray(data.train.image(place)), np.asarray(image))
 
 
-def test_loading_reads_no_pixel(folder, monkeypatch):
+def test_loading_reads_headers_once_and_no_pixel(folder, monkeypatch):
     """A plan asks for the fingerprint of a data set: it must not wait for a million images."""
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageFile.ImageFile, "load", None)
+        ImageFolder(root=str(folder)).load()
     monkeypatch.setattr(Image, "open", None)
     monkeypatch.setattr("builtins.open", None)
     assert len(ImageFolder(root=str(folder), validation=0.5).load().fingerprint) == 64

@@ -3,6 +3,7 @@
 Epoch order and augmentation are derived from (seed, epoch, step), so that a resumed run needs no replay.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,8 @@ from motivation.data.dataset import Part, Split
 from motivation.randomness import AUGMENTATION, ORDER, derived_generator
 
 EVALUATION_BATCH = 512
+# Values of images looked at at once: their copy for counting takes 8 bytes each.
+VALUES_COUNTED = 2 ** 20
 NO_AUGMENTATION = Augmentation()
 # Width over height of random resized crops, as everywhere since Szegedy et al. 2015.
 CROP_RATIO = (3 / 4, 4 / 3)
@@ -40,11 +43,19 @@ class Normalization:
 
     @classmethod
     def of(cls, train: Split) -> "Normalization":
-        """Computed from the training images alone; a constant channel keeps its scale."""
-        flat = train.images.reshape(-1, train.images.shape[-1])
-        mean = flat.mean(0, dtype=np.float64)
-        std = flat.std(0, dtype=np.float64)
-        return cls(tuple(mean.tolist()), tuple(np.where(std > 0, std, 1.0).tolist()))
+        """Of the training images alone, exact, from how often each value occurs; a constant channel keeps its scale."""
+        counts = np.zeros((train.images.shape[-1], 256), np.int64)
+        images = max(1, VALUES_COUNTED // max(1, train.images[0].size))
+        for start in range(0, len(train), images):
+            for channel, of_value in enumerate(counts):
+                of_value += np.bincount(train.images[start:start + images, ..., channel].ravel(), minlength=256)
+        mean, std = [], []
+        for of_value in counts.tolist():
+            total, first, second = (sum(value ** power * count for value, count in enumerate(of_value))
+                                    for power in range(3))
+            mean.append(first / total)
+            std.append(math.sqrt((total * second - first ** 2) / total ** 2) or 1.0)
+        return cls(tuple(mean), tuple(std))
 
     def apply(self, images: Tensor) -> Tensor:
         """uint8 ``(N, H, W, C)`` -> float32 ``(N, C, H, W)`` of zero mean and unit variance, channels-last layout."""

@@ -69,8 +69,9 @@ class Arrays:
 def _split(images: np.ndarray, labels: np.ndarray, part: str) -> Split:
     if images.ndim == 3:
         images = images[..., None]
-    if images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] > 4:
-        raise ValueError(f"x_{part} is {images.shape}, which looks like (N, C, H, W); images must be (N, H, W, C)")
+    if images.ndim == 4 and _channels_first(*images.shape[1:]):
+        raise ValueError(f"x_{part} is {images.shape}, which looks like (N, C, H, W); images must be (N, H, W, C): "
+                         "x.transpose(0, 2, 3, 1)")
     if images.ndim != 4 or images.dtype != np.uint8:
         raise ValueError(f"x_{part} is {images.dtype} {images.shape}; images must be uint8 (N, H, W, C) or (N, H, W)")
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
@@ -82,6 +83,13 @@ def _split(images: np.ndarray, labels: np.ndarray, part: str) -> Split:
     if labels.max() > np.iinfo(np.int64).max:
         raise ValueError(f"y_{part} has a label of {labels.max()}; labels must be 0 to classes - 1")
     return Split(images, labels.astype(np.int64))
+
+
+def _channels_first(first: int, second: int, third: int) -> bool:
+    """Whether the axes of an image look like channels, height, width: one that is 13 pixels high and 64 wide, with 64
+    channels, is 13 channels of 64 x 64.
+    """
+    return third > 4 and first != second and (second == third or first < min(second, third))
 
 
 def _check_classes(train: Split, test: Split) -> None:

@@ -13,6 +13,9 @@ from pydantic import Field
 
 from motivation.data.dataset import Dataset, check_shares, split_train
 from motivation.data.loaders.resident import Normalization
+from motivation.data.sources.headers import inspect
+from motivation.data.sources.pixels import as_rgb
+from motivation.data.sources.scan import refuse
 from motivation.validation import Probability, Seed, ShareBelowOne, check_arguments
 
 # Of ImageNet's red, green and blue from 0 to 1: timm's default, which its weights were trained with.
@@ -58,24 +61,27 @@ class Files:
     reading: Reading
 
     @classmethod
-    def whole(cls, root: Path, paths: Sequence[Path | str], labels: Sequence[int], reading: Reading) -> "Files":
+    def whole(cls, root: Path, paths: Sequence[Path | str], labels: Sequence[int], reading: Reading,
+              sizes: np.ndarray | None = None) -> "Files":
         """Images that are a file each.
 
+        Args:
+            root: folder that the files are in.
+            paths: of the files.
+            labels: of the files.
+            reading: how they become batches.
+            sizes: their bytes, of files that are known to be images; None to read their headers.
+
         Raises:
-            ValueError: a file that is not there or empty.
+            ValueError: files that are not there, empty or no images.
         """
-        sizes = []
-        for path in paths:
-            try:
-                sizes.append(os.stat(path).st_size)
-            except OSError as error:
-                raise ValueError(f"{path} cannot be read: {error.strerror}; the copy of the data is incomplete"
-                                 ) from error
-            if not sizes[-1]:
-                raise ValueError(f"{path} is empty, no image")
+        paths = list(map(str, paths))
+        if sizes is None:
+            found = inspect(root, paths)
+            refuse(root, paths, found.faults)
+            sizes = found.sizes
         names = np.array([os.fsencode(os.path.relpath(path, root)) for path in paths])
-        return cls(root, names, names, np.zeros(len(names), np.int64), np.array(sizes, np.int64),
-                   np.asarray(labels, np.int64), reading)
+        return cls(root, names, names, np.zeros(len(names), np.int64), sizes, np.asarray(labels, np.int64), reading)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -110,7 +116,7 @@ class Files:
                 file.seek(self.offsets[index])
                 content = file.read(self.sizes[index])
             with Image.open(io.BytesIO(content)) as image:
-                return image.convert("RGB")
+                return as_rgb(image)
         except Exception as error:  # A damaged file makes decoders raise anything.
             raise CorruptImage.at(self.path(index), error) from error
 
@@ -177,8 +183,3 @@ class FileSource:
         if len(classes) < 2:
             raise ValueError(f"{train.root} has a single class, {classes[0]}; there is nothing to learn")
         return split_train(train, test, self.validation, self.heldout, self.split_seed, self.fold, classes)
-
-
-def listed(names: Sequence[str], most: int = 5) -> str:
-    """Some names for a message: all of a few, the first of many."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from motivation.data.sources.files import Files, FileSource, listed
+from motivation.data.sources.files import Files, FileSource
+from motivation.data.sources.scan import listed, scan
 from motivation.validation import check_arguments
 
 TEST_FOLDERS = ("val", "test")
@@ -38,8 +39,13 @@ class ImageFolder(FileSource):
             ValueError: a folder is missing or empty, or training and test images have different classes.
         """
         root = Path(self.root)
-        train, classes = self._part(root, "train")
-        test, others = self._part(root, self._test_folder(root))
+        folders = [root / part for part in ("train", self._test_folder(root))]
+        for folder in folders:
+            if not folder.is_dir():
+                raise ValueError(f"{root} has no folder {folder.name}; it must have {LAYOUT}")
+        parts = scan(root, folders)
+        train, test = (Files.whole(root, part.paths, part.labels, self.reading, part.sizes) for part in parts)
+        classes, others = (tuple(part.classes) for part in parts)
         if classes != others:
             apart = [f"only {part} has {listed(sorted(here - there))}" for part, here, there in (
                 ("train", set(classes), set(others)), (self._test_folder(root), set(others), set(classes)))
@@ -55,20 +61,6 @@ class ImageFolder(FileSource):
             raise ValueError(f"test=None: {root} has both val and test; say which one accuracy is measured on, "
                              "test=val or test=test (validation images are split off train, with validation=0.1)")
         return there[0] if there else TEST_FOLDERS[0]
-
-    def _part(self, root: Path, part: str) -> tuple[Files, tuple[str, ...]]:
-        import timm.data
-
-        if not (root / part).is_dir():
-            raise ValueError(f"{root} has no folder {part}; it must have {LAYOUT}")
-        try:
-            # torchvision's ImageFolder through timm: timm's own takes the innermost folder for the class, passes over
-            # an empty one, and replaces an image that cannot be read by the next one.
-            found = timm.data.create_dataset("torch/image_folder", str(root / part), search_split=False)
-        except FileNotFoundError as error:
-            raise ValueError(f"{root / part}: {error}") from error
-        paths, labels = zip(*found.samples, strict=True)
-        return Files.whole(root, paths, labels, self.reading), tuple(found.classes)
 
 
 @check_arguments

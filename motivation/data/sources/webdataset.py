@@ -8,12 +8,15 @@ processes.) Nothing is ever unpacked.
 import fnmatch
 import os
 import tarfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from motivation.data.sources.files import Files, FileSource, listed
+from motivation.data.sources.files import Files, FileSource
+from motivation.data.sources.headers import Known, header_fault
+from motivation.data.sources.scan import listed, refuse
 from motivation.validation import check_arguments
 
 
@@ -66,14 +69,15 @@ class WebDataset(FileSource):
         return train, test, tuple(map(str, range(len(counts))))
 
     def _part(self, root: Path, shards: list[str]) -> Files:
-        members = [member for shard in shards for member in _index(root / shard, shard)]
+        known = Known(root)
+        members = [member for shard in shards for member in _index(root / shard, shard, known)]
         containers, names, offsets, sizes, labels = zip(*members, strict=True)
         return Files(root, np.array(names), np.array(containers), np.array(offsets, np.int64),
                      np.array(sizes, np.int64), np.array(labels, np.int64), self.reading)
 
 
-def _index(path: Path, shard: str) -> list[tuple[bytes, bytes, int, int, int]]:
-    """Container, name, offset, size and label of every image in a shard."""
+def _index(path: Path, shard: str, known: Known) -> list[tuple[bytes, bytes, int, int, int]]:
+    """Container, name, offset, size and label of every image in a shard; the headers of an unknown one are read."""
     from timm.data.readers.img_extensions import get_img_extensions
 
     extensions = get_img_extensions(as_set=True)
@@ -96,15 +100,25 @@ def _index(path: Path, shard: str) -> list[tuple[bytes, bytes, int, int, int]]:
                     if not text.strip().isdigit():
                         raise ValueError(f"{member.name} must hold a class index from 0, not {text[:20]!r}")
                     labels[key] = int(text)
-            end = os.path.getsize(path)
+            found = os.stat(path)
+            whole = [member for member in images.values() if member.offset_data + member.size <= found.st_size]
+            faults = {}
+            if not known.has(shard, found):
+                with warnings.catch_warnings():
+                    # Of an image that is large, but not too large.
+                    warnings.simplefilter("ignore")
+                    faults = {index: fault for index, member in enumerate(whole)
+                              if member.size and (fault := header_fault(archive.extractfile(member)))}
     except (tarfile.TarError, OSError, ValueError, EOFError) as error:
         raise ValueError(f"shard {path}: {error}; it must be a whole, plain .tar") from error
     for key, member in images.items():
         if key not in labels:
             raise ValueError(f"shard {path}: {member.name} has no label; it needs a member {key.lstrip('/')}.cls")
-        if not member.size or member.offset_data + member.size > end:
+        if not member.size or member.offset_data + member.size > found.st_size:
             raise ValueError(f"shard {path}: {member.name} is {'cut short' if member.size else 'empty'}")
     if not images:
         raise ValueError(f"shard {path} has no image")
+    refuse(path, [str(path / member.name) for member in whole], faults)
+    known.add_file(shard, found)
     return [(os.fsencode(shard), os.fsencode(f"{shard}/{member.name}"), member.offset_data, member.size, labels[key])
             for key, member in images.items()]
