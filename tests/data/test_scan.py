@@ -12,7 +12,7 @@ from conftest import write_folder
 from PIL import Image
 from torchvision.datasets import ImageFolder as TorchvisionFolder
 
-from motivation.data import ImageFolder
+from motivation.data import Augmentation, ImageFolder, open_loader
 from motivation.data.sources import headers
 
 
@@ -157,6 +157,18 @@ def test_grey_images_of_16_bits_are_scaled_by_their_range(folder, name):
     shown = np.asarray(train.image(names(train).index(f"train/ant/{name}")))
     assert shown.shape == (64, 64, 3)
     assert np.array_equal(shown[:, :, 1], np.round(RAMP / 257).astype(np.uint8))
+
+
+def test_images_that_are_almost_black_are_said(folder, caplog):
+    """Of 12 bits in files of 16: no header says so."""
+    augmentation = Augmentation(image_size=16)
+    open_loader(load(folder), 4, augmentation=augmentation)
+    assert not caplog.records
+    for path in (folder / "train").rglob("*.jpg"):
+        Image.fromarray(RAMP // 16).save(path.with_suffix(".png"))
+        path.unlink()
+    open_loader(load(folder), 4, augmentation=augmentation)
+    assert "no value above 16 of 255, almost black" in caplog.text
 
 
 @pytest.mark.parametrize("array", [RAMP.astype(np.int32), RAMP.astype(np.float32), (RAMP / 65535).astype(np.float32)])

@@ -85,6 +85,8 @@ def jpeg():
     ([("a.jpg", jpeg()), ("a.cls", b"ant")], r"a\.cls must hold a class index from 0, not b'ant'"),
     ([("a.jpg", jpeg()), ("a.png", jpeg()), ("a.cls", b"0")], r"a\.png is there twice"),
     ([("a.jpg", b""), ("a.cls", b"0")], r"a\.jpg is empty"),
+    ([("a.jpg", jpeg()[:20]), ("a.cls", b"0"), ("b.jpg", b"text"), ("b.cls", b"0")],
+     r"2 of 2 images cannot be used: a\.jpg is damaged; b\.jpg is no image"),
     ([("a.jpg", jpeg()), ("a.cls", b"4")], "labels up to 4, but none of class 3"),
     ([], "has no image"),
 ])
@@ -94,6 +96,13 @@ def test_shards_that_cannot_be_right_are_named(shards, members, message):
     with pytest.raises(ValueError, match=message) as caught:
         WebDataset(root=str(root)).load()
     assert str(root) in str(caught.value)
+
+
+def test_headers_of_a_shard_are_read_once(shards, monkeypatch):
+    root, _ = shards
+    before = WebDataset(root=str(root)).load().fingerprint
+    monkeypatch.setattr(Image, "open", None)
+    assert WebDataset(root=str(root)).load().fingerprint == before
 
 
 def test_classes_that_differ_are_named(shards):

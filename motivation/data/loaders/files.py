@@ -6,7 +6,9 @@ transforms are used as they are, in a plain DataLoader whose sampler starts anyw
 """
 
 import atexit
+import contextlib
 import gc
+import logging
 import random
 import signal
 import weakref
@@ -26,6 +28,9 @@ from motivation.randomness import AUGMENTATION, IMAGE, derived_generator, random
 
 # What asks a job to stop (SLURM, Ctrl-C, kill) reaches its workers too.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+logger = logging.getLogger(__name__)
+# Images that are looked at before training, and the largest value of images that are almost black.
+DARK_SAMPLE, DARKEST = 8, 16
 # Of timm's recipes.
 INTERPOLATION = "bicubic"
 # One epoch, places in it, and the images at them: what a worker makes a batch of.
@@ -59,6 +64,7 @@ class FileLoader(EpochLoader):
             raise ValueError(f"batch_size={batch_size}: each process' share, {mine}, must be even with Mixup or "
                              "CutMix, which mix pairs")
         self.files = files
+        _warn_if_dark(files)
         self._stream: Generator | None = None
         self._place = (0, 0)
 
@@ -99,6 +105,19 @@ class FileLoader(EpochLoader):
         if self._stream is not None:
             self._stream.close()
             self._stream = None
+
+
+def _warn_if_dark(files: Files) -> None:
+    """Warn of images that are almost black: of 10 or 12 bits in files of 16, or class numbers in place of pixels."""
+    brightest = 0
+    for index in np.linspace(0, len(files) - 1, DARK_SAMPLE).astype(int):
+        # An image that cannot be read is named when its batch comes.
+        with contextlib.suppress(CorruptImage):
+            brightest = max(brightest, *(high for _, high in files.image(index).getextrema()))
+        if brightest > DARKEST:
+            return
+    logger.warning("%s: %d of its images, read for a look, have no value above %d of 255, almost black: values "
+                   "of 10 or 12 bits in files of 16 must be stretched first", files.root, DARK_SAMPLE, brightest)
 
 
 def _orders(count: int, batch_size: int, seed: int, repeats: int, share: slice, epoch: int,

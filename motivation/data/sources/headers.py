@@ -54,7 +54,8 @@ def inspect(root: Path, paths: Sequence[str]) -> Inspection:
         try:
             found = os.stat(path)
         except OSError as error:
-            faults[index] = f"cannot be read: {error.strerror}"
+            incomplete = "; the copy of the data is incomplete" if isinstance(error, FileNotFoundError) else ""
+            faults[index] = f"cannot be read: {error.strerror}{incomplete}"
             continue
         sizes[index] = found.st_size
         keys[index] = _key(path.removeprefix(prefix), found)

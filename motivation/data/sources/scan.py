@@ -17,7 +17,7 @@ SYSTEM_FOLDERS = frozenset({"__MACOSX", "__pycache__", "@eaDir", "lost+found", "
                             "System Volume Information"})
 HIDDEN, OTHER = "hidden or of the system", "with another ending or in no class"
 LINKS = "links to folders counted already"
-# Names of faulty files in a message, and classes whose images are counted one by one.
+# Names of files with one fault in a message, and classes whose images are counted one by one.
 MOST_NAMED, MOST_CLASSES = 20, 20
 
 
@@ -84,10 +84,14 @@ def refuse(root: Path, paths: Sequence[str], faults: Mapping[int, str]) -> None:
         paths: of all files.
         faults: index of a file -> what is wrong with it.
     """
+    names = defaultdict(list)
+    for index, fault in faults.items():
+        names[fault].append(os.path.relpath(paths[index], root))
     if faults:
-        named = [f"{os.path.relpath(paths[index], root)} {fault}" for index, fault in faults.items()]
-        raise ValueError(f"{root}: {len(faults):,} of {len(paths):,} images cannot be used: "
-                         f"{listed(named, MOST_NAMED, '; ')}; put whole files in their place or take them out")
+        named = "; ".join(f"{'each of ' if len(files) > 1 else ''}{listed(files, MOST_NAMED)} {fault}"
+                          for fault, files in names.items())
+        raise ValueError(f"{root}: {len(faults):,} of {len(paths):,} images cannot be used: {named}; put whole files "
+                         "in their place or take them out")
 
 
 def endings() -> tuple[str, ...]:
@@ -171,6 +175,6 @@ def _counts(part: Part) -> str:
                                              in zip(part.classes, counts.tolist(), strict=True)) + ")"
 
 
-def listed(names: Sequence[str], most: int = 5, separator: str = ", ") -> str:
+def listed(names: Sequence[str], most: int = 5) -> str:
     """Some names for a message: all of a few, the first of many."""
-    return separator.join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
