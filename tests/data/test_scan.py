@@ -159,6 +159,20 @@ def test_grey_images_of_16_bits_are_scaled_by_their_range(folder, name):
     assert np.array_equal(shown[:, :, 1], np.round(RAMP / 257).astype(np.uint8))
 
 
+def test_a_tiff_of_12_bits_is_scaled_by_its_own_range(folder):
+    values = RAMP[0].astype(int) // 16
+    content = b"".join(bytes([one >> 4, (one & 15) << 4 | two >> 8, two & 255])
+                       for one, two in zip(values[::2], values[1::2], strict=True))
+    # Width, height, bits, compression, black is zero, and where the one strip is (TIFF 6.0, section 3).
+    tags = {256: 64, 257: 1, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: len(content)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    (folder / "train" / "ant" / "x.tif").write_bytes(
+        b"II*\0" + struct.pack("<I", 8 + len(content)) + content + struct.pack("<H", len(tags)) + entries + bytes(4))
+    train = load(folder).train
+    shown = np.asarray(train.image(names(train).index("train/ant/x.tif")))
+    assert np.array_equal(shown[0, :, 0], np.round(values * 255 / 4095).astype(np.uint8))
+
+
 def test_images_that_are_almost_black_are_said(folder, caplog):
     """Of 12 bits in files of 16: no header says so."""
     augmentation = Augmentation(image_size=16)
