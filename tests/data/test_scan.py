@@ -68,13 +68,16 @@ def test_images_that_cannot_be_read_are_named_all_at_once(folder):
     good = (folder / "train" / "ant" / "0.jpg").read_bytes()
     (folder / "train" / "ant" / "1.jpg").write_bytes(good[:20])
     (folder / "train" / "bee" / "2.jpg").write_bytes(b"")
+    (folder / "train" / "cat" / "0.jpg").write_bytes(bytes(len(good)))
+    (folder / "train" / "cat" / "1.jpg").write_text("version https://git-lfs.github.com/spec/v1")
     (folder / "val" / "bee" / "3.png").write_bytes(huge_png())
     (folder / "val" / "cat" / "4.jpg").unlink()
     (folder / "val" / "cat" / "4.jpg").symlink_to("nowhere")
     Image.fromarray(np.ones((8, 8), np.float32)).save(folder / "val" / "cat" / "float.tif")
-    with pytest.raises(ValueError, match="5 of 38 images cannot be used") as caught:
+    with pytest.raises(ValueError, match="7 of 38 images cannot be used") as caught:
         load(folder)
-    for fault in ("train/ant/1.jpg is damaged", "train/bee/2.jpg is empty", "val/bee/3.png is too large",
+    for fault in ("each of train/ant/1.jpg, train/cat/0.jpg is damaged", "train/cat/1.jpg is a pointer of Git LFS",
+                  "train/bee/2.jpg is empty", "val/bee/3.png is too large",
                   "val/cat/4.jpg cannot be read: No such file", "val/cat/float.tif is floating-point"):
         assert fault in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -113,7 +113,7 @@ def _warn_if_dark(files: Files) -> None:
     for index in np.linspace(0, len(files) - 1, DARK_SAMPLE).astype(int):
         # An image that cannot be read is named when its batch comes.
         with contextlib.suppress(CorruptImage):
-            brightest = max(brightest, *(high for _, high in files.image(index).getextrema()))
+            brightest = max(brightest, int(np.asarray(files.image(index)).max()))
         if brightest > DARKEST:
             return
     logger.warning("%s: %d of its images, read for a look, have no value above %d of 255, almost black: values "

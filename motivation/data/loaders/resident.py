@@ -50,8 +50,8 @@ class Normalization:
             for channel, of_value in enumerate(counts):
                 of_value += np.bincount(train.images[start:start + images, ..., channel].ravel(), minlength=256)
         mean, std = [], []
-        for of_value in counts.tolist():
-            total, first, second = (sum(value ** power * count for value, count in enumerate(of_value))
+        for occurrences in counts.tolist():
+            total, first, second = (sum(value ** power * count for value, count in enumerate(occurrences))
                                     for power in range(3))
             mean.append(first / total)
             std.append(math.sqrt((total * second - first ** 2) / total ** 2) or 1.0)

@@ -18,8 +18,11 @@ from PIL import Image, UnidentifiedImageError
 from motivation.data.sources.pixels import mode_fault
 
 logger = logging.getLogger(__name__)
-# How the formats of the usual endings begin: a file with another beginning is no damaged image, but no image.
-SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"II*\0", b"MM\0*", b"RIFF", *(b"P%d" % kind for kind in range(1, 7)))
+# How the formats of the usual endings begin, and what a crashed file system leaves: a damaged image. A file with
+# another beginning is no image.
+SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"II*\0", b"MM\0*", b"RIFF", bytes(8),
+              *(b"P%d" % kind for kind in range(1, 7)))
+GIT_LFS = b"version "
 NO_IMAGE = "is no image"
 # Opening a file on a network waits, and does not compute.
 THREADS = 16
@@ -73,8 +76,8 @@ def inspect(root: Path, paths: Sequence[str]) -> Inspection:
         # Of an image that is large, but not too large.
         warnings.simplefilter("ignore")
         chunks = [fresh[first:first + CHUNK] for first in range(0, len(fresh), CHUNK)]
-        for found in threads.map(lambda chunk: [(index, header_fault(paths[index])) for index in chunk], chunks):
-            faults |= {index: fault for index, fault in found if fault}
+        for read in threads.map(lambda chunk: [(index, header_fault(paths[index])) for index in chunk], chunks):
+            faults |= {index: fault for index, fault in read if fault}
     known.add(keys[[index for index in fresh if index not in faults]])
     return Inspection(sizes, dict(sorted(faults.items())))
 
@@ -85,9 +88,12 @@ def header_fault(file: str | BinaryIO) -> str | None:
         with Image.open(file) as image:
             return mode_fault(image)
     except Image.DecompressionBombError:
-        return f"is too large: more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels"
+        return f"is too large: more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels"
     except UnidentifiedImageError:
-        return "is damaged" if _start(file).startswith(SIGNATURES) else NO_IMAGE
+        start = _start(file)
+        if start == GIT_LFS:
+            return "is a pointer of Git LFS, not the image"
+        return "is damaged" if start.startswith(SIGNATURES) else NO_IMAGE
     except Exception as error:  # A damaged header makes decoders raise anything.
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         return f"cannot be read: {reason}"

@@ -110,7 +110,9 @@ def find(folder: Path) -> Part:
     part = Part(folder)
     inside = os.path.realpath(folder)
     # Real path of every folder visited. Folders before links: so no link takes a folder's images to another class.
-    seen, folders, links = {inside}, deque([(str(folder), None)]), deque()
+    seen = {inside}
+    folders: deque[tuple[str, str | None]] = deque([(str(folder), None)])
+    links: deque[tuple[str, str]] = deque()
     found: list[tuple[str, str, str]] = []
     wanted = endings()
     while folders or links:
