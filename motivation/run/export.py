@@ -69,6 +69,10 @@ def export_run(run: Path, out: Path | None = None, network: Phase | None = None)
                                "training_flops": summary["budget/flops"], "seed": summary["seed"]}}
             # Built and filled as a reader will do it: what does not fit is known before anything is written.
             filled = _filled(described, weights)
+            # An image size that timm took from its registry: it does not look there for a folder's network.
+            registered = getattr(filled, "pretrained_cfg", {})
+            if registered.get("fixed_input_size"):
+                model_args.setdefault("img_size", list(registered["input_size"][1:]))
         except (KeyError, TypeError, ValueError, AssertionError, RuntimeError, AttributeError) as error:
             raise ValueError(f"{run}: its {phase} network cannot be exported: "
                              f"{' '.join(str(error).split())[:300]}") from error

@@ -86,16 +86,16 @@ SMALL = {
 }
 
 
-def finish_untrained(folder, config, num_classes=4, image_shape=(3, 8, 8)):
+def finish_untrained(folder, config, image_shape=(3, 8, 8)):
     """A run folder as export reads it, and its networks, with random weights in every layer."""
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     (folder / "data.json").write_text(json.dumps({
-        "num_classes": num_classes, "classes": list("abcd"), "image_shape": image_shape,
+        "num_classes": 4, "classes": list("abcd"), "image_shape": image_shape,
         "mean": [0.5] * image_shape[0], "std": [0.25] * image_shape[0]}))
     (folder / "summary.json").write_text(json.dumps(
         {"base/top1": 50.0, "motivated/top1": 60.0, "budget/flops": 1, "seed": 0}))
-    model = build(BY_NAME, config["model"], "model").build(num_classes, image_shape[0], seed=0)
+    model = build(BY_NAME, config["model"], "model").build(4, image_shape[0], seed=0)
     with torch.no_grad():
         for tensor in (*model.parameters(), *model.buffers()):
             if tensor.is_floating_point():
@@ -104,16 +104,10 @@ def finish_untrained(folder, config, num_classes=4, image_shape=(3, 8, 8)):
     return {"base": model.base, "motivated": model.motivated} if hasattr(model, "motivated") else {"base": model}
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in MODELS.glob("*.yaml")))
-def test_every_model_config_makes_the_round_trip(name, tmp_path):
-    """Exported and read again, by timm where it is timm's, a network gives the same logits."""
-    config = {"model": compose_config(f"model={name}", *SMALL.get(name, ()))["model"]}
-    if name == "transfer":
-        finish_untrained(tmp_path / "source", {"model": {"name": "classical", "network": "resnet20"}})
-        config["model"]["run"] = str(tmp_path / "source")
-    networks = finish_untrained(tmp_path / "run", config)
-    images = torch.randn(2, 3, 8, 8)
-    folders = export_run(tmp_path / "run")
+def round_trip(folder, networks, image_shape=(3, 8, 8)):
+    """Export, check that every reader's network gives the logits of the run's, and return the folders."""
+    images = torch.randn(2, *image_shape)
+    folders = export_run(folder)
     assert [folder.name for folder in folders] == list(networks)
     for folder, network in zip(folders, networks.values(), strict=True):
         with torch.no_grad():
@@ -124,6 +118,26 @@ def test_every_model_config_makes_the_round_trip(name, tmp_path):
                 read = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
                 torch.testing.assert_close(read(images), logits)
                 assert read.pretrained_cfg["label_names"] == list("abcd")
+    return folders
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in MODELS.glob("*.yaml")))
+def test_every_model_config_makes_the_round_trip(name, tmp_path):
+    """Exported and read again, by timm where it is timm's, a network gives the same logits."""
+    config = {"model": compose_config(f"model={name}", *SMALL.get(name, ()))["model"]}
+    if name == "transfer":
+        finish_untrained(tmp_path / "source", {"model": {"name": "classical", "network": "resnet20"}})
+        config["model"]["run"] = str(tmp_path / "source")
+    round_trip(tmp_path / "run", finish_untrained(tmp_path / "run", config))
+
+
+def test_an_image_size_of_timms_registry_makes_the_round_trip(tmp_path):
+    """This one's is 384, where the architecture's own default is 224."""
+    config = {"model": {"name": "classical", "network": "vit_base_patch32_384",
+                        "options": {"embed_dim": 12, "depth": 1, "num_heads": 3}}}
+    shape = (3, 384, 384)
+    [folder] = round_trip(tmp_path / "run", finish_untrained(tmp_path / "run", config, image_shape=shape), shape)
+    assert json.loads((folder / "config.json").read_text())["model_args"]["img_size"] == [384, 384]
 
 
 def test_classical_training_has_one_network(finished, tmp_path, capsys):
