@@ -97,7 +97,7 @@ def finish_untrained(folder, config, image_shape=(3, 8, 8)):
         {"base/top1": 50.0, "motivated/top1": 60.0, "budget/flops": 1, "seed": 0}))
     model = build(BY_NAME, config["model"], "model").build(4, image_shape[0], seed=0)
     with torch.no_grad():
-        for tensor in (*model.parameters(), *model.buffers()):
+        for tensor in model.state_dict().values():
             if tensor.is_floating_point():
                 tensor.add_(0.02 * torch.randn_like(tensor))
     save_checkpoint(folder / "checkpoints" / "final.pt", model.state_dict())
