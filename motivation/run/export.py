@@ -49,13 +49,13 @@ def export_run(run: Path, out: Path | None = None, network: Phase | None = None)
     if network is not None and network not in names:
         raise ValueError(f"{run} is classical training of {names['base']} alone: it has no {network} network")
     state = load_checkpoint(run / "checkpoints" / "final.pt")
-    options = {key: value for key, value in choice.get("options", {}).items() if key not in WEIGHTS_OPTIONS}
     written = []
     for phase, name in names.items() if network is None else [(network, names[network])]:
         prefix = "" if len(names) == 1 else f"{phase}."
         weights = {key.removeprefix(prefix): value for key, value in state.items() if str(key).startswith(prefix)}
         try:
-            model_args = {**options, "in_chans": int(data["image_shape"][0])}
+            options = choice.get("options", {}) | choice.get(f"{phase}_options", {})
+            model_args = _without_weights(options) | {"in_chans": int(data["image_shape"][0])}
             shape = list(data["image_shape"])
             described = {
                 "architecture": name, "num_classes": int(data["num_classes"]), "model_args": model_args,
@@ -69,6 +69,10 @@ def export_run(run: Path, out: Path | None = None, network: Phase | None = None)
                                "training_flops": summary["budget/flops"], "seed": summary["seed"]}}
             # Built and filled as a reader will do it: what does not fit is known before anything is written.
             filled = _filled(described, weights)
+            # An image size that timm took from its registry: it does not look there for a folder's network.
+            registered = getattr(filled, "pretrained_cfg", {})
+            if registered.get("fixed_input_size"):
+                model_args.setdefault("img_size", list(registered["input_size"][1:]))
         except (KeyError, TypeError, ValueError, AssertionError, RuntimeError, AttributeError) as error:
             raise ValueError(f"{run}: its {phase} network cannot be exported: "
                              f"{' '.join(str(error).split())[:300]}") from error
@@ -97,10 +101,14 @@ def load_network(folder: Path | str) -> nn.Module:
 
 
 def _filled(described: Mapping[str, Any], weights: Mapping[str, Any]) -> nn.Module:
-    options = {key: value for key, value in described["model_args"].items() if key not in WEIGHTS_OPTIONS}
-    model = create_model(described["architecture"], described["num_classes"], **options)
+    model = create_model(described["architecture"], described["num_classes"],
+                         **_without_weights(described["model_args"]))
     model.load_state_dict(weights)
     return model
+
+
+def _without_weights(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if key not in WEIGHTS_OPTIONS}
 
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:

@@ -1,16 +1,22 @@
 """What training cost: FLOPs, steps, images and seconds, by phase."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from motivation.phase import Phase
 
 # Forward, and twice its cost for the backward: the field's convention, and exact for matrix products.
 TRAINING_FORWARDS = 3
+
+# What a forward of an image of the wrong shape, or of tensors without values, raises.
+FORWARD_ERRORS = (RuntimeError, ValueError, TypeError, AssertionError)
 
 
 def forward_flops(network: nn.Module, image_shape: tuple[int, ...]) -> int:
@@ -32,23 +38,49 @@ def forward_flops(network: nn.Module, image_shape: tuple[int, ...]) -> int:
                for name, tensor in [*network.named_parameters(remove_duplicate=False),
                                     *network.named_buffers(remove_duplicate=False)]}
     training = {module: module.training for module in network.modules()}
+    trained = [tensor for tensor in network.parameters() if tensor.requires_grad]
     network.eval()
     try:
-        with torch.no_grad():
+        # The counter hangs hooks on what a module is called with, and fails on a view of a parameter.
+        for tensor in trained:
+            tensor.requires_grad_(False)
+        with torch.no_grad(), _matrix_products():
             try:
                 with FlopCounterMode(display=False) as counter:
                     torch.func.functional_call(network, tensors, (image.to("meta"),))
-            except (RuntimeError, NotImplementedError):
+            except FORWARD_ERRORS:
                 with FlopCounterMode(display=False) as counter:
                     network(image)
-    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+    except FORWARD_ERRORS as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{type(network).__name__} cannot take an image of (C, H, W) = {tuple(image_shape)}: "
                          f"{reason}") from error
     finally:
         for module, mode in training.items():
             module.training = mode
+        for tensor in trained:
+            tensor.requires_grad_(True)
     return counter.get_total_flops()
+
+
+@contextmanager
+def _matrix_products() -> Iterator[None]:
+    """Attention, transformer layers and LSTMs run as matrix products inside, which the counter counts.
+
+    On a device they are single kernels, and those of a CPU count as nothing. On the meta device there are none.
+    """
+    fast, libraries = torch.backends.mha.get_fastpath_enabled(), (torch.backends.mkldnn, torch.backends.cudnn)
+    enabled = [library.enabled for library in libraries]
+    try:
+        torch.backends.mha.set_fastpath_enabled(False)
+        for library in libraries:
+            library.enabled = False
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for library, value in zip(libraries, enabled, strict=True):
+            library.enabled = value
 
 
 def _by_phase() -> dict[Phase, float]:

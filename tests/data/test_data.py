@@ -152,6 +152,7 @@ def test_cifar_reads_torchvisions_files(tmp_path, monkeypatch):
     assert (len(data.train), len(data.validation), len(data.test)) == (90, 10, 20)
     assert data.image_shape == (3, 32, 32)
     assert data.num_classes == 10
+    assert data.classes == tuple("abcdefghij")
 
 
 def test_missing_or_damaged_cifar_says_how_to_get_it(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """FLOPs: what the literature gives, what the counter does not touch, and totals that add up."""
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -20,15 +21,96 @@ def test_forward_flops_by_hand():
     assert forward_flops(network, (3, 6, 6)) == 2 * (4 * 36 * 27) + 2 * (4 * 36 * 5)
 
 
-def test_counting_changes_nothing():
-    """Neither weights nor statistics nor training mode, module by module, nor the random state."""
-    network = create_model("resnet20", 10)
-    network.layer2.eval()
+class OffMeta(nn.Module):
+    """The network, which cannot run on the meta device: its forward reads a value."""
+
+    def __init__(self, network, read=torch.Tensor.tolist):
+        super().__init__()
+        self.network, self.read = network, read
+
+    def forward(self, images):
+        self.read(images)
+        return self.network(images)
+
+
+class OfTokens(nn.Module):
+    """A layer of sequences ``(N, pixels, channels)``, for images."""
+
+    def __init__(self, layer, repeat=1):
+        super().__init__()
+        self.layer, self.repeat = layer, repeat
+
+    def forward(self, images):
+        out = self.layer(*[images.flatten(2).transpose(1, 2)] * self.repeat)
+        return out[0] if isinstance(out, tuple) else out
+
+
+# FLOPs by hand, of 64 tokens of 16 channels: projections to q, k, v and out, scores and their use.
+ATTENTION = 4 * 2 * 64 * 16 * 16 + 2 * 2 * 64 * 64 * 16
+LAYERS = {
+    "MultiheadAttention": (lambda: OfTokens(nn.MultiheadAttention(16, 2, batch_first=True), 3), ATTENTION),
+    "TransformerEncoderLayer": (lambda: OfTokens(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)),
+                                ATTENTION + 2 * 2 * 64 * 16 * 32),
+    "LSTM": (lambda: OfTokens(nn.LSTM(16, 8, batch_first=True)), 2 * 64 * (16 + 8) * 4 * 8),
+    "GRU": (lambda: OfTokens(nn.GRU(16, 8, batch_first=True)), 2 * 64 * (16 + 8) * 3 * 8),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_that_are_one_kernel_count_on_the_meta_device_and_off_it(name):
+    make, flops = LAYERS[name]
+    assert forward_flops(make(), (16, 8, 8)) == forward_flops(OffMeta(make()), (16, 8, 8)) == flops
+
+
+@pytest.mark.parametrize(("name", "options"), [
+    ("vit_tiny_patch16_224", {"img_size": 32, "patch_size": 4, "depth": 2}),
+    ("swin_tiny_patch4_window7_224", {"img_size": 32, "patch_size": 2, "window_size": 4, "depths": (1, 1, 1, 1)}),
+    ("cait_xxs24_224", {"img_size": 32, "patch_size": 4, "depth": 2}),
+    ("xcit_nano_12_p16_224", {"img_size": 32, "depth": 2}),
+    ("pvt_v2_b0", {}), ("maxvit_pico_rw_256", {"img_size": 32}), ("efficientformer_l1", {}),
+    ("mobilevit_xxs", {}), ("levit_128s", {}), ("convnext_atto", {}), ("tinynet_e", {}), ("resmlp_12_224", {}),
+])
+def test_families_count_alike_on_the_meta_device_and_off_it(name, options):
+    with torch.device("meta"):
+        on_meta = create_model(name, 10, **options)
+    shape = (3, 32, 32) if "img_size" in options else timm.get_pretrained_cfg(name).input_size
+    assert forward_flops(on_meta, shape) == forward_flops(OffMeta(create_model(name, 10, **options)), shape) > 1e6
+
+
+@pytest.mark.parametrize("read", [torch.Tensor.tolist, torch.Tensor.numpy, lambda images: int(images.sum()),
+                                  lambda images: images + torch.zeros(1)])
+def test_networks_off_the_meta_device_are_counted(read):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 5))
+    assert forward_flops(OffMeta(network, read), (1, 8, 8)) == forward_flops(network, (1, 8, 8)) == 2 * 64 * 5
+
+
+def test_counting_restores_torchs_kernels():
+    def kernels():
+        return (torch.backends.mha.get_fastpath_enabled(), torch.backends.mkldnn.enabled, torch.backends.cudnn.enabled,
+                torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.math_sdp_enabled())
+
+    before = kernels()
+    assert all(before)
+    forward_flops(OffMeta(nn.Conv2d(1, 1, 1)), (1, 4, 4))
+    with pytest.raises(ValueError, match="cannot take an image"):
+        forward_flops(nn.Conv2d(1, 1, 1), (2, 4, 4))
+    assert kernels() == before
+
+
+@pytest.mark.parametrize("wrap", [nn.Sequential, OffMeta])
+def test_counting_changes_nothing(wrap):
+    """Neither weights nor statistics nor training mode, module by module, nor what is frozen, nor the random state."""
+    network = wrap(create_model("resnet20", 10))
+    resnet = network[0] if wrap is nn.Sequential else network.network
+    resnet.layer2.eval()
+    resnet.layer1.requires_grad_(False)
     modes = [module.training for module in network.modules()]
+    trained = [parameter.requires_grad for parameter in network.parameters()]
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     random = torch.get_rng_state()
     forward_flops(network, (3, 8, 8))
     assert modes == [module.training for module in network.modules()]
+    assert trained == [parameter.requires_grad for parameter in network.parameters()]
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
     assert torch.equal(random, torch.get_rng_state())
 

@@ -52,4 +52,5 @@ class Cifar:
             lambda: [source(self.root, train=part, download=self.download) for part in (True, False)],
             f"CIFAR-{self.classes}", self.root, "163 MiB", self.download)
         return split_train(*(Split(np.asarray(part.data), np.asarray(part.targets, np.int64))
-                             for part in (train, test)), self.validation, self.heldout, self.split_seed, self.fold)
+                             for part in (train, test)), self.validation, self.heldout, self.split_seed, self.fold,
+                           tuple(train.classes))

@@ -43,4 +43,4 @@ class Digits:
         train, test = train_test_split(np.arange(len(everything)), test_size=TEST_IMAGES,
                                        stratify=everything.labels, random_state=SPLIT_SEED)
         return split_train(everything.take(np.sort(train)), everything.take(np.sort(test)),
-                           self.validation, self.heldout, SPLIT_SEED, self.fold)
+                           self.validation, self.heldout, SPLIT_SEED, self.fold, tuple(map(str, digits.target_names)))
