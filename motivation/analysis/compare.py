@@ -3,10 +3,10 @@
 import numpy as np
 
 from motivation.analysis.markdown import NONE, markdown_table, mean_std, number
-from motivation.analysis.runs import group_runs
+from motivation.analysis.runs import group_runs, same_training
 from motivation.analysis.statistics import difference
 from motivation.phase import Phase
-from motivation.run_folder.read import ALONE, Run
+from motivation.run_folder.read import Run
 
 
 def comparison_table(runs: list[Run]) -> str:
@@ -62,16 +62,10 @@ def difference_in_words(method: dict[int, float], control: dict[int, float], uni
 
 
 def classical_control(groups: dict[str, list[Run]], group: list[Run], phase: Phase) -> list[Run] | None:
-    """The classical runs of a pair's network with the same data and recipe; None for classical training."""
-    pair = group[0]
-    if pair.config["model"]["name"] in ALONE:
+    """The classical runs of a pair's network with the same data, recipe and arithmetic; None for classical training."""
+    if len(group[0].networks) == 1:
         return None
-    for other in groups.values():
-        alone = other[0]
-        if alone.config["model"]["name"] == "classical" and alone.network("base") == pair.network(phase) \
-                and all(alone.config[key] == pair.config[key] for key in ("data", "recipe")):
-            return other
-    return None
+    return next((other for other in groups.values() if same_training(group, phase, other)), None)
 
 
 def _percent(shares: list[float | None]) -> str:
