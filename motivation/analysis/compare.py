@@ -6,6 +6,7 @@ from motivation.analysis.markdown import NONE, markdown_table, mean_std, number
 from motivation.analysis.runs import group_runs, same_training
 from motivation.analysis.statistics import difference
 from motivation.phase import Phase
+from motivation.run_folder.identity import in_words
 from motivation.run_folder.read import Run
 
 
@@ -25,6 +26,10 @@ def comparison_table(runs: list[Run]) -> str:
                      _percent([run.motivated_share for run in group]),
                      _percent([run.summary["null_rate"] for run in group])])
     lines = markdown_table(rows)
+    changes = [f"- {label}: {in_words(row)}" for label, group in groups.items()
+               for row in group[0].identity.get("history", ())]
+    if changes:
+        lines += ["", "Resumed with another config:", *changes]
     if notes := _differences(groups):
         lines += ["", "Difference to the network trained alone, same data and recipe:", *notes]
     elif any(len(group[0].networks) == 2 for group in groups.values()):
