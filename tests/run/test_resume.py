@@ -279,3 +279,17 @@ def test_a_transfer_run_needs_its_source_no_more(tmp_path, monkeypatch, finished
     shutil.rmtree(source)
     run(config, folder, resume=True)
     assert (folder / "summary.json").is_file()
+
+
+def test_moved_data_is_named_without_its_data_set(tmp_path, monkeypatch):
+    """`resume=RUN data.path=NEW`, where the default data set has no path."""
+    from conftest import write_arrays
+
+    from motivation.cli.train import ask
+    config = compose_config(*QUICK, "data=arrays", f"data.path={write_arrays(tmp_path / 'a.npz', count=300)}")
+    folder = stopped(config, tmp_path / "run", monkeypatch, 1)
+    moved = (tmp_path / "a.npz").rename(tmp_path / "b.npz")
+    asked, path, resumed = ask([f"resume={folder}", f"data.path={moved}", "seed=0"])
+    assert (asked, path, resumed) == (config | {"data": config["data"] | {"path": str(moved)}}, folder, True)
+    with pytest.raises(ValueError, match="data.pat: unknown key"):
+        ask([f"resume={folder}", "data.pat=x"])
