@@ -1,13 +1,12 @@
 """What an accuracy costs: FLOPs and seconds to a target, and the gain that remains at equal training FLOPs."""
 
-import json
 from typing import NamedTuple
 
 import numpy as np
 
 from motivation.analysis.compare import accuracies, classical_control, difference_in_words
 from motivation.analysis.markdown import NONE, markdown_table, mean_std
-from motivation.analysis.runs import arithmetic, group_runs
+from motivation.analysis.runs import group_runs, same_training
 from motivation.phase import Phase
 from motivation.run_folder.read import Run
 
@@ -114,7 +113,7 @@ def equal_flops_control(runs: list[Run], group: list[Run]) -> list[Run]:
     mean = float(np.mean(list(spent.values())))
     chosen: dict[int, tuple[float, Run]] = {}
     for run in runs:
-        if run.config["model"]["name"] != "classical" or _setting(run) != _setting(group[0]):
+        if not same_training(group, "base", [run], LENGTH):
             continue
         seed = run.summary["seed"]
         budget = spent.get(seed, mean)
@@ -122,12 +121,6 @@ def equal_flops_control(runs: list[Run], group: list[Run]) -> list[Run]:
         if distance <= EQUAL_FLOPS and (seed not in chosen or distance < chosen[seed][0]):
             chosen[seed] = distance, run
     return [run for _, run in chosen.values()]
-
-
-def _setting(run: Run) -> str:
-    """What an equal-FLOPs control shares with its pair."""
-    recipe = {key: value for key, value in run.config["recipe"].items() if key not in LENGTH}
-    return json.dumps([*run.network("base"), run.config["data"], recipe, arithmetic(run.config)], sort_keys=True)
 
 
 def _missing_control(group: list[Run]) -> str:

@@ -3,10 +3,11 @@
 import numpy as np
 
 from motivation.analysis.markdown import NONE, markdown_table, mean_std, number
-from motivation.analysis.runs import group_runs
+from motivation.analysis.runs import group_runs, same_training
 from motivation.analysis.statistics import difference
 from motivation.phase import Phase
-from motivation.run_folder.read import ALONE, Run
+from motivation.run_folder.identity import in_words
+from motivation.run_folder.read import Run
 
 
 def comparison_table(runs: list[Run]) -> str:
@@ -25,6 +26,10 @@ def comparison_table(runs: list[Run]) -> str:
                      _percent([run.motivated_share for run in group]),
                      _percent([run.summary["null_rate"] for run in group])])
     lines = markdown_table(rows)
+    changes = [f"- {label}: {in_words(row)}" for label, group in groups.items()
+               for row in group[0].identity.get("history", ())]
+    if changes:
+        lines += ["", "Resumed with another config:", *changes]
     if notes := _differences(groups):
         lines += ["", "Difference to the network trained alone, same data and recipe:", *notes]
     elif any(len(group[0].networks) == 2 for group in groups.values()):
@@ -62,16 +67,10 @@ def difference_in_words(method: dict[int, float], control: dict[int, float], uni
 
 
 def classical_control(groups: dict[str, list[Run]], group: list[Run], phase: Phase) -> list[Run] | None:
-    """The classical runs of a pair's network with the same data and recipe; None for classical training."""
-    pair = group[0]
-    if pair.config["model"]["name"] in ALONE:
+    """The classical runs of a pair's network with the same data, recipe and arithmetic; None for classical training."""
+    if len(group[0].networks) == 1:
         return None
-    for other in groups.values():
-        alone = other[0]
-        if alone.config["model"]["name"] == "classical" and alone.network("base") == pair.network(phase) \
-                and all(alone.config[key] == pair.config[key] for key in ("data", "recipe")):
-            return other
-    return None
+    return next((other for other in groups.values() if same_training(group, phase, other)), None)
 
 
 def _percent(shares: list[float | None]) -> str:

@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from motivation.run_folder.read import ALONE, Run, finished_runs, read_run
+from motivation.phase import Phase
+from motivation.run_folder.identity import identity, in_words
+from motivation.run_folder.read import Run, finished_runs, read_run
 
 logger = logging.getLogger(__name__)
-# Where and how a run was executed, not what was run: runs that differ in these alone are repetitions.
-EXECUTION_KEYS = ("seed", "evaluate_every", "tracker", "checkpoint")
-READING_KEYS = ("download", "workers")
-# What of the engine changes the arithmetic, and with it what was run; the default where a config has no such key.
-ARITHMETIC = {"precision": "float32", "accumulation": 1}
+ROLLBACK = ("rollbacks", "rollback_lr")
 # Defaults of monitors and schedules that a label leaves out.
 DEFAULTS = (("lag", 0), ("epoch_edge", "contract"), ("k_off", None), ("pace", "spread"), ("reference", "last"),
             ("reverse", False))
@@ -26,36 +24,48 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
     """
     kept: dict[tuple[str, int], Run] = {}
     for run in map(read_run, finished_runs(paths)):
-        first = kept.setdefault((identity(run.config), run.summary["seed"]), run)
+        first = kept.setdefault((repetition(run), run.summary["seed"]), run)
         if first is not run:
             logger.warning("%s is left out: the same run as %s, seed %d", run.path, first.path, run.summary["seed"])
     return list(kept.values())
 
 
-def identity(config: dict[str, Any]) -> str:
-    """What was run, without seed and execution: runs that share it are repetitions of one another."""
-    return json.dumps(_identifying(config), sort_keys=True)
+def repetition(run: Run) -> str:
+    """What runs share that are repetitions of one another: their identity without the seed."""
+    return json.dumps(_without_seed(run.identity), sort_keys=True)
 
 
-def _identifying(config: dict[str, Any]) -> dict[str, Any]:
-    """The part of a config that tells runs apart; training of one network has no monitor and schedule."""
-    unused = ("monitor", "schedule") if config["model"]["name"] in ALONE else ()
-    kept = {key: value for key, value in config.items() if key not in (*EXECUTION_KEYS, "engine", *unused)}
-    kept["data"] = {key: value for key, value in config["data"].items() if key not in READING_KEYS}
-    return kept | {"engine": arithmetic(config)}
+def same_training(pair: list[Run], phase: Phase, alone: list[Run], apart: Sequence[str] = ()) -> bool:
+    """Whether classical runs are of a pair's network, with the same data, recipe and arithmetic.
+
+    Args:
+        pair: repetitions of a pair.
+        phase: which of its networks.
+        alone: repetitions of classical training.
+        apart: keys of the recipe in which they may differ.
+    """
+    if alone[0].config["model"]["name"] != "classical":
+        return False
+    # What follows a NaN is no part of runs that had none.
+    if not any("rollback" in row for run in (*pair, *alone) for row in run.history):
+        apart = (*apart, *ROLLBACK)
+    compared = []
+    for run, network in ((pair[0], pair[0].network(phase)), (alone[0], alone[0].network("base"))):
+        model = {"name": "classical", "network": network[0], "options": network[1]}
+        what = _without_seed(identity(run.config | {"model": model}, run.fingerprint, run.history))
+        compared.append(what | {"recipe": {key: value for key, value in what["recipe"].items() if key not in apart}})
+    return compared[0] == compared[1]
 
 
-def arithmetic(config: dict[str, Any]) -> dict[str, Any]:
-    """What of a config's engine changes results."""
-    engine = config.get("engine") or {}
-    return {key: engine.get(key, default) for key, default in ARITHMETIC.items()}
+def _without_seed(what: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in what.items() if key != "seed"}
 
 
 def group_runs(runs: list[Run]) -> dict[str, list[Run]]:
     """Runs that are repetitions of one another, by a label that tells each group from the others."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        groups.setdefault(identity(run.config), []).append(run)
+        groups.setdefault(repetition(run), []).append(run)
     described: dict[str, list[list[Run]]] = {}
     for group in groups.values():
         described.setdefault(describe(group[0].config), []).append(group)
@@ -91,10 +101,16 @@ def _differences(run: Run, twins: list[Run]) -> str:
     """The values by which a group differs from others of the same description."""
     if len(twins) == 1:
         return ""
-    flat = [_flat(_identifying(twin.config)) for twin in twins]
-    mine = _flat(_identifying(run.config))
+    flat = [_flat(_without_seed(twin.identity)) for twin in twins]
+    mine = _flat(_without_seed(run.identity))
     keys = sorted({key for other in flat for key in other.keys() | mine.keys() if other.get(key) != mine.get(key)})
-    return " [" + ", ".join(f"{key}={mine.get(key)}" for key in keys) + "]"
+    return " [" + ", ".join(_shown(key, mine.get(key)) for key in keys) + "]"
+
+
+def _shown(key: str, value: Any) -> str:
+    if key == "history":
+        return "; ".join(map(in_words, value)) if value else "not resumed with another config"
+    return f"{key}={value[:8]}" if key == "data.fingerprint" and value else f"{key}={value}"
 
 
 def _flat(config: dict[str, Any], where: str = "") -> dict[str, Any]:

@@ -69,7 +69,7 @@ def _show(options: argparse.Namespace, arguments: list[str]) -> int:
 
 def _single(options: argparse.Namespace) -> Run:
     """What to train and where; Hydra itself writes nothing."""
-    config = compose(options.overrides, options.config_name, options.config_dir)
+    config = compose(_of_resumed(options.overrides), options.config_name, options.config_dir)
     if swept := OmegaConf.select(config, "hydra.sweeper.params"):
         raise ValueError(f"this config sweeps {', '.join(swept)}: run it with motivation train -m")
     # Interpolations such as ${hydra:runtime.choices.model} read it.
@@ -102,6 +102,25 @@ def where_to_train(config: DictConfig, path: Path, root: Path) -> Run:
         if found := find_run(root, values):
             return values, found, True
     return values, path, False
+
+
+def _of_resumed(overrides: list[str]) -> list[str]:
+    """Overrides of ``resume=RUN`` in which a value that the run's config has is no unknown key, such as ``data.path``
+    where the default data set has none.
+    """
+    from motivation.run_folder.config import read_config
+
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    resumed = [str(override.value()) for override in parsed if override.key_or_group == "resume"]
+    if not resumed or not (Path(resumed[-1]) / "config.yaml").is_file():
+        return overrides
+    config, forced = read_config(Path(resumed[-1])), []
+    for override in parsed:
+        group, _, key = override.key_or_group.partition(".")
+        values = config.get(group)
+        known = isinstance(values, dict) and key in values and not override.input_line.startswith(("+", "~"))
+        forced.append(f"++{override.input_line}" if known else override.input_line)
+    return forced
 
 
 def _resume(config: DictConfig, folder: Path, overrides: list[str]) -> Run:

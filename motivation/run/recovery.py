@@ -10,6 +10,7 @@ import torch
 from motivation.run.record import Record, record_steps
 from motivation.run.session import Session
 from motivation.run_folder.checkpoints import load_checkpoint
+from motivation.run_folder.identity import in_words
 from motivation.training.distributed import broadcast_from_main, is_main
 from motivation.training.trainer import NonFiniteLoss
 
@@ -70,6 +71,11 @@ def restore(session: Session, record: Record | None) -> None:
             record.checkpoints.discard_after(session.trainer.steps)
         record.folder.rewind(session.trainer.steps, session.position.epoch, session.position.signals)
         record.folder.config(session.config)
+        record.folder.write_history(session.history)
+        if session.history and session.history[-1]["step"] == session.trainer.steps \
+                and "changed" in session.history[-1]:
+            logger.warning("trained %s: compare takes it as another run than one with this config from the start",
+                           in_words(session.history[-1]))
 
 
 def roll_back(session: Session, record: Record | None, error: NonFiniteLoss) -> None:
@@ -90,9 +96,11 @@ def roll_back(session: Session, record: Record | None, error: NonFiniteLoss) -> 
     session.position.rollbacks, session.position.failed = before.rollbacks + 1, error.step
     session.position.lr_scale = before.lr_scale * session.recipe.rollback_lr
     session.pending.clear()
+    session.history.append({"step": target.step, "rollback": session.position.lr_scale})
     if record:
         record.folder.rewind(session.trainer.steps, session.position.epoch, session.position.signals)
         record.checkpoints.discard_after(target.step)
+        record.folder.write_history(session.history)
     # A run that is killed now has to know of the rollback too.
     save(session, record, target.validation)
     if record:

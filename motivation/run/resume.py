@@ -1,10 +1,14 @@
 """Resume: what a resumed run's config may change, and which run folder is of a config."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import motivation.data
+from motivation.registry import build
 from motivation.run_folder.config import read_config
+from motivation.run_folder.identity import PLACES, differences, identity
+from motivation.run_folder.read import read_fingerprint
 
 # What changes how or how long a run is executed, not what is trained.
 MAY_CHANGE = ("engine", "tracker", "checkpoint", "data.workers", "data.download")
@@ -20,44 +24,49 @@ def check_changes(saved: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         saved: the config of the run folder.
         config: the config to resume with.
     """
-    refused = [f"{key}: {before!r} -> {after!r}" for key, before, after in differences(saved, config)
-               if not _within(key, (*MAY_CHANGE, *MAY_MOVE)) and not (key in MAY_GROW and _grows(before, after))]
-    if refused:
+    if refused := _refused(saved, config):
         raise ValueError(f"a resumed run keeps its config, but {'; '.join(refused)}; only "
                          f"{', '.join((*MAY_CHANGE, *MAY_MOVE))} may change and {' or '.join(MAY_GROW)} grow; anything "
                          "else is a new run")
 
 
-def same_run(saved: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
-    """Whether two configs are of one run: equal, but for what may change."""
-    return all(_within(key, MAY_CHANGE) for key, *_ in differences(saved, config))
-
-
-def differences(saved: Any, config: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Dotted keys at which two configs differ, with both values."""
-    if isinstance(saved, Mapping) and isinstance(config, Mapping):
-        for key in dict.fromkeys([*saved, *config]):
-            yield from differences(saved.get(key), config.get(key), f"{where}.{key}" if where else str(key))
-    elif saved != config or type(saved) is not type(config):
-        yield where, saved, config
-
-
 def find_run(root: Path, config: Mapping[str, Any]) -> Path | None:
-    """The newest run folder under ``root`` that was made with this config; None without one.
+    """The newest run folder under ``root`` that is of this config and its data, wherever that is; None without one.
 
     Args:
         root: searched with everything below it.
         config: the resolved config.
+
+    Raises:
+        ValueError: a run may be this one with its data elsewhere, and the config's data cannot be read.
     """
-    found = []
+    setting, place = identity(config, ""), _place(config)
+    fingerprint, found = None, []
     for path in root.rglob("config.yaml") if root.is_dir() else ():
         try:
-            if same_run(read_config(path.parent), config):
-                found.append(path)
-        except ValueError:
+            saved = read_config(path.parent)
+            if identity(saved, "") != setting or _refused(saved, config):
+                continue
+        except (ValueError, KeyError, TypeError, AttributeError):
             continue
+        # The data is read only where its place does not say that it is the same.
+        if _place(saved) != place:
+            fingerprint = fingerprint or build(motivation.data.BY_NAME, config["data"], "data").load().fingerprint
+            if read_fingerprint(path.parent) != fingerprint:
+                continue
+        found.append(path)
     newest = max(found, key=lambda path: path.stat().st_mtime, default=None)
     return newest.parent if newest else None
+
+
+def _refused(saved: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
+    """Differences that a resumed run may not have, in words."""
+    return [f"{key}: {before!r} -> {after!r}" for key, before, after in differences(saved, config)
+            if not _within(key, (*MAY_CHANGE, *MAY_MOVE)) and not (key in MAY_GROW and _grows(before, after))]
+
+
+def _place(config: Mapping[str, Any]) -> list[Any]:
+    return [config["data"].get(key) for key in PLACES]
 
 
 def _within(key: str, groups: tuple[str, ...]) -> bool:

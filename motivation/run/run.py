@@ -16,6 +16,7 @@ from motivation.run.resume import check_changes
 from motivation.run.session import Session, prepare
 from motivation.run.signals import Interrupted, StopRequest
 from motivation.run.summary import finish
+from motivation.run_folder.checkpoints import Checkpoints
 from motivation.run_folder.config import read_config
 from motivation.run_folder.write import RunFolder, check_run_folder
 from motivation.training.distributed import all_reduce_max, broadcast_from_main, is_main, processes, together
@@ -57,7 +58,8 @@ def run(config: Mapping[str, Any], path: Path | str, resume: bool = False) -> Pa
                 logger.info("%s is finished; nothing is left to train", path)
             return path
 
-        session = opened.enter_context(_started(config, stop))
+        restored = resume and bool(Checkpoints(path / "checkpoints").found())
+        session = opened.enter_context(_started(config, stop, restored))
         if not resume:
             broadcast_from_main(check_disk, path, session.checkpoint_bytes, session.checkpointing.keep + 2)
             folder = opened.enter_context(closing(RunFolder(path, config))) if is_main() else None
@@ -119,14 +121,14 @@ def train_epoch(session: Session, record: Record | None, stop: StopRequest) -> N
 
 
 @contextmanager
-def _started(config: Mapping[str, Any], stop: StopRequest) -> Iterator[Session]:
+def _started(config: Mapping[str, Any], stop: StopRequest, restored: bool) -> Iterator[Session]:
     """A session whose networks fit in memory, in every process; a signal that came meanwhile ends it.
 
     Its loader is closed at the end.
     """
     with ExitStack() as opened:
         with together():
-            session = prepare(config)
+            session = prepare(config, restored)
             opened.enter_context(closing(session.loader))
             count = needed_micro_batches(session.trainer, *next(session.loader.epoch(0)))
             images = fitting_evaluation_batch(session.trainer, session.test_batch)

@@ -25,6 +25,7 @@ from motivation.run.model_choice import ClassicalModel, PairModel
 from motivation.run.resume import check_changes
 from motivation.run.trackers import Tracker
 from motivation.run_folder.checkpoints import size_of
+from motivation.run_folder.identity import with_changes
 from motivation.training.distributed import all_gather, main_first, processes, rank, share
 from motivation.training.engine import Engine
 from motivation.training.ledger import forward_flops
@@ -99,6 +100,7 @@ class Session:
         position: how far training has come.
         pending: trained steps that are not in steps.csv yet; with a lag their losses are still on the way.
         recalibration_batches: for ``batch_norm: recalibrate``.
+        history: rows of history.jsonl: what resumes changed of what sets the result, and rollbacks.
         synchronized: whether both networks held one set of mapped weights when last evaluated.
     """
 
@@ -115,6 +117,7 @@ class Session:
     position: Position = field(default_factory=Position)
     pending: deque[tuple[int, StepResult]] = field(default_factory=deque)
     recalibration_batches: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
     synchronized: bool | None = None
 
     @property
@@ -203,6 +206,7 @@ class Session:
         """All state of the run; learning rates and data order are derived from the position."""
         return {"config": self.config, "data": self.dataset.fingerprint, "position": asdict(self.position),
                 "trainer": self.trainer.state_dict(), "accumulation": self.trainer.engine.micro_batches,
+                "history": self.history,
                 "random": all_gather(random_state())}
 
     def load_state_dict(self, state: Mapping[str, Any], source: Path) -> None:
@@ -225,6 +229,7 @@ class Session:
             self.trainer.load_state_dict(state["trainer"])
             self.set_micro_batches(state["accumulation"])
             self.position = Position(**state["position"])
+            self.history = with_changes(state.get("history", []), self.trainer.steps, state["config"], self.config)
             restore_random_state(state["random"][rank()])
         except (KeyError, TypeError, RuntimeError) as error:
             raise ValueError(f"{source} is no checkpoint of this run: {' '.join(str(error).split())[:200]}") from error
@@ -232,11 +237,12 @@ class Session:
             raise ValueError(f"{source} cannot be resumed: {error}") from error
 
 
-def prepare(config: Mapping[str, Any]) -> Session:
+def prepare(config: Mapping[str, Any], restored: bool = False) -> Session:
     """Check a config, load the data and build what trains.
 
     Args:
         config: ``seed``, ``evaluate_every``, ``checkpoint``, and one mapping a group of conf/.
+        restored: all weights will come from a checkpoint: a transfer run does not need its source again.
 
     Raises:
         ValueError: what in the config or the data cannot be right, in one line that names the key.
@@ -248,7 +254,10 @@ def prepare(config: Mapping[str, Any]) -> Session:
         raise ValueError(f"seed={seed}: must be from 0 to 2^32 - 1")
     if convert(config.get("evaluate_every"), int, "evaluate_every") < 1:
         raise ValueError(f"evaluate_every={config['evaluate_every']}: must be at least 1 epoch")
-    choice = build(motivation.run.model_choice.BY_NAME, config.get("model"), "model")
+    model = config.get("model")
+    if restored and model["name"] == "transfer":
+        model = {key: value for key, value in model.items() if key not in ("run", "of")} | {"name": "classical"}
+    choice = build(motivation.run.model_choice.BY_NAME, model, "model")
     data = build(motivation.data.BY_NAME, config.get("data"), "data")
     recipe = _only(Recipe, config, "recipe")
     engine = _only(Engine, config, "engine")

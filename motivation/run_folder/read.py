@@ -15,10 +15,9 @@ import numpy as np
 
 from motivation.phase import PHASES, Phase
 from motivation.run_folder.config import read_config
+from motivation.run_folder.identity import ALONE, identity
 
 logger = logging.getLogger(__name__)
-# Models of one network, which no monitor and no schedule touches.
-ALONE = ("classical", "transfer")
 CONFIG_GROUPS = ("model", "data", "recipe")
 # What numpy and zipfile raise for an .npz that is damaged, or holds objects.
 DAMAGED_ARRAYS = (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile)
@@ -65,9 +64,54 @@ class Run:
         return steps[1] / sum(steps)
 
     @cached_property
+    def fingerprint(self) -> str | None:
+        """Fingerprint of its data, from data.json; None where that is missing."""
+        return read_fingerprint(self.path)
+
+    @cached_property
+    def history(self) -> list[dict[str, Any]]:
+        """Rows of history.jsonl: changes of the config on resume, and rollbacks."""
+        return read_history(self.path)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What set its result, see `motivation.run_folder.identity`."""
+        return identity(self.config, self.fingerprint, self.history)
+
+    @cached_property
     def steps(self) -> dict[str, np.ndarray]:
         """Columns of steps.csv, see `read_steps`."""
         return read_steps(self.path)
+
+
+def read_fingerprint(folder: Path) -> str | None:
+    """Fingerprint of a run's data, from data.json; None where that is missing or damaged."""
+    try:
+        fingerprint = json.loads((folder / "data.json").read_text())["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return fingerprint if isinstance(fingerprint, str) else None
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """Rows of history.jsonl, see `motivation.run_folder.identity`; none where it is missing.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    path = folder / "history.jsonl"
+    if not path.is_file():
+        return []
+    try:
+        rows = [json.loads(row) for row in path.read_text().splitlines()]
+        for row in rows:
+            if not isinstance(row["step"], int):
+                raise ValueError(f"step is {row['step']!r}, no number")
+            for before_and_after in row.get("changed", {}).values():
+                _, _ = before_and_after
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {_one_line(error)}") from error
+    return rows
 
 
 def read_steps(folder: Path) -> dict[str, np.ndarray]:

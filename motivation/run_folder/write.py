@@ -94,6 +94,11 @@ class RunFolder:
         """Write config.yaml."""
         _replace(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
 
+    def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write history.jsonl: what resumes changed, and rollbacks; a run without any has none."""
+        if rows or (self.path / "history.jsonl").exists():
+            _replace(self.path / "history.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
+
     def data(self, values: Mapping[str, Any]) -> None:
         """Write data.json: what the networks were fed."""
         _replace(self.path / "data.json", as_json(values, indent=2) + "\n")

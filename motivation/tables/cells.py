@@ -9,18 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from motivation.analysis.budgets import LENGTH
-from motivation.run.resume import differences
 from motivation.run_folder.config import read_config
+from motivation.run_folder.identity import differences, identity
 from motivation.run_folder.read import Run, read_figures
 from motivation.training.ledger import TRAINING_FORWARDS
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 # Stands for the fingerprint of a data set that cannot be read.
 UNREAD = "unread"
-# How a run is executed and mirrored, which changes no result.
-NOT_IDENTITY = ("engine", "tracker", "checkpoint")
-# Where a data set is and how it is read; its fingerprint says which one it is.
-NOT_DATA = ("root", "path", "download", "workers")
 Kind = Literal["missing", "unfinished", "finished", "broken", "foreign"]
 
 
@@ -44,7 +40,7 @@ class Cell:
     @cached_property
     def setting(self) -> str:
         """SHA-256 of everything that determines the result except the data's fingerprints."""
-        return _digest({"format": FORMAT_VERSION, "control": self.control, "config": identifying(self.config),
+        return _digest({"format": FORMAT_VERSION, "control": self.control, "config": identity(self.config, ""),
                         "source": self.source.setting if self.source else None})
 
     @property
@@ -58,23 +54,22 @@ class Cell:
         return _digest([self.setting, self.fingerprints])
 
     @cached_property
-    def stem(self) -> str:
-        """What it is, its seed, and its setting."""
+    def kind(self) -> str:
+        """What it is, and its seed."""
         model = self.config["model"]
         networks = [model[key] for key in ("network", "base", "motivated") if key in model]
         method = self.control or ("classical" if "network" in model else self.config["schedule"]["name"])
-        return f"{'-'.join(networks)}_{method}_seed{self.config['seed']}_{self.setting[:12]}"
+        return f"{'-'.join(networks)}_{method}_seed{self.config['seed']}"
+
+    @property
+    def stem(self) -> str:
+        """What it is, its seed, and its setting."""
+        return f"{self.kind}_{self.setting[:12]}"
 
     @property
     def name(self) -> str:
         """Name of its run folder: its stem, and its data."""
         return f"{self.stem}-{_digest(self.fingerprints)[:8]}"
-
-
-def identifying(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a config that determines the result."""
-    return {key: value for key, value in config.items() if key not in NOT_IDENTITY} | {
-        "data": {key: value for key, value in config["data"].items() if key not in NOT_DATA}}
 
 
 def _digest(what: Any) -> str:
@@ -114,7 +109,20 @@ class Archive:
             for path in sorted(self.folder.glob(f"{cell.stem}-????????")):
                 if (path / "summary.json").is_file():
                     return path
-        return self.folder / cell.name
+        path = self.folder / cell.name
+        return path if path.exists() else self._of_earlier_format(cell) or path
+
+    def _of_earlier_format(self, cell: Cell) -> Path | None:
+        """The finished run of a cell whose folder has the name that an earlier version gave it."""
+        data = "????????" if UNREAD in cell.fingerprints else _digest(cell.fingerprints)[:8]
+        for path in sorted(self.folder.glob(f"{cell.kind}_????????????-{data}")):
+            try:
+                if (path / "summary.json").is_file() \
+                        and self._compared(read_config(path), cell) == self._compared(self._linked(cell), cell):
+                    return path
+            except (ValueError, KeyError, TypeError, AttributeError):
+                continue
+        return None
 
     def state(self, cell: Cell) -> State:
         """State of a cell's run folder."""
@@ -180,11 +188,11 @@ class Archive:
     @staticmethod
     def _compared(config: Mapping[str, Any], cell: Cell) -> dict[str, Any]:
         """What distinguishes a cell's run: a source by its name; without the length where the source sets it."""
-        what = identifying(config)
+        what = identity(config, "")
         if cell.control == "equal_flops":
             what["recipe"] = {key: value for key, value in what["recipe"].items() if key not in LENGTH}
         for group in ("model", "schedule"):
-            if what[group].get("run"):
+            if what.get(group, {}).get("run"):
                 what[group] = what[group] | {"run": Path(what[group]["run"]).name}
         return what
 

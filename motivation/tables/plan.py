@@ -11,7 +11,8 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
-from motivation.tables.cells import NOT_DATA, NOT_IDENTITY, UNREAD, Archive, Cell
+from motivation.run_folder.identity import sets_result
+from motivation.tables.cells import UNREAD, Archive, Cell
 from motivation.tables.rows import Measured, Row, TableRow
 from motivation.tables.spec import datasets_of, large_row
 
@@ -162,8 +163,7 @@ def plan_table(table: Mapping[str, Any], scale: str, seeds: int | None, compose:
         raise ValueError(f"{min(unused)}: no data set of {table['name']} at scale {scale} has this key")
     left_out = [*(row["row"] for row in unmapped if any(dataset in row for dataset in level["data"])),
                 *(f"all of {dataset}" for dataset in datasets_of(table) if dataset not in level["data"])]
-    execution = (*NOT_IDENTITY, *(f"data.{key}" for key in NOT_DATA))
-    changed = [override for override in overrides if not override.lstrip("+~").startswith(execution)]
+    changed = [override for override in overrides if sets_result(override.lstrip("+~").partition("=")[0])]
     note = (level["note"] + (f" Changed: {', '.join(changed)}." if changed else "")
             + (f" This scale leaves out {', '.join(left_out)}." if left_out else ""))
     return Plan(table["name"], table["title"], scale, note, tuple(rows), missing)

@@ -167,3 +167,25 @@ def test_a_figure_needs_a_name_and_a_format(finished, tmp_path, capsys, figure):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "--figure" in captured.err
+
+
+def test_no_control_of_another_precision(invented):
+    """A difference of arithmetic is no difference of method."""
+    engine = read_run(invented("x", 0, 90.0).path).config["engine"] | {"precision": "bfloat16"}
+    runs = [invented("a", 0, 90.0), invented("b", 0, 91.0, "classical", engine=engine)]
+    assert "Difference" not in comparison_table(runs)
+    assert "Difference" in comparison_table([*runs, invented("c", 0, 91.0, "classical")])
+
+
+def test_a_control_stays_where_only_execution_or_the_pairs_keys_differ(invented):
+    config = read_run(invented("x", 0, 90.0).path).config
+    data = config["data"] | {"workers": 3, "root": "B"}
+    recipe = config["recipe"] | {"state": "reset", "differential_lr": 0.5, "rollbacks": 2}
+    table = comparison_table([invented("a", 0, 90.0, data=data, recipe=recipe), invented("b", 0, 91.0, "classical")])
+    assert "- resnet20 of resnet20 + resnet32, consecutive -> threshold(k=2): -1.00 points" in table
+
+
+def test_seeds_that_read_one_data_set_in_several_places_are_one_row(invented):
+    data = read_run(invented("x", 0, 90.0).path).config["data"]
+    runs = [invented(f"s{seed}", seed, 90.0, data=data | {"path": f"scratch.{seed}"}) for seed in range(3)]
+    assert [len(group) for group in group_runs(runs).values()] == [3]

@@ -12,6 +12,8 @@ from conftest import QUICK, compose_config
 from stopping import left, stopped
 
 import motivation.training.engine
+from motivation.analysis.compare import comparison_table
+from motivation.analysis.runs import group_runs
 from motivation.run.resume import find_run
 from motivation.run.run import run
 from motivation.run.signals import Interrupted, StopRequest
@@ -239,3 +241,55 @@ def test_a_second_signal_stops_at_once_but_an_echo_does_not(monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(Interrupted):
             stop.check()
+
+
+def test_auto_finds_a_run_by_what_sets_its_result(tmp_path, finished):
+    """Its data may be elsewhere, another precision is another run."""
+    from conftest import write_arrays
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_arrays(tmp_path / name / "d.npz", count=300)
+    of = {name: compose_config(*QUICK, "recipe.epochs=1", "data=arrays", f"data.path={tmp_path / name / 'd.npz'}")
+          for name in ("a", "b")}
+    folder = run(of["a"], tmp_path / "runs" / "r")
+    assert find_run(tmp_path, of["b"]) == folder
+    assert find_run(tmp_path, of["b"] | {"engine": of["b"]["engine"] | {"precision": "bfloat16"}}) is None
+    assert find_run(tmp_path, of["b"] | {"engine": of["b"]["engine"] | {"threads": 2}}) == folder
+    write_arrays(tmp_path / "b" / "d.npz", count=300, x_train=np.zeros((300, 8, 8, 3), np.uint8))
+    assert find_run(tmp_path, of["b"]) is None
+
+
+def test_a_resume_with_another_config_is_in_the_history(tmp_path, caplog):
+    folder = run(compose_config(*QUICK, "recipe.epochs=1"), tmp_path / "run")
+    assert not (folder / "history.jsonl").exists()
+    run(compose_config(*QUICK, "recipe.epochs=2", "engine.precision=bfloat16"), folder, resume=True)
+    [row] = map(json.loads, (folder / "history.jsonl").read_text().splitlines())
+    assert row == {"step": 8, "changed": {"recipe.epochs": [1, 2], "engine.precision": ["float32", "bfloat16"]}}
+    straight = run(compose_config(*QUICK, "recipe.epochs=2", "engine.precision=bfloat16"), tmp_path / "straight")
+    runs = [read_run(folder), read_run(straight)]
+    assert len(group_runs(runs)) == 2
+    assert "from step 8 on with recipe.epochs 1 -> 2, engine.precision float32 -> bfloat16" in caplog.text
+    assert "Resumed with another config:" in comparison_table(runs)
+
+
+def test_a_transfer_run_needs_its_source_no_more(tmp_path, monkeypatch, finished):
+    source = shutil.copytree(finished("model=resnet20"), tmp_path / "source")
+    config = compose_config(*QUICK, "model=transfer", f"model.run={source}")
+    folder = stopped(config, tmp_path / "run", monkeypatch, 4)
+    shutil.rmtree(source)
+    run(config, folder, resume=True)
+    assert (folder / "summary.json").is_file()
+
+
+def test_moved_data_is_named_without_its_data_set(tmp_path, monkeypatch):
+    """`resume=RUN data.path=NEW`, where the default data set has no path."""
+    from conftest import write_arrays
+
+    from motivation.cli.train import ask
+    config = compose_config(*QUICK, "data=arrays", f"data.path={write_arrays(tmp_path / 'a.npz', count=300)}")
+    folder = stopped(config, tmp_path / "run", monkeypatch, 1)
+    moved = (tmp_path / "a.npz").rename(tmp_path / "b.npz")
+    asked, path, resumed = ask([f"resume={folder}", f"data.path={moved}", "seed=0"])
+    assert (asked, path, resumed) == (config | {"data": config["data"] | {"path": str(moved)}}, folder, True)
+    with pytest.raises(ValueError, match="data.pat: unknown key"):
+        ask([f"resume={folder}", "data.pat=x"])

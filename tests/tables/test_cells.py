@@ -108,6 +108,16 @@ def test_a_control_is_its_sources(archive, control, tmp_path):
     assert moved.path(made).name == folder.name
 
 
+def test_a_cell_keeps_its_folder_of_an_earlier_format(archive, cell):
+    """Its name holds a hash that changed; its config says that it is the same run."""
+    old = fabricate(archive, cell)
+    old.rename(old.with_name(f"{cell.kind}_{12 * chr(48)}-{old.name[-8:]}"))
+    assert archive.state(cell).kind == "finished"
+    half = cell.config | {"engine": cell.config["engine"] | {"precision": "bfloat16"}}
+    assert archive.state(Cell(half, "data")).kind == "missing"
+    assert archive.state(Cell(cell.config, "other")).kind == "missing"
+
+
 def test_finished_cells_are_found_without_their_data(archive, cell):
     """Where a data set is not, what was trained on it elsewhere still shows."""
     pair = Cell(compose_config(*QUICK), "data")

@@ -121,6 +121,13 @@ def test_identity_is_what_sets_the_result():
     assert len({cell.identity, *(other.identity for other in others)}) == 7
 
 
+def test_another_precision_is_another_table(composed):
+    half = planned(composed, "7", overrides=(*QUICK, "engine.precision=bfloat16", "engine.device=cpu"))
+    assert not {cell.name for cell in half.cells} & {cell.name for cell in planned(composed, "7").cells}
+    assert "engine.precision=bfloat16" in half.note
+    assert "engine.device" not in half.note
+
+
 def test_tables_share_cells(composed):
     """Table 6's experiment B is the matched-random control of table 7's and table 1's method."""
     six, seven = planned(composed, "6"), planned(composed, "7")
