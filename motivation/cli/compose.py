@@ -12,15 +12,19 @@ import hydra
 import yaml
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from motivation.cli.logs import one_line
+from motivation.command_line import literal, override, pasteable
 
 CONFIG_MODULE = "motivation.conf"
 # The extra of setup.cfg that brings a launcher.
 LAUNCHER_EXTRAS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm"}
+# Their values are names of files and folders: text, also where Hydra would read a number.
+PATHS = ("hydra.run.dir", "hydra.sweep.dir", "data.root", "data.path", "resume")
 
 
 @contextmanager
@@ -58,8 +62,33 @@ def search_path(folder: str | None) -> list[str]:
     path = Path(folder).resolve()
     if not path.is_dir():
         raise ValueError(f"--config-dir {folder}: no such folder")
-    quoted = str(path).replace("'", r"\'")
-    return [f"hydra.searchpath=['file://{quoted}']"]
+    return [f"hydra.searchpath=[{literal(f'file://{path}')}]"]
+
+
+def name_paths(overrides: list[str]) -> list[str]:
+    """Overrides in which Hydra reads the name of a file or folder as text: 2024_01_01 is no integer, and letters,
+    spaces and signs that its grammar does not know are part of the name. Interpolations stay.
+    """
+    parser = OverridesParser.create()
+    return [_name_path(given, parser) for given in overrides]
+
+
+def _name_path(given: str, parser: OverridesParser) -> str:
+    key, equals, value = given.partition("=")
+    if not equals or not value or key.lstrip("+") not in PATHS:
+        return given
+    try:
+        parsed = parser.parse_override(given)
+    except HydraException:
+        return override(key, value)
+    if parsed.is_discrete_sweep() and re.fullmatch(r"[\w.,+-]+", value):
+        return f"{key}={','.join(_name_path(f'{key}={part}', parser).partition('=')[2] for part in value.split(','))}"
+    return override(key, value) if isinstance(parsed.value(), int | float) else given
+
+
+def holds_time(part: DictConfig, key: str) -> bool:
+    """Whether the name of a folder holds the time of day, which two jobs may share: it was not chosen for one run."""
+    return "${now:" in str(OmegaConf.to_container(part, resolve=False)[key])
 
 
 def compose(overrides: list[str], name: str = "config", folder: str | None = None) -> DictConfig:
@@ -74,10 +103,10 @@ def composing() -> Iterator[Callable[[tuple[str, ...]], dict[str, Any]]]:
     """``overrides -> plain config``, with one Hydra for many configs; equal overrides are composed once."""
     @functools.cache
     def composed(overrides: tuple[str, ...]) -> dict[str, Any]:
-        if refused := [override for override in overrides if override.lstrip("+~").startswith(("hydra", "resume"))]:
+        if refused := [given for given in overrides if given.lstrip("+~").startswith(("hydra", "resume"))]:
             raise ValueError(f"{refused[0]}: a table names its own run folders")
         try:
-            return plain(hydra.compose("config", list(overrides)))
+            return plain(hydra.compose("config", name_paths(overrides)))
         except HydraException as error:
             raise ValueError(one_line(error)) from error
 
@@ -119,7 +148,8 @@ def _explain(error: HydraException, name: str, folder: str | None) -> str:
                             message):
         group, _, option = missing[1].rpartition("/")
         if group == "hydra/launcher" and option in LAUNCHER_EXTRAS:
-            return f"{group}={option} is not installed; pip install motivation[{LAUNCHER_EXTRAS[option]}]"
+            install = pasteable("pip", "install", f"motivation[{LAUNCHER_EXTRAS[option]}]")
+            return f"{group}={option} is not installed; {install}"
         return f"{group}={option}: no such option; choose one of {', '.join(missing[2].split())}"
     return message
 

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from motivation.cli.compose import config_loader
 from motivation.cli.logs import on_stderr, one_line
+from motivation.command_line import override
 from motivation.tables.cells import Cell
 from motivation.tables.plan import Plan
 from motivation.tables.train import Launch, train_cell
@@ -28,8 +29,7 @@ def cell_launcher(overrides: list[str], runs: Path, plan: Plan) -> Launch:
         ValueError: there is no such launcher, or it refuses a setting.
     """
     # Jobs have no folder of Hydra's: a cell has one.
-    quoted = str(runs.absolute()).replace("'", r"\'")
-    where = [f"hydra.sweep.dir='{quoted}'", "hydra.sweep.subdir=."]
+    where = [override("hydra.sweep.dir", runs.absolute()), "hydra.sweep.subdir=."]
     with config_loader() as loader:
         config = loader.load_configuration("config", [*overrides, *where], RunMode.MULTIRUN)
         launcher = Plugins.instance().instantiate_launcher(
@@ -40,7 +40,7 @@ def cell_launcher(overrides: list[str], runs: Path, plan: Plan) -> Launch:
         if not cells:
             return []
         try:
-            jobs = launcher.launch([[f"+cell='{cell.name}'"] for cell in cells], initial_job_idx=0)
+            jobs = launcher.launch([[override("+cell", cell.name)] for cell in cells], initial_job_idx=0)
         except Exception as error:
             # A worker process died, and what the others returned with it; what they trained is in their folders.
             return [(cell, f"the launcher stopped: {type(error).__name__}: {one_line(error)[:300]}; the same command "

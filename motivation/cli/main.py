@@ -6,6 +6,7 @@ import sys
 from motivation.cli import commands
 from motivation.cli.logs import LOGGER, launched, on_stderr, one_line
 from motivation.cli.parser import command_parser, parse_table
+from motivation.cli.streams import standard_streams
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
         # A variable, since the processes that a launcher starts inherit it.
         os.environ["MOTIVATION_TRACEBACK"] = "1"
     try:
-        with on_stderr():
+        with standard_streams(), on_stderr():
             return _guarded(arguments)
     finally:
         os.environ.pop("MOTIVATION_TRACEBACK", None)

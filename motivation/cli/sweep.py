@@ -15,8 +15,10 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from motivation.cli.compose import config_loader, search_path
+from motivation.cli.compose import config_loader, holds_time, search_path
 from motivation.cli.logs import LOGGER, on_stderr, one_line, tracebacks
+from motivation.command_line import override, pasteable
+from motivation.run_folder.write import new_folder
 
 
 def sweep(overrides: list[str], name: str = "config", folder: str | None = None) -> int:
@@ -33,24 +35,31 @@ def sweep(overrides: list[str], name: str = "config", folder: str | None = None)
     Raises:
         ValueError: nothing was trained, or the launcher stopped in the middle.
     """
-    if any(override.startswith("resume=") and override != "resume=auto" for override in overrides):
+    if any(given.startswith("resume=") and given != "resume=auto" for given in overrides):
         raise ValueError("resume=RUN resumes one run; under -m use resume=auto")
-    if any(override.lstrip("+~").startswith("hydra.run.dir") for override in overrides):
+    if any(given.lstrip("+~").startswith("hydra.run.dir") for given in overrides):
         raise ValueError("hydra.run.dir names a single run's folder; under -m use hydra.sweep.dir=PATH")
     given = [*search_path(folder), *overrides, "hydra.mode=MULTIRUN"]
     with config_loader(name, folder) as loader:
         # Hydra checks what is not swept against the default choices; here, against the first of each swept group.
         first = _first_choices(loader, given)
         config = loader.load_configuration(name, list(first), RunMode.MULTIRUN)
-        config.hydra.overrides.task = [first[override] for override in config.hydra.overrides.task]
+        config.hydra.overrides.task = [first[task] for task in config.hydra.overrides.task]
         # The folder that a default names holds the time of day: earlier sweeps are beside it.
         where = Path(config.hydra.sweep.dir)
-        named = any(override.startswith("hydra.sweep.dir") for override in overrides)
-        _check_free(where, config)
-        sweeper = Plugins.instance().instantiate_sweeper(
-            hydra_context=HydraContext(config_loader=loader, callbacks=Callback()), config=config,
-            task_function=functools.partial(_job, None if named else where.absolute().parent.parent))
-        with _errors_of(where):
+        named = any(given.startswith("hydra.sweep.dir") for given in overrides)
+        made = not where.exists()
+        if not named and holds_time(config.hydra.sweep, "dir"):
+            where, made = new_folder(where), True
+            config.hydra.sweep.dir = str(where)
+            # Hydra composes each job's config anew.
+            config.hydra.overrides.hydra.append(override("hydra.sweep.dir", where))
+        else:
+            _check_free(where, config)
+        with _errors_of(where, made):
+            sweeper = Plugins.instance().instantiate_sweeper(
+                hydra_context=HydraContext(config_loader=loader, callbacks=Callback()), config=config,
+                task_function=functools.partial(_job, None if named else where.absolute().parent.parent))
             batches = sweeper.sweep(arguments=list(config.hydra.overrides.task))
     results = [(job.overrides, job.return_value) for batch in batches for job in batch]
     failed = [(job, result) for job, result in results if isinstance(result, str)]
@@ -58,7 +67,7 @@ def sweep(overrides: list[str], name: str = "config", folder: str | None = None)
         if isinstance(result, Path):
             print(result)
     for job, message in failed:
-        LOGGER.error(f"{' '.join(job)}: {message}")
+        LOGGER.error(f"{pasteable(*job)}: {message}")
     return 1 if failed else 0
 
 
@@ -108,9 +117,8 @@ def _check_free(folder: Path, config: DictConfig) -> None:
 
 
 @contextmanager
-def _errors_of(folder: Path) -> Iterator[None]:
-    """Context of a sweep: a refused one leaves no folder, one that is broken off says how to continue."""
-    made = not folder.exists()
+def _errors_of(folder: Path, made: bool) -> Iterator[None]:
+    """Context of a sweep: a refused one leaves no folder that it made, one that is broken off says how to continue."""
     try:
         yield
     except (HydraException, OmegaConfBaseException, ValueError, OSError):
@@ -122,4 +130,5 @@ def _errors_of(folder: Path) -> Iterator[None]:
     except Exception as error:
         # A worker process died, and what its jobs returned with it; their run folders are there.
         raise ValueError(f"the launcher stopped: {type(error).__name__}: {one_line(error)[:300]}; what was trained is "
-                         f"in {folder}: continue with hydra.sweep.dir={folder} resume=auto") from error
+                         f"in {folder}: continue with {pasteable(override('hydra.sweep.dir', folder), 'resume=auto')}"
+                         ) from error

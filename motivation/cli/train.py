@@ -10,13 +10,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from motivation.cli.compose import CONFIG_MODULE, compose, plain
+from motivation.cli.compose import CONFIG_MODULE, compose, holds_time, name_paths, plain
 from motivation.cli.logs import launched
 from motivation.cli.parser import train_parser
 from motivation.cli.sweep import sweep
 
-# Config, run folder, and whether to resume the run in it: the arguments of `motivation.run.run.run`.
-Run = tuple[dict[str, Any], Path, bool]
+# Config, run folder, whether to resume the run in it, and whether the folder's name may get a suffix: the arguments
+# of `motivation.run.run.run`.
+Run = tuple[dict[str, Any], Path, bool, bool]
 
 
 def train(arguments: list[str]) -> int:
@@ -43,6 +44,7 @@ def _train_one(asked: Run | int) -> int:
 
 def ask(arguments: list[str]) -> Run | int:
     """What to train for one run; a sweep, or what Hydra shows, is done at once: its exit status."""
+    arguments = name_paths(arguments)
     options = train_parser().parse_intermixed_args(arguments)
     if options.config_path:
         raise ValueError("--config-path is not supported; add a folder of your own configs with --config-dir")
@@ -79,7 +81,8 @@ def _single(options: argparse.Namespace) -> Run:
     path = Path(config.hydra.run.dir)
     named = any(override.startswith("hydra.run.dir") for override in options.overrides)
     if config.resume in (None, "auto"):
-        return where_to_train(config, path, path if named else path.parent.parent)
+        values, folder, resume, _ = where_to_train(config, path, path if named else path.parent.parent)
+        return values, folder, resume, not named and holds_time(config.hydra.run, "dir")
     if named:
         raise ValueError("resume=RUN names the run folder; leave hydra.run.dir out")
     return _resume(config, Path(str(config.resume)), options.overrides)
@@ -98,10 +101,10 @@ def where_to_train(config: DictConfig, path: Path, root: Path) -> Run:
     values = plain(config)
     if config.resume == "auto":
         if root == path and (path / "config.yaml").is_file():
-            return values, path, True
+            return values, path, True, False
         if found := find_run(root, values):
-            return values, found, True
-    return values, path, False
+            return values, found, True, False
+    return values, path, False, False
 
 
 def _of_resumed(overrides: list[str]) -> list[str]:
@@ -144,4 +147,4 @@ def _resume(config: DictConfig, folder: Path, overrides: list[str]) -> Run:
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{override.input_line}: resume=RUN keeps the config of {folder} and takes values of "
                              "keys that it has, such as recipe.epochs=300") from error
-    return asked, folder, True
+    return asked, folder, True, False

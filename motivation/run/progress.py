@@ -17,7 +17,9 @@ PHASE_COLOURS: dict[Phase, str] = {"base": "cyan", "motivated": "yellow"}
 
 def open_progress(total_steps: int, steps_per_epoch: int) -> "PlainProgress":
     """The live view where stderr is a terminal, plain lines elsewhere."""
-    view = LiveProgress if sys.stderr.isatty() else PlainProgress
+    # None, or closed: there is nobody to show it to.
+    terminal = sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty()
+    view = LiveProgress if terminal else PlainProgress
     return view(total_steps, steps_per_epoch)
 
 
@@ -112,13 +114,13 @@ class LossyStream:
 
     def write(self, text: str) -> int:
         """Write what the stream takes."""
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             self.stream.write(text)
         return len(text)
 
     def flush(self) -> None:
         """Flush what the stream takes."""
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             self.stream.flush()
 
     def __getattr__(self, name: str) -> Any:

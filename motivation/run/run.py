@@ -7,6 +7,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from motivation.command_line import resume_command
 from motivation.run.evaluation import evaluate, evaluate_epoch
 from motivation.run.narration import narrate
 from motivation.run.preflight import check_disk, fitting_evaluation_batch, memory_advice, needed_micro_batches
@@ -18,14 +19,14 @@ from motivation.run.signals import Interrupted, StopRequest
 from motivation.run.summary import finish
 from motivation.run_folder.checkpoints import Checkpoints
 from motivation.run_folder.config import read_config
-from motivation.run_folder.write import RunFolder, check_run_folder
+from motivation.run_folder.write import RunFolder, check_run_folder, new_folder
 from motivation.training.distributed import all_reduce_max, broadcast_from_main, is_main, processes, together
 from motivation.training.trainer import NonFiniteLoss
 
 logger = logging.getLogger(__name__)
 
 
-def run(config: Mapping[str, Any], path: Path | str, resume: bool = False) -> Path:
+def run(config: Mapping[str, Any], path: Path | str, resume: bool = False, suffix: bool = False) -> Path:
     """Train one run and leave its run folder.
 
     Args:
@@ -34,6 +35,7 @@ def run(config: Mapping[str, Any], path: Path | str, resume: bool = False) -> Pa
             steps, and another engine, tracker or checkpointing, may be asked for).
         resume: resume the run in this folder from its newest usable checkpoint. The result is, but for seconds,
             bit-identical to that of a run that was never stopped.
+        suffix: where a new run's folder exists already, train into one with a suffix.
 
     In several processes all of them call this with the same arguments; the first one writes.
 
@@ -50,7 +52,7 @@ def run(config: Mapping[str, Any], path: Path | str, resume: bool = False) -> Pa
     with StopRequest() as stop, ExitStack() as opened, memory_advice():
         folder = None
         if not resume:
-            broadcast_from_main(check_run_folder, path)
+            broadcast_from_main(check_run_folder, path.parent if suffix else path)
         elif is_main():
             folder = opened.enter_context(closing(RunFolder(path, None)))
         if resume and broadcast_from_main(lambda: _is_finished(folder, config)):
@@ -62,6 +64,8 @@ def run(config: Mapping[str, Any], path: Path | str, resume: bool = False) -> Pa
         session = opened.enter_context(_started(config, stop, restored))
         if not resume:
             broadcast_from_main(check_disk, path, session.checkpoint_bytes, session.checkpointing.keep + 2)
+            if suffix:
+                path = broadcast_from_main(new_folder, path)
             folder = opened.enter_context(closing(RunFolder(path, config))) if is_main() else None
         record = opened.enter_context(Record(session, folder)) if is_main() else None
         if resume:
@@ -98,10 +102,9 @@ def run(config: Mapping[str, Any], path: Path | str, resume: bool = False) -> Pa
             save(session, record)
             if record:
                 record.checkpoints.wait()
-            launcher = "torchrun ... -m " if processes() > 1 else ""
             raise Interrupted(error.number, f"stopped by {signal.Signals(error.number).name} at step "
-                              f"{session.trainer.steps} of {session.total_steps}; resume it with: {launcher}motivation "
-                              f"train resume={path}") from None
+                              f"{session.trainer.steps} of {session.total_steps}; resume it with: "
+                              f"{resume_command(path, processes())}") from None
         broadcast_from_main(lambda: finish(session, record, predictions))
     return path
 

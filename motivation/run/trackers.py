@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 logger = logging.getLogger(__name__)
+# Characters that W&B takes; a longer tag stops the tracking of the whole run.
+TAG_LENGTH = 64
+NAME_LENGTH = 128
 
 
 class Tracker(Protocol):
@@ -119,11 +122,16 @@ class Wandb:
         wandb.finish()
         online = mode == "online"
         self._run = wandb.init(
-            project=self.project, entity=self.entity, group=self.group or _sweep_name(folder) or labels["model"],
-            job_type=self.job_type or method, name=self.name or folder.name,
-            tags=sorted({*labels.values(), *self.tags}), config=dict(config), dir=folder, mode=mode,
+            project=self.project, entity=self.entity,
+            group=_cut(self.group or _sweep_name(folder) or labels["model"], NAME_LENGTH),
+            job_type=_cut(self.job_type or method, TAG_LENGTH), name=_cut(self.name or folder.name, NAME_LENGTH),
+            tags=sorted({_cut(tag, TAG_LENGTH) for tag in (*labels.values(), *self.tags) if tag}),
+            config=dict(config), dir=folder, mode=mode,
             id=_remembered_id(folder), resume="allow" if online else None,
             settings=wandb.Settings(console="off", silent=True))
+        if mode != "disabled":
+            # `wandb agent` chooses the id itself; a resumed run needs the one that was used.
+            _id_file(folder).write_text(self._run.id)
         self._run.define_metric("epoch")
         self._run.define_metric("budget/flops")
         self._run.define_metric("*", step_metric="epoch")
@@ -154,9 +162,18 @@ def _sweep_name(folder: Path) -> str | None:
     return sweep.name if sweep else None
 
 
+def _cut(text: str, length: int) -> str:
+    """A text within W&B's limit; its end shows where it was cut."""
+    return text if len(text) <= length else f"{text[:length - 3]}..."
+
+
+def _id_file(folder: Path) -> Path:
+    return folder / "wandb" / "id"
+
+
 def _remembered_id(folder: Path) -> str:
     """The W&B id of a run, made at its first start and kept in its folder."""
-    path = folder / "wandb" / "id"
+    path = _id_file(folder)
     path.parent.mkdir(exist_ok=True)
     # An empty file is what a kill in between leaves.
     if not (path.is_file() and path.read_text()):

@@ -5,8 +5,9 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import yaml
 from filelock import FileLock, Timeout
 
+from motivation.command_line import resume_command
 from motivation.phase import Phase
 
 STEP_COLUMNS = ("step", "epoch", "phase", "loss", "score", "lr", "flops")
@@ -281,7 +283,25 @@ def check_run_folder(path: Path) -> None:
     if parent == path and (held := [name for name in RUN_FILES if (path / name).exists() and
                                     (path / name).stat().st_size]):
         raise ValueError(f"run folder {path} already holds a run ({held[0]}); choose another with hydra.run.dir=PATH, "
-                         f"or resume it: motivation train resume={path}")
+                         f"or resume it: {resume_command(path)}")
+
+
+def new_folder(path: Path) -> Path:
+    """Make a folder of this name, or with the first suffix _2, _3, ... that is free: jobs that start in the same
+    second and name their folders by the time get one each.
+
+    Raises:
+        ValueError: it cannot be made.
+    """
+    names = (path if number == 1 else path.with_name(f"{path.name}_{number}") for number in count(1))
+    try:
+        for name in names:
+            with suppress(FileExistsError):
+                name.mkdir(parents=True)
+                return name
+    except OSError as error:
+        raise ValueError(f"folder {path} cannot be made: {error.strerror}") from error
+    raise AssertionError
 
 
 def as_json(values: Mapping[str, Any], indent: int | None = None) -> str:

@@ -2,15 +2,17 @@
 
 import logging
 import os
+import shlex
 import subprocess
 import sys
 
 import pytest
-from conftest import QUICK
+from conftest import QUICK, compose_config
 
 import motivation.run.progress
 from motivation.cli.logs import on_stderr
 from motivation.cli.main import main
+from motivation.run.run import run
 
 
 @pytest.fixture(params=["full", "closed"])
@@ -49,6 +51,31 @@ def test_no_standard_error_at_all(tmp_path, monkeypatch, stream):
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stderr", stream)
         assert main(["train", "recipe.epochs=-1"]) == 1
+
+
+@pytest.mark.parametrize("stream", [None, "closed"])
+def test_a_run_without_standard_error(tmp_path, monkeypatch, stream):
+    """Also one that no command line started: a daemon's, or a GUI program's."""
+    if stream:
+        stream = open(tmp_path / "file", "w")  # noqa: SIM115 - closed at once
+        stream.close()
+    config = compose_config(*QUICK, "model=resnet20", "recipe.epochs=null", "recipe.steps=2")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", stream)
+        run(config, tmp_path / "run")
+    assert (tmp_path / "run/summary.json").is_file()
+
+
+def test_closed_streams_take_no_file_of_the_run(tmp_path):
+    """What is opened first would get their descriptors, and whatever a library writes to them; the status stays 0."""
+    code = ("import os, sys\nfrom motivation.cli import commands\nfrom motivation.cli.main import main\n"
+            "def compare(options):\n"
+            "    print('lost', flush=True)\n    os.write(2, b'lost')\n"
+            "    with open('file', 'w') as file:\n        file.write(str(file.fileno()))\n    return 0\n"
+            "commands.compare = compare\nsys.exit(main(['compare', 'x']))\n")
+    shell = f"exec {shlex.join([sys.executable, '-c', code])} <&- >&- 2>&-"
+    assert subprocess.run(shell, shell=True, cwd=tmp_path, timeout=120).returncode == 0
+    assert int((tmp_path / "file").read_text()) > 2
 
 
 def test_only_the_command_line_writes(capsys):

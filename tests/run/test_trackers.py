@@ -195,7 +195,7 @@ def test_online_the_server_gets_the_rows_above_its_last_step(tmp_path, monkeypat
     logged = []
 
     class Run:
-        step = 2
+        step, id = 2, "served"
 
         def define_metric(self, *_, **__):
             pass
@@ -208,4 +208,48 @@ def test_online_the_server_gets_the_rows_above_its_last_step(tmp_path, monkeypat
     monkeypatch.setattr(wandb, "init", lambda **options: seen.update(options) or Run())
     Wandb().start(tmp_path, compose_config(), [{"epoch": epoch} for epoch in range(4)])
     assert logged == [2, 3]
-    assert (seen["resume"], seen["id"]) == ("allow", (tmp_path / "wandb/id").read_text())
+    assert seen["resume"] == "allow"
+    Wandb().start(tmp_path, compose_config(), [])
+    assert seen["id"] == "served"
+
+
+def test_a_resumed_run_has_the_id_that_the_agent_of_a_sweep_chose(tmp_path, monkeypatch):
+    """`wandb agent` gives the run its id and passes over the one asked for."""
+    (tmp_path / "wandb").mkdir()
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
+    monkeypatch.setenv("WANDB_RUN_ID", "chosen")
+    monkeypatch.setattr(wandb.sdk.wandb_setup, "singleton", wandb.sdk.wandb_setup.singleton)
+    chosen = []
+    init = wandb.init
+    monkeypatch.setattr(wandb, "init", lambda **options: chosen.append(options["id"]) or init(
+        **{**options, "id": "chosen"}))
+    for _ in range(2):
+        tracker = Wandb(mode="offline")
+        tracker.start(tmp_path, compose_config())
+        tracker.finish(None)
+    assert chosen[1] == "chosen" != chosen[0]
+
+
+def test_long_names_are_cut_to_what_wandb_takes(tmp_path, monkeypatch):
+    """W&B takes tags and job types of 64 characters, names and groups of 128; an empty tag is none."""
+    seen = {}
+
+    class Run:
+        step, id = 0, "served"
+
+        def define_metric(self, *_, **__):
+            pass
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr(wandb, "init", lambda **options: seen.update(options) or Run())
+    config = compose_config()
+    config["model"] |= {"base": "b" * 40, "motivated": "m" * 100}
+    config["monitor"]["name"] = "c" * 100
+    folder = tmp_path / ("f" * 200)
+    folder.mkdir()
+    Wandb(tags=("t" * 65, "")).start(folder, config)
+    assert all(1 <= len(tag) <= 64 for tag in seen["tags"])
+    assert "b" * 40 + "-" + "m" * 20 + "..." in seen["tags"]
+    assert "t" * 61 + "..." in seen["tags"]
+    assert (len(seen["name"]), len(seen["group"]), len(seen["job_type"])) == (128, 128, 64)
+    wandb.Settings(run_tags=seen["tags"])
