@@ -4,12 +4,16 @@ Names load when first used, so that ``import motivation`` and the command line's
 """
 
 import importlib
+import logging
 from pathlib import Path
 
 # In a checkout conf/, experiments/ and benchmarks/ stand beside the package; a wheel has them inside it.
 _CHECKOUT = Path(__file__).parents[1]
 if (_CHECKOUT / "conf" / "config.yaml").is_file() and (_CHECKOUT / "setup.cfg").is_file():
     __path__.append(str(_CHECKOUT))
+
+# Silent in a library user's program, unless that configures logging.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _HOME = {
     "Pair": "pairing.pair",

@@ -83,7 +83,8 @@ class Diagnosis(NamedTuple):
             return f"{result}: {share}, and {null.reason}."
         if not self.observed:
             return f"{result}: {share} where noise gives {null.rate:.1%}."
-        if np.isnan(self.noise.low):
+        # An interval wider than all shares there are tells nothing.
+        if not self.noise.high - self.noise.low < 1:
             return f"No verdict: {share} where noise gives {null.rate:.1%}, in too few steps to tell them apart."
         against = f"{share} where noise gives {self.noise}"
         if own:

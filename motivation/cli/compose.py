@@ -125,7 +125,9 @@ def plain(config: DictConfig) -> dict[str, Any]:
     try:
         return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise ValueError(one_line(error)) from error
+        # OmegaConf's own message has the key in a line below.
+        raise ValueError(f"{error.full_key}: {error.msg}" if error.full_key and error.msg else one_line(error)
+                         ) from error
 
 
 def _explain(error: HydraException, name: str, folder: str | None) -> str:
@@ -142,8 +144,11 @@ def _explain(error: HydraException, name: str, folder: str | None) -> str:
         if "_target_" in key:
             return f"{key}: _target_ is refused in every config; name things with name="
         close = _close_key(key, name, folder)
-        return f"{key}: unknown key; " + (f"did you mean {close}?" if close else "`motivation train --cfg job` prints "
-                                          f"all keys; a new one is added with +{key}=VALUE")
+        if close:
+            return f"{key}: unknown key; did you mean {close}?"
+        # Only inside a group are there arguments that the config does not list.
+        added = f"; one that it does not list is given as +{key}=VALUE" if "." in key else ""
+        return f"{key}: unknown key; `motivation train --cfg job` prints all keys{added}"
     if missing := re.search(r"Could not find '([^']+)' Available options in '[^']+': (.*?)(?: Config search path|$)",
                             message):
         group, _, option = missing[1].rpartition("/")

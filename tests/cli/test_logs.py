@@ -31,7 +31,7 @@ def unwritable(request, monkeypatch):
 
 
 @pytest.mark.parametrize("live", [False, True])
-def test_training_goes_on(tmp_path, capsys, monkeypatch, unwritable, live):
+def test_training_continues(tmp_path, capsys, monkeypatch, unwritable, live):
     if live:
         monkeypatch.setattr(motivation.run.progress, "PlainProgress", motivation.run.progress.LiveProgress)
     assert main(["train", *QUICK, "model=resnet20", "recipe.rollbacks=1", f"hydra.run.dir={tmp_path / 'run'}"]) == 0

@@ -74,7 +74,7 @@ def test_a_run_folder_is_complete_and_says_what_was_fed(whole, folder):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_run_stopped_inside_an_epoch_goes_on_to_the_bit(whole, folder, tmp_path, workers, monkeypatch):
+def test_a_run_stopped_inside_an_epoch_resumes_bit_identical(whole, folder, tmp_path, workers, monkeypatch):
     """With any number of workers, another one after the stop, and the images moved in between."""
     step = Session.step
 

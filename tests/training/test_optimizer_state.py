@@ -167,7 +167,7 @@ def test_one_network_has_no_switch(resnets, option):
 
 
 @pytest.mark.parametrize("name", ["adamw", "lamb"])
-def test_restored_sliced_trainer_goes_on_to_the_bit(name):
+def test_restored_sliced_trainer_resumes_bit_identical(name):
     """Saved inside an interval and loaded into other networks: cached copies are listed again."""
     stream = list(batches(16))
     trainers = []

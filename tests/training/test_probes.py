@@ -212,7 +212,7 @@ def test_a_lag_decides_on_older_losses(lag):
 
 @pytest.mark.parametrize("name", PROBING)
 @pytest.mark.parametrize("lag", [0, 2])
-def test_restored_trainer_goes_on_to_the_bit(name, lag):
+def test_restored_trainer_resumes_bit_identical(name, lag):
     """Saved in mid-window with losses still unread, loaded into other networks: the same losses, scores and phases."""
     def make(seed):
         torch.manual_seed(seed)

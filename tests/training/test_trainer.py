@@ -180,7 +180,7 @@ def test_switch_frees_the_gradients_of_dormant_weights(resnets):
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
 @pytest.mark.parametrize("stop", [9, 11])
-def test_restored_trainer_goes_on_to_the_bit(resnets, optimizer, stop):
+def test_restored_trainer_resumes_bit_identical(resnets, optimizer, stop):
     """A trainer saved at a base step or inside an interval, loaded into other networks, equals the uninterrupted."""
     def trainer(networks):
         return Trainer(Pair(*networks), optimizer(), F.cross_entropy, Consecutive(), Script(4, 5, 10, 11, 12, 20))
