@@ -291,5 +291,5 @@ def test_moved_data_is_named_without_its_data_set(tmp_path, monkeypatch):
     moved = (tmp_path / "a.npz").rename(tmp_path / "b.npz")
     asked, path, resumed = ask([f"resume={folder}", f"data.path={moved}", "seed=0"])
     assert (asked, path, resumed) == (config | {"data": config["data"] | {"path": str(moved)}}, folder, True)
-    with pytest.raises(ValueError, match="data.pat: unknown key"):
+    with pytest.raises(ValueError, match=r"data\.pat: unknown key"):
         ask([f"resume={folder}", "data.pat=x"])
