@@ -88,7 +88,9 @@ def _name_path(given: str, parser: OverridesParser) -> str:
 
 def holds_time(part: DictConfig, key: str) -> bool:
     """Whether the name of a folder holds the time of day, which two jobs may share: it was not chosen for one run."""
-    return "${now:" in str(OmegaConf.to_container(part, resolve=False)[key])
+    container = OmegaConf.to_container(part, resolve=False)
+    assert isinstance(container, dict)
+    return "${now:" in str(container[key])
 
 
 def compose(overrides: list[str], name: str = "config", folder: str | None = None) -> DictConfig:
