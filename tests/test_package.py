@@ -79,7 +79,8 @@ def test_libraries_have_one_home(file):
 
 
 # Rooms that take plain arguments: the layers above know which key of a config an argument comes from.
-BELOW_RUN = ("data", "models", "monitors", "null", "pairing", "schedules", "training")
+BELOW_RUN = ("data", "models", "monitors", "null", "pairing", "run_folder", "schedules",
+             "training")
 KEY = re.compile(r"(?<![\w.])(recipe|data|engine|monitor|schedule|model|hydra)\.(?=[a-z_])")
 
 

@@ -51,6 +51,7 @@ def table(options: argparse.Namespace) -> int:
         plan = show_plan(compose, options.name, options.scale, options.seeds, archive, overrides,
                          costs=not options.show)
         if options.plan:
+            print(*plan.listing(archive), sep="\n")
             return 0
     if options.show:
         failed = plan.troubles(archive)

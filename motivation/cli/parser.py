@@ -2,13 +2,22 @@
 
 import argparse
 from pathlib import Path
+from typing import NoReturn
 
 DESCRIPTION = "Training that switches model capacity on learning progress (arXiv 2602.21064)."
 
 
-def command_parser() -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, as all others are."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the error and exit with status 2."""
+        self.exit(2, f"motivation: error: {message}; see {self.prog} --help\n")
+
+
+def command_parser() -> Parser:
     """The parser of every subcommand but ``train``, of which it only knows that it exists."""
-    parser = argparse.ArgumentParser(prog="motivation", description=DESCRIPTION)
+    parser = Parser(prog="motivation", description=DESCRIPTION)
     # `main` takes it out of the arguments, wherever it is; here it is for --help.
     parser.add_argument("--traceback", action="store_true", help="show the traceback of every error, as the "
                         "environment variable MOTIVATION_TRACEBACK=1 does; accepted after COMMAND too")
@@ -99,9 +108,9 @@ def parse_table(arguments: list[str]) -> argparse.Namespace:
     return options
 
 
-def train_parser() -> argparse.ArgumentParser:
+def train_parser() -> Parser:
     """The parser of ``train``: overrides, and those of Hydra's options that mean something here."""
-    parser = argparse.ArgumentParser(prog="motivation train", add_help=False)
+    parser = Parser(prog="motivation train", add_help=False)
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--multirun", "-m", action="store_true")
     parser.add_argument("--run", "-r", action="store_true")

@@ -11,11 +11,13 @@ from motivation.pairing.initialization import Init
 from motivation.pairing.map_weights import MapName
 from motivation.pairing.pair import BatchNormPolicy, Pair
 from motivation.pairing.weights_map import WeightsMap
+from motivation.validation import Count, check_arguments
 
 __all__ = ["CIFAR_RESNETS", "CifarResNet", "check_name", "create_model", "create_pair"]
 
 
-def create_model(name: str, num_classes: int, in_chans: int = 3, **options) -> nn.Module:
+@check_arguments
+def create_model(name: str, num_classes: Count, in_chans: Count = 3, **options) -> nn.Module:
     """A network by name.
 
     Args:
@@ -26,7 +28,7 @@ def create_model(name: str, num_classes: int, in_chans: int = 3, **options) -> n
         options: further arguments of the timm model, such as ``img_size``.
 
     Raises:
-        ValueError: unknown name.
+        ValueError: unknown name, or no class or channel.
     """
     check_name(name)
     if name in CIFAR_RESNETS:

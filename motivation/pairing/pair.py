@@ -53,6 +53,9 @@ class Pair(nn.Module):
         super().__init__()
         if batch_norm not in get_args(BatchNormPolicy):
             raise ValueError(f"unknown batch_norm {batch_norm!r}; choose one of {', '.join(get_args(BatchNormPolicy))}")
+        for role, network in (("base", base), ("motivated", motivated)):
+            if not isinstance(network, nn.Module):
+                raise ValueError(f"{role}={network!r}: must be a network, a torch.nn.Module")
         if base is motivated:
             raise ValueError("base and motivated are one and the same network; a pair needs two")
         if isinstance(weights_map, WeightsMap):

@@ -53,8 +53,7 @@ class PairModel:
     motivated_options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
-        check_name(self.base)
-        check_name(self.motivated)
+        _check_names(base=self.base, motivated=self.motivated)
 
     def build(self, num_classes: int, in_chans: int, seed: int) -> Pair:
         """The pair, its base with the very weights that classical training of this seed starts from."""
@@ -82,7 +81,7 @@ class ClassicalModel:
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
-        check_name(self.network)
+        _check_names(network=self.network)
 
     def build(self, num_classes: int, in_chans: int, seed: int) -> nn.Module:
         """The network; its initial weights depend on the seed alone."""
@@ -130,6 +129,15 @@ class TransferModel(ClassicalModel):
             place = (unexpected or sorted(set(missing) - classifier))[0]
             raise ValueError(f"run={self.run}: its {self.of} network is no {self.network}: {place} differs")
         return network
+
+
+def _check_names(**names: str) -> None:
+    """Raise ValueError for an unknown network, by argument."""
+    for argument, name in names.items():
+        try:
+            check_name(name)
+        except ValueError as error:
+            raise ValueError(f"{argument}={name}: {error}") from None
 
 
 BY_NAME = {"pair": PairModel, "classical": ClassicalModel, "transfer": TransferModel}

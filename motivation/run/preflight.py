@@ -12,10 +12,22 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from motivation.command_line import resume_command
 from motivation.phase import PHASES
 from motivation.randomness import random_state, restore_random_state
+from motivation.run_folder.write import HoldsRun, UnusableFolder
 from motivation.training.engine import Engine, OutOfMemory, out_of_memory_named
 from motivation.training.trainer import Trainer
+
+
+@contextmanager
+def folder_advice(folder: Path) -> Iterator[None]:
+    """Context that adds to the error of a run folder that cannot be used which keys of the config would help."""
+    try:
+        yield
+    except UnusableFolder as error:
+        resume = f", or resume it: {resume_command(folder)}" if isinstance(error, HoldsRun) else ""
+        raise ValueError(f"{error}; choose another with hydra.run.dir=PATH{resume}") from error
 
 
 @contextmanager

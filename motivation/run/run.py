@@ -10,7 +10,13 @@ from typing import Any
 from motivation.command_line import resume_command
 from motivation.run.evaluation import evaluate, evaluate_epoch
 from motivation.run.narration import narrate
-from motivation.run.preflight import check_disk, fitting_evaluation_batch, memory_advice, needed_micro_batches
+from motivation.run.preflight import (
+    check_disk,
+    fitting_evaluation_batch,
+    folder_advice,
+    memory_advice,
+    needed_micro_batches,
+)
 from motivation.run.record import Record, record_steps
 from motivation.run.recovery import restore, roll_back, save, save_first, save_if_due
 from motivation.run.resume import check_changes
@@ -49,7 +55,7 @@ def run(config: Mapping[str, Any], path: Path | str, resume: bool = False, suffi
         PeerLost: another process failed.
     """
     path = Path(path)
-    with StopRequest() as stop, ExitStack() as opened, memory_advice():
+    with StopRequest() as stop, ExitStack() as opened, memory_advice(), folder_advice(path):
         folder = None
         if not resume:
             broadcast_from_main(check_run_folder, path.parent if suffix else path)

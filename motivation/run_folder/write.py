@@ -15,11 +15,18 @@ import numpy as np
 import yaml
 from filelock import FileLock, Timeout
 
-from motivation.command_line import resume_command
 from motivation.phase import Phase
 
 STEP_COLUMNS = ("step", "epoch", "phase", "loss", "score", "lr", "flops")
 RUN_FILES = ("config.yaml", "data.json", "steps.csv", "signals.csv", "epochs.jsonl", "summary.json")
+
+
+class UnusableFolder(ValueError):
+    """A run cannot be written to this folder."""
+
+
+class HoldsRun(UnusableFolder):
+    """A new run's folder that holds a run already."""
 
 
 @dataclass
@@ -57,8 +64,9 @@ class RunFolder:
         config: the resolved config, plain mappings; None opens a run that is there already, to resume it.
 
     Raises:
-        ValueError: the folder already holds a run, or none to resume, or another process writes it, or it cannot be
-            written. Nothing is touched.
+        UnusableFolder: the folder already holds a run, or another process writes it, or it cannot be written. Nothing
+            is touched.
+        ValueError: there is no run to resume.
     """
 
     def __init__(self, path: Path | str, config: Mapping | None):
@@ -81,11 +89,9 @@ class RunFolder:
                 self.config(config)
                 self.rewind(0, 0, 0)
         except Timeout:
-            raise ValueError(f"run folder {self.path} is being written by another process; wait for it, or choose "
-                             "another with hydra.run.dir=PATH") from None
+            raise UnusableFolder(f"run folder {self.path} is being written by another process") from None
         except OSError as error:
-            raise ValueError(f"run folder {self.path} cannot be written: {error.strerror}; "
-                             "choose another with hydra.run.dir=PATH") from error
+            raise UnusableFolder(f"run folder {self.path} cannot be written: {error.strerror}") from error
 
     @property
     def finished(self) -> bool:
@@ -269,21 +275,18 @@ def _replace(path: Path, text: str) -> None:
 
 
 def check_run_folder(path: Path) -> None:
-    """Raise ValueError where a run folder cannot be made, or holds a run already; changes nothing."""
+    """Raise UnusableFolder where a run folder cannot be made, HoldsRun where it holds a run; changes nothing."""
     parent = path
     while not parent.exists() and parent != parent.parent:
         parent = parent.parent
     if not parent.is_dir():
-        raise ValueError(f"run folder {path} cannot be made: {parent} is a file; "
-                         "choose another with hydra.run.dir=PATH")
+        raise UnusableFolder(f"run folder {path} cannot be made: {parent} is a file")
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise ValueError(f"run folder {path} cannot be made: no permission to write in {parent}; "
-                         "choose another with hydra.run.dir=PATH")
+        raise UnusableFolder(f"run folder {path} cannot be made: no permission to write in {parent}")
     # An empty file is what a kill in the very first moment leaves.
     if parent == path and (held := [name for name in RUN_FILES if (path / name).exists() and
                                     (path / name).stat().st_size]):
-        raise ValueError(f"run folder {path} already holds a run ({held[0]}); choose another with hydra.run.dir=PATH, "
-                         f"or resume it: {resume_command(path)}")
+        raise HoldsRun(f"run folder {path} already holds a run ({held[0]})")
 
 
 def new_folder(path: Path) -> Path:

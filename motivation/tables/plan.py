@@ -75,6 +75,10 @@ class Plan:
         return [cell for cell in self.unfinished(archive)
                 if UNREAD not in cell.fingerprints and archive.state(cell).kind != "foreign"]
 
+    def listing(self, archive: Archive) -> list[str]:
+        """A line a cell: its state and name."""
+        return [f"{archive.state(cell).kind:10} {cell.name}" for cell in self.cells]
+
     def troubles(self, archive: Archive) -> list[tuple[str, str]]:
         """Folder and error of every cell that is broken or holds another run."""
         states = [(archive.path(cell), archive.state(cell)) for cell in self.cells]

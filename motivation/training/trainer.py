@@ -105,6 +105,7 @@ class Trainer:
                  engine: Engine | None = None, lag: int = 0,
                  state: StatePolicy = "carry", differential_lr: float = 1.0,
                  differential_weight_decay: float | None = None):
+        _check_parts(model, optimizer, monitor, schedule)
         self.model = model
         self.pair = model if isinstance(model, Pair) else None
         self.loss = loss
@@ -114,8 +115,8 @@ class Trainer:
         self.engine = engine or Engine()
         self.ledger = Ledger()
         self.steps = 0
-        if lag < 0:
-            raise ValueError(f"lag={lag}: must be 0 or more steps")
+        if not isinstance(lag, int) or lag < 0:
+            raise ValueError(f"lag={lag!r}: must be 0 or more whole steps")
         self.lag = lag
         self._unread: deque[Observation] = deque()
         self._forward_flops: dict[tuple, int] = {}
@@ -159,6 +160,8 @@ class Trainer:
             NonFiniteLoss: the loss or a gradient is NaN or infinite.
             OutOfMemory: the network does not fit in memory with this batch.
         """
+        if not len(images):
+            raise ValueError("images is empty: a step needs a batch of at least one image")
         if self.steps == 0:
             broadcast([*self.model.parameters(), *self.model.buffers()])
             if self.pair:
@@ -269,3 +272,15 @@ class Trainer:
         self.phase = state["phase"]
         self.steps = state["steps"]
         self._unread = deque(Observation(**seen) for seen in state["unread"])
+
+
+def _check_parts(model: nn.Module, optimizer: Callable, monitor: Monitor | None, schedule: Schedule | None) -> None:
+    """Raise ValueError for what cannot be a part of a trainer, such as a name or a class in place of an object."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model={model!r}: must be a Pair, or another torch.nn.Module")
+    if not callable(optimizer):
+        raise ValueError(f"optimizer is a {type(optimizer).__name__}: must be a function of parameters, such as "
+                         "lambda params: torch.optim.SGD(params, lr=0.1)")
+    for name, part, method in (("monitor", monitor, "observe"), ("schedule", schedule, "decide")):
+        if part is not None and (isinstance(part, type) or not hasattr(part, method)):
+            raise ValueError(f"{name}={part!r}: must be an object with {method}()")

@@ -13,6 +13,7 @@ from commands import FAST, command, refused
 from conftest import QUICK
 
 from motivation.cli.main import main
+from motivation.command_line import resume_command
 from motivation.run_folder.config import read_config
 
 SHORT = (*FAST, "recipe.steps=2", "recipe.epochs=null")
@@ -104,11 +105,12 @@ def test_multirun_trains_every_job_and_names_the_failed(tmp_path, capsys):
     (["+recpie.epochs=3"], "recpie: .*recipe"),
     (["zzz=3"], "zzz: .*--cfg job"),
     (["model=resnet21"], "model=resnet21: .*resnet20"),
-    (["model.base=resnet21"], "'resnet21'.*resnet20"),
+    (["model.base=resnet21"], "model.base=resnet21: .*resnet20"),
     (["schedule.k=0"], "schedule.k=0.*at least 1"),
     (["data=arrays"], "data.path"),
     (["data=arrays", "data.path=nowhere.npz"], "data.path=nowhere.npz"),
     (["data=cifar10"], "data.download=.*download=true"),
+    (["data=arrays", f"data.path={__file__}"], "data.path=.*test_main.py: no .npz"),
     (["recipe.batch_size=2000"], "1150"),
     (["seed=0,1"], "--multirun"),
     (["+model._target_=os.system"], "model._target_: .*refused"),
@@ -130,8 +132,11 @@ def test_run_folder_under_a_file_or_held(tmp_path, capsys, finished):
     held = finished()
     capsys.readouterr()
     (tmp_path / "file").write_text("mine")
-    assert "is a file" in refused(capsys, "train", *QUICK, f"hydra.run.dir={tmp_path / 'file' / 'run'}")
-    assert "already holds a run" in refused(capsys, "train", *QUICK, f"hydra.run.dir={held}")
+    line = refused(capsys, "train", *QUICK, f"hydra.run.dir={tmp_path / 'file' / 'run'}")
+    assert re.search("is a file; .*hydra.run.dir=PATH", line)
+    line = refused(capsys, "train", *QUICK, f"hydra.run.dir={held}")
+    assert "already holds a run (config.yaml); choose another with hydra.run.dir=PATH" in line
+    assert line.endswith(resume_command(held))
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -156,9 +161,12 @@ def test_train_help_and_config_are_printed(capsys):
 
 
 def test_unknown_command_is_refused(capsys):
-    with pytest.raises(SystemExit, match="2"):
-        main(["trian"])
-    assert "'trian'" in capsys.readouterr().err
+    for arguments, named in ((["trian"], "'trian'"), (["train", "--bogus"], "--bogus"), (["compare"], "RUN"),
+                             (["table", "7", "--bogus"], "--bogus")):
+        with pytest.raises(SystemExit, match="2"):
+            main(arguments)
+        [line] = capsys.readouterr().err.splitlines()
+        assert re.match(f"motivation: error: .*{named}.*; see motivation.* --help$", line)
 
 
 def test_killed_run_left_what_happened(tmp_path):

@@ -144,6 +144,8 @@ def test_refused_pairs_leave_both_networks_unchanged(resnets):
         Pair(base, motivated, weights_map="width")
     with pytest.raises(ValueError, match="one and the same network"):
         Pair(base, base)
+    with pytest.raises(ValueError, match="motivated=2: must be a network"):
+        Pair(base, 2)
     with pytest.raises(NestingError, match=r"fc.weight"):
         Pair(base, CifarResNet(20, num_classes=4, in_chans=1))
     with pytest.raises(ValueError, match="unknown depth rule 'bogus'"):

@@ -162,7 +162,9 @@ def test_the_command_trains_what_is_missing_once(tmp_path, capsys, caplog, untra
     assert table(tmp_path, "7", "--seeds", "1", "--plan", *QUICK) == 0
     assert "13 runs, 0 finished" in caplog.text
     assert not (tmp_path / "cells").exists()
-    capsys.readouterr()
+    listed = capsys.readouterr().out.splitlines()
+    assert len(listed) == 13
+    assert all(line.startswith("missing ") for line in listed)
     assert table(tmp_path, "7", "--seeds", "1", *QUICK) == 0
     first = capsys.readouterr()
     assert "unfinished" not in first.out

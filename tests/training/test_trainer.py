@@ -261,6 +261,26 @@ def test_impossible_combinations_are_refused(resnets):
                 Threshold(2))
 
 
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"model": "resnet20"}, "model='resnet20'"), ({"optimizer": torch.optim.SGD([torch.zeros(1)], 0.1)}, "SGD"),
+    ({"monitor": "consecutive"}, "monitor='consecutive'"), ({"monitor": Consecutive}, "monitor=<class"),
+    ({"schedule": Threshold}, "schedule=<class"), ({"lag": 1.5}, "lag=1.5"), ({"lag": -1}, "lag=-1"),
+])
+def test_parts_of_another_kind_are_named(resnets, changes, said):
+    parts = {"model": Pair(*resnets), "optimizer": OPTIMIZERS["momentum"](), "loss": F.cross_entropy,
+             "monitor": Consecutive(), "schedule": Threshold(2), **changes}
+    with pytest.raises(ValueError, match=said):
+        Trainer(**parts)
+
+
+def test_an_empty_batch_is_refused(resnets):
+    trainer = Trainer(Pair(*resnets), OPTIMIZERS["momentum"](), F.cross_entropy)
+    images, targets = next(batches(1))
+    with pytest.raises(ValueError, match="images is empty"):
+        trainer.step(images[:0], targets[:0])
+    assert trainer.steps == 0
+
+
 def test_groups_of_different_number_are_refused(resnets):
     def groups(network):
         count = len(list(network.modules()))

@@ -37,7 +37,7 @@ class Arrays:
     def __post_init__(self):
         check_shares(self.validation, self.heldout, self.fold)
         if self.path is None:
-            raise ValueError("path is missing: give the .npz file, path=FILE.npz")
+            raise ValueError("path is missing: give an .npz file")
         if not Path(self.path).is_file():
             raise ValueError(f"path={self.path}: no such file; it must be an .npz with {', '.join(KEYS)}")
 
@@ -56,13 +56,13 @@ class Arrays:
                     raise ValueError(f"array {missing[0]} is missing; it has {', '.join(file.files) or 'none'}")
                 arrays = {key: file[key] for key in KEYS}
         except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{self.path} cannot be read as an .npz with {', '.join(KEYS)}: {error}") from error
+            raise ValueError(f"path={self.path}: no .npz with {', '.join(KEYS)}: {error}") from error
         try:
             train = _split(arrays["x_train"], arrays["y_train"], "train")
             test = _split(arrays["x_test"], arrays["y_test"], "test")
             _check_classes(train, test)
         except ValueError as error:
-            raise ValueError(f"{self.path}: {error}") from error
+            raise ValueError(f"path={self.path}: {error}") from error
         return split_train(train, test, self.validation, self.heldout, self.split_seed, self.fold)
 
 
