@@ -264,7 +264,7 @@ def null_over_truth(monitor: str, curve: str, rho: float, size: float, steps: in
 
 
 def null_table() -> int:
-    """Print null over true rates; status 1 where one lies outside the documented bound."""
+    """Print null over true rates; status 1 where one is outside the documented bound."""
     motivation.null.rate.SIMULATED_STEPS = 20_000
     outside = []
     columns = [(curve, rho) for curve in CURVES for rho in (0.0, 0.5)]

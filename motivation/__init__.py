@@ -7,7 +7,7 @@ import importlib
 import logging
 from pathlib import Path
 
-# In a checkout conf/, experiments/ and benchmarks/ stand beside the package; a wheel has them inside it.
+# In a checkout conf/, experiments/ and benchmarks/ are next to the package; a wheel has them inside it.
 _CHECKOUT = Path(__file__).parents[1]
 if (_CHECKOUT / "conf" / "config.yaml").is_file() and (_CHECKOUT / "setup.cfg").is_file():
     __path__.append(str(_CHECKOUT))

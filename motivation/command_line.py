@@ -21,7 +21,7 @@ def literal(text: str) -> str:
         return text
     # OmegaConf: an interpolation is escaped by one backslash, and each backslash before it by one more.
     text = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
-    # Hydra: likewise the quote; backslashes elsewhere stand for themselves.
+    # Hydra: likewise the quote; backslashes elsewhere are literal.
     text = re.sub(r'(\\*)"', r'\1\1\\"', text)
     text = re.sub(r"(\\+)$", r"\1\1", text)
     return f'"{text}"'

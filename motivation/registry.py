@@ -73,7 +73,7 @@ def check(registry: Mapping[str, Callable], spec: Any, where: str, *facts: str,
             inside a monitor) is a spec again.
         where: the key of the spec, for error messages.
         facts: arguments that no config sets.
-        nested: makes what stands for a spec inside; default it is checked and stays.
+        nested: replaces a nested spec; by default it is checked and kept.
 
     Raises:
         ConfigError: an unknown name or key, or a wrong type.

@@ -42,7 +42,7 @@ class Script(Schedule):
 
 
 def assert_same_state(network, optimizer, other, other_optimizer, names=None):
-    """Parameters, buffers and optimizer state equal to the bit, for all or for some names."""
+    """Parameters, buffers and optimizer state bit-identical, for all or for some names."""
     theirs = other.state_dict()
     for name, tensor in network.state_dict().items():
         if names is None or name in names:

@@ -22,7 +22,7 @@ def command(folder, *overrides):
 
 
 def kill_and_resume(tmp_path, kills):
-    """Kill a run with SIGKILL at random moments; each, gone on with, is the run that was never killed."""
+    """Kill a run with SIGKILL at random moments; each, resumed, is the run that was never killed."""
     overrides = ("checkpoint.every_steps=1",)
     config = compose_config(*QUICK, *overrides)
     whole = left(run(config, tmp_path / "whole"))

@@ -1,4 +1,4 @@
-"""``motivation train -m``: every combination of the swept values, each a run of its own, through a Hydra launcher."""
+"""``motivation train -m``: every combination of the swept values, each a separate run, through a Hydra launcher."""
 
 import functools
 from collections.abc import Iterator
@@ -52,7 +52,7 @@ def sweep(overrides: list[str], name: str = "config", folder: str | None = None)
         if not named and holds_time(config.hydra.sweep, "dir"):
             where, made = new_folder(where), True
             config.hydra.sweep.dir = str(where)
-            # Hydra composes each job's config anew.
+            # Hydra composes each job's config again.
             config.hydra.overrides.hydra.append(override("hydra.sweep.dir", where))
         else:
             _check_free(where, config)

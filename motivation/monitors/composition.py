@@ -177,7 +177,7 @@ class AllOf(Combined):
     """1 where every part's score is at or above its level, else 0 (our own).
 
     Signal: the parts' scores. Formula: ``min over parts of (score >= level)``. Unit: none, 0 or 1. Extra FLOPs: the
-    parts' sum. Memory: the parts' sum. Under no progress: the rate lies between 0 and the rarest part's; its null is
+    parts' sum. Memory: the parts' sum. Under no progress: the rate is between 0 and the rarest part's; its null is
     made on the run's own losses where all parts read the loss alone, and not defined otherwise.
 
     Args:
@@ -197,7 +197,7 @@ class AnyOf(Combined):
     """1 where some part's score is at or above its level, else 0 (our own).
 
     Signal: the parts' scores. Formula: ``max over parts of (score >= level)``. Unit: none, 0 or 1. Extra FLOPs: the
-    parts' sum. Memory: the parts' sum. Under no progress: the rate lies between the commonest part's and the parts'
+    parts' sum. Memory: the parts' sum. Under no progress: the rate is between the commonest part's and the parts'
     sum; its null is made on the run's own losses where all parts read the loss alone, and not defined otherwise.
 
     Args:

@@ -89,7 +89,7 @@ class Heldout(Consecutive):
     Signal: mean held-out loss of the network just trained, in evaluation mode, after the update. Formula: ``run = run +
     1 if heldout < previous else 0`` a probe, with ``previous = inf`` at first. Unit: probes. Extra FLOPs: one forward
     of the held-out batch every ``every`` steps. Memory: two numbers. Under no progress: successive losses of one batch
-    move together, so the rate lies above 1 / (k + 1)! and is measured on the run's own residuals.
+    move together, so the rate is above 1 / (k + 1)! and is measured on the run's own residuals.
 
     Args:
         every: steps between probes.

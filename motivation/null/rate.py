@@ -18,6 +18,8 @@ without progress are made depends on the monitor (`Monitor.null`):
 - a share that the schedule sets, or that no score decides, is that share, and says nothing about noise.
 """
 
+import copy
+import functools
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -93,10 +95,13 @@ def null_rate(trigger: Trigger, at: np.ndarray, readings: np.ndarray, motivated:
     """
     total, rng = len(motivated), np.random.default_rng(seed)
     try:
-        monitor, schedule = trigger()
+        built = trigger()
     except ValueError as error:
         return NullRate(np.nan, "none", f"its monitor and schedule cannot be built again: {error}",
                         np.empty((0, total), bool))
+    monitor, schedule = built
+    # Each simulation starts with new ones; a copy costs less than checking their arguments again.
+    trigger = functools.partial(copy.deepcopy, built)
     kind = kind or monitor.null
     probes = -(-total // monitor.every)
     if schedule.set_share:

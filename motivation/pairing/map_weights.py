@@ -62,7 +62,7 @@ def _traces(base: nn.Module, motivated: nn.Module, image_shape: tuple[int, ...] 
             taken = []
         if not other or len({*taken}) < 2:
             raise NestingError(f"{error}; weights_map='literal' with init='native' needs no trace") from error
-        # Each takes images of its own size: most likely their grids of positions differ.
+        # They take images of different sizes: most likely their position grids differ.
         name, small, large = next((tensors for tensors in other if "pos" in tensors[0]), other[0])
         raise NestingError(_refusal(name, small, large, "no image runs through both networks: the base takes "
                                     f"{taken[0]}, the motivated network {taken[1]}; create both for one size (timm: "

@@ -40,7 +40,7 @@ class Pair(nn.Module):
 
     Attributes:
         notes: why the first expansion changes logits, one line a reason; empty where it changes none in evaluation
-            mode (dropout and drop path draw anew in each network).
+            mode (dropout and drop path draw separately in each network).
 
     Raises:
         NestingError: the base does not nest in the motivated network.
@@ -68,7 +68,7 @@ class Pair(nn.Module):
         self.motivated = motivated
         self.batch_norm = batch_norm
         self.weights_map = weights_map if batch_norm == "shared" else separate_statistics(base, motivated, weights_map)
-        # load_state_dict(assign=True) gives each network tensors of its own.
+        # load_state_dict(assign=True) gives the networks separate tensors.
         self.register_load_state_dict_post_hook(_tie)
         _freeze_both(base, motivated, self.weights_map)
         self.tie()

@@ -201,7 +201,7 @@ def _settings(module: nn.Module, strict: bool = True) -> dict[str, Any]:
 
 
 def _comparable(value: Any) -> Any:
-    """A setting in a form that compares by meaning: each network has functions of its own."""
+    """A setting in a form that compares by meaning: the functions of two networks are never identical objects."""
     if isinstance(value, FunctionType):
         return value.__code__, value.__defaults__
     if isinstance(value, partial):

@@ -134,7 +134,7 @@ class WeightsMap:
         self._check_blocks({name for name, _ in motivated.named_modules()})
 
     def _check_blocks(self, known: set[str]) -> None:
-        """A differential block is initialised anew: no base tensor may map into it."""
+        """A differential block has new weights: no base tensor may map into it."""
         if len(self.nearest_blocks) != len(self.differential_blocks):
             raise NestingError(f"the map has {len(self.differential_blocks)} differential_blocks and "
                                f"{len(self.nearest_blocks)} nearest_blocks; it must name one for each, or \"\"")

@@ -116,7 +116,7 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{folder} has no {name}" + {
             "summary.json": ": its run did not finish",
-            "data.json": ": its run is of an earlier version; train it anew"}.get(name, ": it is no exported network"))
+            "data.json": ": its run is of an earlier version; train it again"}.get(name, ": it is no exported network"))
     try:
         values = json.loads(path.read_text())
     except ValueError as error:

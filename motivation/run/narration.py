@@ -25,7 +25,7 @@ def narrate(session: Session) -> None:
         logger.info("pair: %s in %s, %.2f + %.2f M parameters, %s MFLOPs an image", model["base"], model["motivated"],
                     sizes[0], sizes[1] - sizes[0], flops)
         if sizes[0] == sizes[1]:
-            logger.warning("the motivated network has no weights of its own: an expansion changes nothing")
+            logger.warning("the motivated network is as large as the base: an expansion changes nothing")
         lag = f" with a lag of {trainer.lag} steps" if trainer.lag else ""
         logger.info("monitor: %s%s; schedule: %s", config["monitor"]["name"], lag, config["schedule"]["name"])
     else:

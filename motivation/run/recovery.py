@@ -121,7 +121,7 @@ def _newest_usable(record: Record) -> tuple[Path | None, dict | None]:
         logger.warning("%s is of step %d, but %s; an older one is tried", saved.path, saved.step, missing)
     if checkpoints.found():
         reason = f", since {missing}" if missing else ""
-        raise ValueError(f"no checkpoint in {checkpoints.folder} can be used{reason}; train the run anew in another "
+        raise ValueError(f"no checkpoint in {checkpoints.folder} can be used{reason}; train the run again in another "
                          "folder")
     logger.warning("%s has no checkpoint; training starts at step 0", folder.path)
     return None, None

@@ -19,6 +19,7 @@ import motivation.run.model_choice
 import motivation.run.trackers
 import motivation.schedules
 from motivation.data import Dataset, EpochLoader, open_loader
+from motivation.phase import PHASES
 from motivation.randomness import DROPOUT, HELDOUT, derived_generator, derived_seed, random_state, restore_random_state
 from motivation.registry import ConfigError, build, check_keys, convert, named, refuse_targets
 from motivation.run.model_choice import ClassicalModel, PairModel
@@ -294,11 +295,13 @@ def _trainer(config: Mapping[str, Any], choice: PairModel | ClassicalModel, reci
     shape = loader.image_shape
     with _naming("model", type(choice)):
         model = engine.place(_network(choice, recipe, dataset.num_classes, shape[0], loader.seed))
-    if isinstance(choice, ClassicalModel):
-        trainer = Trainer(model, recipe.optimizer_factory(), recipe.loss_function(), groups=recipe.groups,
-                          engine=engine)
-        return trainer, {"base": forward_flops(model, shape)}
-    flops = {"base": forward_flops(model.base, shape), "motivated": forward_flops(model.motivated, shape)}
+    networks = {"base": model} if isinstance(choice, ClassicalModel) else {
+        phase: model.network(phase) for phase in PHASES}
+    flops = {phase: forward_flops(network, shape) for phase, network in networks.items()}
+    known = {(phase, tuple(shape)): value for phase, value in flops.items()}
+    if len(networks) == 1:
+        return Trainer(model, recipe.optimizer_factory(), recipe.loss_function(), groups=recipe.groups, engine=engine,
+                       known_flops=known), flops
     facts = dict(zip(FACTS, (loader.seed, recipe.total_steps(len(loader)), len(loader), *flops.values()), strict=True))
     spec, lag = split_lag(config["monitor"])
     if lag > facts["total_steps"]:
@@ -312,7 +315,8 @@ def _trainer(config: Mapping[str, Any], choice: PairModel | ClassicalModel, reci
     heldout = _heldout_batch(dataset, loader, spec["name"]) if "heldout" in monitor.needs else None
     return Trainer(model, recipe.optimizer_factory(), recipe.loss_function(), monitor, schedule, groups=recipe.groups,
                    heldout=heldout, engine=engine, lag=lag, state=recipe.state, differential_lr=recipe.differential_lr,
-                   differential_weight_decay=recipe.differential_weight_decay), flops
+                   differential_weight_decay=recipe.differential_weight_decay,
+                   known_flops=known), flops
 
 
 def _network(choice: PairModel | ClassicalModel, recipe: Recipe, num_classes: int, in_chans: int, seed: int) -> Any:

@@ -254,7 +254,7 @@ def _check_row(run: Run, name: str, row: dict[str, Any]) -> None:
 
 
 def finished_runs(paths: Sequence[Path]) -> list[Path]:
-    """Run folders among these paths, each once; a sweep stands for its finished runs, in order of their numbers.
+    """Run folders among these paths, each once; a sweep gives its finished runs, in order of their numbers.
 
     Args:
         paths: run folders, folders of them, or globs (``runs/*/3``), of which what is no run folder is ignored.

@@ -46,7 +46,7 @@ class Threshold(Schedule):
         level = getattr(monitor, "level", math.nan)
         if self.k is None:
             if math.isnan(level):
-                raise ValueError(f"k is missing: {name} has no level of its own; set k, or use a quota")
+                raise ValueError(f"k is missing: {name} has no default level; set k, or use a quota")
             if self.k_off is not None and self.k_off > level:
                 raise ValueError(f"k_off={self.k_off:g}: must be at most k, which is {name}'s own {level:g}")
             self.k = level

@@ -97,7 +97,7 @@ class Ledger:
         flops: training FLOPs by phase, 2 per multiply-add: images x 3 x forward, probes included.
         forward_flops: FLOPs of one image's forward pass, by network.
         forward: forward FLOPs of all images trained on, by phase, probes left out.
-        seconds: time inside training steps, by phase; data loading and evaluation apart.
+        seconds: time inside training steps, by phase; without data loading and evaluation.
         bytes_copied: what the switches copied.
         intervals: unbroken runs of at least one motivated step.
     """

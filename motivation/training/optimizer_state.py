@@ -1,7 +1,7 @@
 """Optimizer state shared through the weights map (paper, Algorithm 1: "copy weights, buffers and optimizer state").
 
 An aliased parameter has one state dict, put into both optimizers. A sliced parameter has a state in each; at a switch
-the slice is copied, its step is carried, and what lies outside the slice keeps its own values.
+the slice is copied, its step is carried, and values outside the slice are kept.
 """
 
 import copy
@@ -21,7 +21,7 @@ from motivation.validation import NotNegative, Probability, convert
 
 ParameterGroups = list[dict]
 
-# Value of a state tensor before the first step, by optimizer and key: what lies outside a slice starts there.
+# Value of a state tensor before the first step, by optimizer and key: values outside a slice start there.
 _ADAM = {"exp_avg": 0.0, "exp_avg_sq": 0.0, "max_exp_avg_sq": 0.0}
 INITIAL_VALUES: dict[str, dict[str, float]] = {
     "SGD": {"momentum_buffer": 0.0},

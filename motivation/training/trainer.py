@@ -3,9 +3,10 @@
 import copy
 import math
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from time import perf_counter
+from types import MappingProxyType
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -88,6 +89,8 @@ class Trainer:
         state: how the optimizer state is carried through a switch, see `SharedState`.
         differential_lr: times the learning rate, for tensors that only the motivated network has.
         differential_weight_decay: their weight decay; None leaves the group's.
+        known_flops: FLOPs of one image's forward pass by network and ``(C, H, W)``, where they are known already;
+            others are counted when they are first needed.
 
     In several processes (torchrun, a process group) each gives an equal share of the batch: the first one's weights are
     everybody's from the first step on, gradients, running statistics and signals are averaged, all take the same
@@ -104,7 +107,8 @@ class Trainer:
                  groups: Callable[[nn.Module], Iterable] | None = None, heldout: tuple[Tensor, Tensor] | None = None,
                  engine: Engine | None = None, lag: int = 0,
                  state: StatePolicy = "carry", differential_lr: float = 1.0,
-                 differential_weight_decay: float | None = None):
+                 differential_weight_decay: float | None = None,
+                 known_flops: Mapping[tuple[Phase, tuple[int, ...]], int] = MappingProxyType({})):
         _check_parts(model, optimizer, monitor, schedule)
         self.model = model
         self.pair = model if isinstance(model, Pair) else None
@@ -119,7 +123,7 @@ class Trainer:
             raise ValueError(f"lag={lag!r}: must be 0 or more whole steps")
         self.lag = lag
         self._unread: deque[Observation] = deque()
-        self._forward_flops: dict[tuple, int] = {}
+        self._forward_flops = dict(known_flops)
         groups = groups or nn.Module.parameters
         if self.pair is None:
             if schedule is not None or monitor is not None:

@@ -86,7 +86,7 @@ def test_every_monitor_scores_and_every_schedule_expands(monitor_name, schedule_
     if threshold is not None:
         monitor = build(monitors.BY_NAME, spec("monitor", monitor_name), "monitor", **FACTS)
         k = threshold["k"]
-        refused = ("k is missing: .*no level of its own" if k is None and math.isnan(monitor.level) else
+        refused = ("k is missing: .*no default level" if k is None and math.isnan(monitor.level) else
                    f"k={k}.*must be at most 1" if k is not None and monitor.levels[1] < k else None)
         if refused:
             with pytest.raises(ValueError, match=refused):

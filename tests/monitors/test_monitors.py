@@ -367,7 +367,7 @@ def test_trend_sees_more_of_progress_than_of_noise():
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_state_round_trip_in_mid_window_is_exact(name):
-    """Through tensors and JSON-able values, at an odd place, into a new monitor: the same scores to the bit."""
+    """Through tensors and JSON-able values, at an odd place, into a new monitor: the same scores bit for bit."""
     whole, resumed = MAKERS[name](), MAKERS[name]()
     signals = list(stream(90))
     scores(whole, signals[:47])

@@ -59,7 +59,7 @@ DEEPER = {
 
 @pytest.mark.parametrize("name", DEEPER)
 def test_identity_changes_no_logit(name):
-    """The first expansion of a pair that differs in depth alone: the same logits to the bit, and the pair says so."""
+    """The first expansion of a pair that differs in depth alone: the same logits bit for bit, and the pair says so."""
     networks, image_shape = DEEPER[name]
     torch.manual_seed(0)
     base, motivated = networks()

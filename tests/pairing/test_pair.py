@@ -44,7 +44,7 @@ def test_base_values_win_and_native_leaves_the_rest(resnets):
 @pytest.mark.parametrize("names", [("resnet20", "resnet32"), ("resnet32", "resnet44"), ("resnet44", "resnet56"),
                                    ("resnet20", "resnet110")])
 def test_identity_changes_no_logit(names):
-    """The first expansion changes no logit, in training mode and in evaluation mode, to the bit."""
+    """The first expansion changes no logit, in training mode and in evaluation mode, bit for bit."""
     torch.manual_seed(1)
     pair = create_pair(*names, num_classes=5, in_chans=1)
     images, _ = next(batches(1))

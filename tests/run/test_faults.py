@@ -198,7 +198,7 @@ ROLLING = ("recipe.rollbacks=3", "recipe.schedule.name=constant")
 
 
 def test_a_step_that_fails_again_goes_one_checkpoint_further_back(tmp_path, monkeypatch, caplog):
-    """Weights may be spoiled before a loss shows it. A run stopped after its rollbacks goes on with them."""
+    """Weights may be spoiled before a loss shows it. A run stopped after its rollbacks resumes with them."""
     config = compose_config(*QUICK, *ROLLING)
     # Step 10, and after three steps from checkpoint 8 once more.
     for name in ("whole", "run"):

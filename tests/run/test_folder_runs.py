@@ -1,4 +1,4 @@
-"""Runs on images in files: trained, killed and gone on with to the bit, compared and exported like any other."""
+"""Runs on images in files: trained, killed and resumed bit for bit, compared and exported like any other."""
 
 import json
 import multiprocessing

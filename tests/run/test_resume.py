@@ -1,4 +1,4 @@
-"""Exact resume: a run stopped anywhere and gone on with is, but for seconds, the run that was never stopped."""
+"""Exact resume: a run stopped anywhere and resumed is, but for seconds, the run that was never stopped."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Exact resume of runs whose monitor probes or lags: signals.csv goes on without gap, duplicate or torn line."""
+"""Exact resume of runs whose monitor probes or lags: signals.csv continues without gap, duplicate or torn line."""
 
 import pytest
 from conftest import QUICK, compose_config

@@ -1,4 +1,4 @@
-"""`torchrun -m motivation train`: one run in two processes is the run of one, ends as one, and goes on as one.
+"""`torchrun -m motivation train`: one run in two processes is the run of one, ends as one, and resumes as one.
 
 Most processes are forked from a warm server with torchrun's own environment (`processes.launch`), which takes
 milliseconds; torchrun itself starts where the claim is about it.
@@ -197,7 +197,7 @@ def at_step(launcher, folder, step):
 
 
 def test_torchrun_hands_on_a_signal_and_restarts_what_died(tmp_path, uninterrupted):
-    """A process killed at a random step, restarted, stopped by SIGTERM to torchrun, gone on with: the run that nothing
+    """A process killed at a random step, restarted, stopped by SIGTERM to torchrun, resumed: the run that nothing
     stopped.
 
     With dropout, for which every process has random numbers of its own.

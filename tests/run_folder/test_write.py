@@ -10,7 +10,7 @@ from motivation.run_folder.write import STEP_COLUMNS, RunFolder, as_json, check_
 
 
 def test_rows_are_on_disk_as_soon_as_they_are_written(tmp_path):
-    """Before the folder is closed, and in repr, so that every float reads back to the bit."""
+    """Before the folder is closed, and in repr, so that every float reads back exactly."""
     folder = RunFolder(tmp_path / "a" / "run", {"seed": 0})
     folder.step(0, 0, "base", 0.1 + 0.2, math.nan, 1e-3, 7)
     folder.epoch({"epoch": 0, "train/loss": math.nan, "base/top1": 12.5})

@@ -111,7 +111,7 @@ def test_epoch_edges():
     (Threshold(0.5), Consecutive(), "k=0.5: must be at least 1"),
     (Threshold(2), GradientAgreement(), "k=2: must be at most 1"),
     (Threshold(2), Smooth(GradientAgreement(), 3), "k=2: must be at most 1"),
-    (Threshold(None), PredictionGain(), "PredictionGain has no level of its own"),
+    (Threshold(None), PredictionGain(), "PredictionGain has no default level"),
     (Threshold(None, k_off=3), Consecutive(), "k_off=3: must be at most k, which is Consecutive's own 2"),
     (WarmUp(CoolDown(Threshold(0), 2), 2), Consecutive(), r"schedule\.schedule\.k=0: must be at least 1")])
 def test_a_level_no_score_can_cross_is_refused(schedule, monitor, message):
@@ -340,7 +340,7 @@ def test_periodic_and_progressive():
 
 @pytest.mark.parametrize("name", BY_NAME)
 def test_every_schedule_fires_stops_and_restores_its_state(name, recorded):
-    """Both phases occur (never and always apart); saved at an odd place, through JSON, it goes on the same."""
+    """Both phases occur (never and always apart); saved at an odd place, through JSON, it continues the same."""
     make = makers(recorded[0])[name]
     scores = np.random.default_rng(2).integers(0, 4, 207).astype(float)
     whole = phases(make(), scores, 20)

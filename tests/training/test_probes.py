@@ -72,7 +72,7 @@ def small_pair(seed=0, width=9):
 
 @pytest.mark.parametrize("name", PROBING)
 def test_probes_change_nothing(name):
-    """Invariant 8: with Never, losses, weights, buffers, gradients and RNG are those of the plain loop, to the bit."""
+    """Invariant 8: with Never, losses, weights, buffers, gradients and RNG are those of the plain loop, bit for bit."""
     pair = small_pair()
     twin = copy.deepcopy(pair.base)
     optimizer = sgd(twin.parameters())

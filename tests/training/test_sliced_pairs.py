@@ -1,4 +1,4 @@
-"""Pairs whose tensors are slices, trained beside the literal two-copy oracle, to the bit."""
+"""Pairs whose tensors are slices, trained beside the literal two-copy oracle, bit for bit."""
 
 import pytest
 import torch
@@ -45,7 +45,7 @@ def test_efficientnet_equals_algorithm_1(optimizer):
 
 
 def test_switches_are_the_identity_on_base_tensors():
-    """Expand and contract: the base unchanged to the bit, and the motivated network holds it where the map says."""
+    """Expand and contract: the base bit-identical, and the motivated network holds it where the map says."""
     pair = Pair(*vits())
     with torch.no_grad():
         for parameter in pair.motivated.parameters():

@@ -1,4 +1,4 @@
-"""The trainer: Algorithm 1 to the bit, what a base step leaves alone, and the plain loop."""
+"""The trainer: Algorithm 1 bit for bit, what a base step leaves alone, and the plain loop."""
 
 import copy
 import math
@@ -55,7 +55,7 @@ def test_equals_algorithm_1_for_a_sliced_pair(name):
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
 def test_base_step_leaves_differential_weights_alone(resnets, optimizer):
-    """Invariant 3: no differential weight, buffer or optimizer state changes in base steps, to the bit."""
+    """Invariant 3: no differential weight, buffer or optimizer state changes in base steps, bit for bit."""
     pair = Pair(*resnets)
     trainer = Trainer(pair, optimizer(), F.cross_entropy, Consecutive(), Script(3, 4))
     mapped = {entry.motivated for entry in pair.weights_map.entries}

@@ -5,14 +5,14 @@ import math
 import torch
 from torch import Tensor
 
-# Tries to draw a box that lies inside the image; torchvision and timm take ten too.
+# Tries to draw a box inside the image; torchvision and timm take ten too.
 TRIES = 10
 
 
 def resample(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """One box of every image at a new size: bilinear, and antialiased where that shrinks it.
 
-    What lies outside the box is not seen. On the whole image this is ``torch.nn.functional.interpolate`` with
+    Nothing outside the box is seen. On the whole image this is ``torch.nn.functional.interpolate`` with
     ``antialias=True``; here every image may have its own box.
 
     Args:

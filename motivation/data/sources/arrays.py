@@ -22,7 +22,7 @@ class Arrays:
         validation: share of the training set kept for model selection.
         heldout: share of the training set kept for monitors.
         fold: which of 1 / validation equal parts is the validation part, for cross-validation; null for a random one.
-        split_seed: seed of those splits, apart from the run's seed so that all runs share them.
+        split_seed: seed of those splits, separate from the run's seed so that all runs share them.
 
     Raises:
         ValueError: no path, a file that is not there, or shares outside [0, 1).

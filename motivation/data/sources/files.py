@@ -88,7 +88,7 @@ class Files:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """``(3, 0, 0)``: every image has a size of its own."""
+        """``(3, 0, 0)``: images differ in size."""
         return 3, 0, 0
 
     def take(self, indices: np.ndarray | slice) -> "Files":
@@ -129,7 +129,7 @@ class CorruptImage(ValueError):
         """The image at a path, and why."""
         reason = " ".join(str(error).split()) or type(error).__name__
         return cls(f"{path} cannot be read as an image: {reason}; put the file back as it was and resume "
-                   "from the last checkpoint, or take it out and train anew")
+                   "from the last checkpoint, or remove it and train again")
 
 
 @check_arguments
@@ -141,7 +141,7 @@ class FileSource:
         validation: share of the training set kept for model selection.
         heldout: share of the training set kept for monitors.
         fold: which of 1 / validation equal parts is the validation part, for cross-validation; null for a random one.
-        split_seed: seed of those splits, apart from the run's seed so that all runs share them.
+        split_seed: seed of those splits, separate from the run's seed so that all runs share them.
         workers: processes that read and decode; null for one a CPU core, at most 8. Changes no result.
         mean: subtracted from the red, green and blue of images from 0 to 1; default ImageNet's.
         std: they are divided by it.

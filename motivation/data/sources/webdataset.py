@@ -27,7 +27,7 @@ class WebDataset(FileSource):
 
     Args:
         root: the folder.
-        train: pattern of the training shards' paths below it; ``*`` stands for anything, folders too.
+        train: pattern of the training shards' paths below it; ``*`` matches anything, folders too.
         test: pattern of the test shards'.
 
     Raises:

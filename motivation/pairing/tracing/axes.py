@@ -192,7 +192,7 @@ def split_sum(axes: list[Axis], sizes: list[int]) -> list[list[Axis]] | None:
         return [_without_ones([part]) for part in axis.parts]
     if axis.kind == "product":
         if len(set(sizes)) == 1 and (halves := split_outer(axis, len(sizes))) is not None:
-            fix(halves[0], "is taken apart")
+            fix(halves[0], "is split")
             return [list(halves[1]) for _ in sizes]
         inner = prod(part.size for part in axis.parts[1:])
         if any(size % inner for size in sizes):

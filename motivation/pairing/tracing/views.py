@@ -66,7 +66,7 @@ def _select(out, tensor, dim, index):
 
 
 def _unbind(out, tensor, dim=0):
-    fix(axes_of(tensor)[dim], "is taken apart")
+    fix(axes_of(tensor)[dim], "is split")
     for piece in out:
         _select(piece, tensor, dim, 0)
 
