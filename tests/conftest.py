@@ -105,7 +105,7 @@ def composed():
     return functools.cache(lambda overrides: compose_config(*overrides))
 
 
-QUICK = ("tracker=none", "recipe.epochs=2", "recipe.batch_size=128", "engine.threads=1")
+QUICK = ("model=resnet8_14", "tracker=none", "recipe.epochs=2", "recipe.batch_size=128", "engine.threads=1")
 
 
 @pytest.fixture(scope="session")
@@ -147,7 +147,7 @@ def invented(finished, tmp_path):
     from motivation.run_folder.read import read_run
 
     def invent(name, seed, accuracy, model=None, figures=(), config=(), **changes):
-        folder = shutil.copytree(finished("model=resnet20") if model == "classical" else finished(), tmp_path / name)
+        folder = shutil.copytree(finished("model=resnet8") if model == "classical" else finished(), tmp_path / name)
         config = yaml.safe_load((folder / "config.yaml").read_text()) | {"seed": seed} | dict(config) | changes
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
         summary = json.loads((folder / "summary.json").read_text()) | {"seed": seed, "base/top1": accuracy}

@@ -40,9 +40,9 @@ def test_target_table_has_n_and_its_test(trained):
     lines = target_table([*pairs, *alone], 80).splitlines()
     assert "80 %" in lines[0]
     p = stats.ttest_rel([300, 100], [90, 91]).pvalue
-    assert cells(lines[4])[1:] == ["resnet20", "2 of 2", "200 ± 141", "20.0 ± 14.1",
+    assert cells(lines[4])[1:] == ["resnet8", "2 of 2", "200 ± 141", "20.0 ± 14.1",
                                    f"+110 FLOPs (n = 2 against 2; p = {p:.3g}, paired t)"]
-    assert cells(lines[6])[1:] == ["resnet20", "2 of 2", "90.5 ± 0.707", "9.1 ± 0.1", "-"]
+    assert cells(lines[6])[1:] == ["resnet8", "2 of 2", "90.5 ± 0.707", "9.1 ± 0.1", "-"]
 
 
 def test_a_group_that_did_not_all_reach_it_is_not_tested(trained):
@@ -73,23 +73,23 @@ def test_retained_gain_is_against_equal_flops_alone(trained, finished):
 def test_a_missing_control_is_said_with_its_length(finished):
     run = read_run(finished())
     steps = round(run.summary["budget/flops"] / (3 * run.summary["base/forward_flops"] * 128))
-    assert retained_gain([run]).endswith(f"no control here; it is resnet20 alone with the same data and recipe but "
+    assert retained_gain([run]).endswith(f"no control here; it is resnet8 alone with the same data and recipe but "
                                          f"recipe.epochs=null recipe.steps={steps}")
     assert steps > 16
-    assert retained_gain([read_run(finished("model=resnet20"))]) == ""
+    assert retained_gain([read_run(finished("model=resnet8"))]) == ""
 
 
 def test_the_named_control_is_one(finished):
     """Trained with the length that is said, the control is found."""
     run = read_run(finished("recipe.epochs=4"))
     steps = retained_gain([run]).rpartition("=")[2]
-    control = read_run(finished("model=resnet20", "recipe.epochs=null", f"recipe.steps={steps}"))
+    control = read_run(finished("model=resnet8", "recipe.epochs=null", f"recipe.steps={steps}"))
     assert equal_flops_control([run, control], [run]) == [control]
     assert "no test below n = 2" in retained_gain([run, control])
 
 
 def test_compare_says_it_all_and_writes_three_figures(finished, tmp_path, capsys):
-    runs = [str(finished()), str(finished("model=resnet20"))]
+    runs = [str(finished()), str(finished("model=resnet8"))]
     assert main(["compare", *runs, "--target", "5", "--figure", str(tmp_path / "f.svg")]) == 0
     out = capsys.readouterr().out
     for part in ("| runs", "Cost of 5 %", "Retained gain", "Calibration"):

@@ -62,12 +62,12 @@ def test_known_cases():
 
 
 def test_table_and_figure_show_both_networks_beside_their_control(finished):
-    runs = [read_run(finished(*overrides)) for overrides in ((), ("seed=1",), ("model=resnet20",),
-                                                              ("model=resnet20", "seed=1"))]
+    runs = [read_run(finished(*overrides)) for overrides in ((), ("seed=1",), ("model=resnet8",),
+                                                              ("model=resnet8", "seed=1"))]
     table = calibration_table(runs)
     pair, alone = group_runs(runs)
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[4:7]]
-    assert [line[:3] for line in lines] == [[pair, "resnet20", "2"], [pair, "resnet32", "2"], [alone, "resnet20", "2"]]
+    assert [line[:3] for line in lines] == [[pair, "resnet8", "2"], [pair, "resnet14", "2"], [alone, "resnet8", "2"]]
     with np.load(runs[0].path / "predictions.npz") as file:
         first = 100 * literal_ece(file["motivated"].astype(float), file["labels"])
     second = 100 * reliability(read_predictions(runs[1])["motivated"], read_predictions(runs[1])["labels"]).ece
@@ -77,7 +77,7 @@ def test_table_and_figure_show_both_networks_beside_their_control(finished):
     assert lines[1][5] == lines[2][5] == "-"
     assert "Left out" not in table
     base, motivated = draw_calibration(runs).axes
-    assert [base.get_title(), motivated.get_title()] == ["resnet20", "resnet32"]
+    assert [base.get_title(), motivated.get_title()] == ["resnet8", "resnet14"]
     # The diagonal, the pair, and the control where there is one.
     assert (len(base.lines), len(motivated.lines)) == (3, 2)
     pooled = motivated.lines[1].get_xydata()

@@ -21,12 +21,12 @@ def test_one_row_a_group_of_seeds(invented):
             invented("d", 2, 91.5, "classical")]
     table = comparison_table(runs).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table[:4]]
-    assert cells[0][:3] == ["runs", "n", "resnet20 top-1 %"]
-    assert cells[2][:3] == ["resnet20 + resnet32, consecutive -> threshold(k=2)", "2", "91.00 ± 1.41"]
-    assert cells[3][:2] == ["resnet20 alone", "2"]
+    assert cells[0][:3] == ["runs", "n", "resnet8 top-1 %"]
+    assert cells[2][:3] == ["resnet8 + resnet14, consecutive -> threshold(k=2)", "2", "91.00 ± 1.41"]
+    assert cells[3][:2] == ["resnet8 alone", "2"]
     assert cells[3][3] == "-"
     p = stats.ttest_ind([90, 92], [91, 91.5], equal_var=False).pvalue
-    assert table[-1] == ("- resnet20 of resnet20 + resnet32, consecutive -> threshold(k=2): -0.25 points "
+    assert table[-1] == ("- resnet8 of resnet8 + resnet14, consecutive -> threshold(k=2): -0.25 points "
                          f"(n = 2 against 2; p = {p:.3g}, Welch t)")
 
 
@@ -46,21 +46,21 @@ def test_a_control_needs_the_same_recipe(invented, finished):
 
 def test_a_pair_of_one_name_shows_both_accuracies(invented):
     """Its networks differ in options alone; the control of each has the same options."""
-    model = {**read_run(invented("x", 0, 0.0).path).config["model"], "motivated": "resnet20",
+    model = {**read_run(invented("x", 0, 0.0).path).config["model"], "motivated": "resnet8",
              "motivated_options": {"width": 2}}
     pairs = [invented(f"p{seed}", seed, 90.0 + seed, config={"model": model},
                       figures={"motivated/top1": 95.0 + seed}) for seed in (0, 1)]
-    assert pairs[0].networks == {"base": "resnet20 (base)", "motivated": "resnet20 (motivated)"}
+    assert pairs[0].networks == {"base": "resnet8 (base)", "motivated": "resnet8 (motivated)"}
     alone = [invented(f"c{seed}", seed, 89.0 + 2 * seed, "classical") for seed in (0, 1)]
-    wide = {"name": "classical", "network": "resnet20", "options": {"width": 2}}
+    wide = {"name": "classical", "network": "resnet8", "options": {"width": 2}}
     alone += [invented(f"w{seed}", seed, 94.0, "classical", config={"model": wide}) for seed in (0, 1)]
     lines = comparison_table([*pairs, *alone]).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[:3]]
-    assert cells[0][2:5] == ["resnet20 (base) top-1 %", "resnet20 (motivated) top-1 %", "resnet20 top-1 %"]
+    assert cells[0][2:5] == ["resnet8 (base) top-1 %", "resnet8 (motivated) top-1 %", "resnet8 top-1 %"]
     assert cells[2][2:5] == ["90.50 ± 0.71", "95.50 ± 0.71", "-"]
     assert [line.split(": ")[-1][:12] for line in lines[-2:]] == ["+0.50 points", "+1.50 points"]
     rows = target_table([*pairs, *alone], 50).splitlines()[4:6]
-    assert [row.split("|")[2].strip() for row in rows] == ["resnet20 (base)", "resnet20 (motivated)"]
+    assert [row.split("|")[2].strip() for row in rows] == ["resnet8 (base)", "resnet8 (motivated)"]
 
 
 def test_groups_of_one_description_are_told_apart(invented):
@@ -110,13 +110,13 @@ def test_intervals_of_a_phase_column():
 
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
 def test_figure_shows_every_network_and_the_intervals(finished, tmp_path, ending):
-    runs = read_runs([finished("model=resnet20"), finished()])
+    runs = read_runs([finished("model=resnet8"), finished()])
     figure = draw_comparison(runs)
     loss, accuracy = figure.axes
     assert len(loss.collections[0].get_paths()) == runs[1].summary["intervals"]
     names = [line.get_label() for line in accuracy.lines]
-    assert names == ["resnet20 alone", *(f"{network} of resnet20 + resnet32, consecutive -> threshold(k=2)"
-                                         for network in ("resnet20", "resnet32"))]
+    assert names == ["resnet8 alone", *(f"{network} of resnet8 + resnet14, consecutive -> threshold(k=2)"
+                                         for network in ("resnet8", "resnet14"))]
     last = accuracy.lines[1].get_xydata()[-1]
     assert tuple(last) == (runs[1].summary["budget/flops"], runs[1].summary["base/top1"])
     assert save_figure(figure, tmp_path / "made" / f"f.{ending}").stat().st_size > 1000
@@ -182,7 +182,7 @@ def test_a_control_stays_where_only_execution_or_the_pairs_keys_differ(invented)
     data = config["data"] | {"workers": 3, "root": "B"}
     recipe = config["recipe"] | {"state": "reset", "differential_lr": 0.5, "rollbacks": 2}
     table = comparison_table([invented("a", 0, 90.0, data=data, recipe=recipe), invented("b", 0, 91.0, "classical")])
-    assert "- resnet20 of resnet20 + resnet32, consecutive -> threshold(k=2): -1.00 points" in table
+    assert "- resnet8 of resnet8 + resnet14, consecutive -> threshold(k=2): -1.00 points" in table
 
 
 def test_seeds_that_read_one_data_set_in_several_places_are_one_row(invented):

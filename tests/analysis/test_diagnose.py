@@ -59,7 +59,7 @@ def write_run(folder, losses, monitor_spec, schedule_spec, monitor, schedule, si
     if signals is not None:
         np.savetxt(folder / "signals.csv", np.column_stack([np.arange(len(signals)), signals]), delimiter=",",
                    header="step,x", comments="")
-    config = {"seed": 0, "model": {"name": "pair", "base": "resnet20", "motivated": "resnet32"},
+    config = {"seed": 0, "model": {"name": "pair", "base": "resnet8", "motivated": "resnet14"},
               "data": {"name": "digits"}, "recipe": {"epochs": 60}, "monitor": monitor_spec, "schedule": schedule_spec}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     row = {"base/top1": 50.0, "motivated/top1": 51.0, "budget/flops": 1, "steps/base": int((~motivated).sum()),
@@ -305,7 +305,7 @@ def test_command_line(tmp_path, capsys, finished):
 
 
 def test_classical_training_is_left_out_and_alone_refused(tmp_path, capsys, caplog, finished):
-    classical, run = finished("model=resnet20"), finished()
+    classical, run = finished("model=resnet8"), finished()
     capsys.readouterr()
     assert main(["diagnose", str(classical), str(run), "--figure", str(tmp_path / "out.png")]) == 0
     captured = capsys.readouterr()

@@ -30,12 +30,12 @@ def test_every_network_of_every_run_is_drawn(invented):
     runs = [invented("a", 0, 90.0), invented("b", 1, 92.0), invented("c", 0, 95.0, "classical")]
     points = network_points(runs)
     assert [(point.network, point.role) for point in points] == [
-        ("resnet20", "base"), ("resnet32", "motivated"), ("resnet20", "base"), ("resnet32", "motivated"),
-        ("resnet20", "alone")]
+        ("resnet8", "base"), ("resnet14", "motivated"), ("resnet8", "base"), ("resnet14", "motivated"),
+        ("resnet8", "alone")]
     assert points[0].inference == runs[0].summary["base/forward_flops"] < points[1].inference
     assert points[0].training == runs[0].summary["budget/flops"]
     means = mean_points(points)
-    assert [point.accuracy for point in means if point.network == "resnet20"] == [91.0, 95.0]
+    assert [point.accuracy for point in means if point.network == "resnet8"] == [91.0, 95.0]
     training, inference = draw_pareto(runs).axes
     for axes in (training, inference):
         # Five networks, three means, one front.
@@ -51,8 +51,8 @@ def test_missing_forward_flops_are_said(invented):
     assert not figure.axes[0].texts
 
 
-@pytest.mark.parametrize("model", ["resnet20", "resnet20_32"])
+@pytest.mark.parametrize("model", ["resnet8", "resnet8_14"])
 def test_a_single_run_is_enough(finished, model):
-    run = read_run(finished() if model == "resnet20_32" else finished(f"model={model}"))
+    run = read_run(finished() if model == "resnet8_14" else finished(f"model={model}"))
     assert len(network_points([run])) == len(run.networks)
     assert draw_pareto([run]).axes

@@ -44,7 +44,7 @@ def test_exported_networks_give_the_runs_predictions(copied, tmp_path, capsys):
     folders = [copied / "export" / phase for phase in ("base", "motivated")]
     assert capsys.readouterr().out.splitlines() == list(map(str, folders))
     with np.load(copied / "predictions.npz") as file:
-        for folder, name in zip(folders, ("resnet20", "resnet32"), strict=True):
+        for folder, name in zip(folders, ("resnet8", "resnet14"), strict=True):
             described = json.loads((folder / "config.json").read_text())
             assert described["architecture"] == name
             fresh = create_model(described["architecture"], described["num_classes"], **described["model_args"])
@@ -62,7 +62,7 @@ def test_exported_networks_give_the_runs_predictions(copied, tmp_path, capsys):
 
 
 def test_timm_loads_a_timm_network_by_itself(tmp_path):
-    config = compose_config(*QUICK, "recipe.epochs=1", "model=resnet20", "model.network=test_resnet",
+    config = compose_config(*QUICK, "recipe.epochs=1", "model=resnet8", "model.network=test_resnet",
                             "+model.options={drop_rate:0.1}")
     [folder] = export_run(run(config, tmp_path / "run"))
     network = timm.create_model(f"local-dir:{folder}", pretrained=True)
@@ -126,7 +126,7 @@ def test_every_model_config_makes_the_round_trip(name, tmp_path):
     """Exported and read again, by timm where it is timm's, a network gives the same logits."""
     config = {"model": compose_config(f"model={name}", *SMALL.get(name, ()))["model"]}
     if name == "transfer":
-        finish_untrained(tmp_path / "source", {"model": {"name": "classical", "network": "resnet20"}})
+        finish_untrained(tmp_path / "source", {"model": {"name": "classical", "network": "resnet8"}})
         config["model"]["run"] = str(tmp_path / "source")
     round_trip(tmp_path / "run", finish_untrained(tmp_path / "run", config))
 
@@ -141,16 +141,16 @@ def test_an_image_size_of_timms_registry_makes_the_round_trip(tmp_path):
 
 
 def test_classical_training_has_one_network(finished, tmp_path, capsys):
-    alone = finished("model=resnet20")
+    alone = finished("model=resnet8")
     assert export_run(alone, tmp_path / "out") == [tmp_path / "out/base"]
     assert main(["export", str(alone), "--network", "motivated"]) == 1
-    assert "resnet20 alone: it has no motivated network" in capsys.readouterr().err
+    assert "resnet8 alone: it has no motivated network" in capsys.readouterr().err
 
 
 def test_a_transferred_network_needs_its_source_no_more(finished, tmp_path):
     source = shutil.copytree(finished(), tmp_path / "source")
     config = compose_config(*QUICK, "recipe.epochs=1")
-    config["model"] = {"name": "transfer", "network": "resnet20", "run": str(source), "of": "base"}
+    config["model"] = {"name": "transfer", "network": "resnet8", "run": str(source), "of": "base"}
     transferred = run(config, tmp_path / "run")
     shutil.rmtree(source)
     [folder] = export_run(transferred)

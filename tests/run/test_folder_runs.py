@@ -124,7 +124,7 @@ def test_what_is_missing_is_said_before_anything_is_written(folder, tmp_path):
 
 def test_runs_on_folders_are_compared_and_exported(whole, folder, tmp_path):
     again = run(config(folder, "seed=1", "data.workers=1"), tmp_path / "again")
-    alone = run(config(folder, "model=resnet20"), tmp_path / "alone")
+    alone = run(config(folder, "model=resnet8"), tmp_path / "alone")
     table = comparison_table([read_run(path) for path in (whole, again, alone)])
     assert "| 2 |" in table.replace("  ", " ").replace("  ", " ")
     for path in export_run(whole, tmp_path / "export"):

@@ -17,7 +17,7 @@ def test_stages_and_epochs_are_logged_and_nothing_is_printed(tmp_path, capsys, c
     data, pair, monitor, engine, training, _, last = caplog.messages
     assert data.startswith("data: 1,")
     assert "of 10 classes, 1 x 8 x 8" in data
-    assert pair.startswith("pair: resnet20 in resnet32, 0.27 + 0.19 M parameters")
+    assert pair.startswith("pair: resnet8 in resnet14, 0.08 + 0.10 M parameters")
     assert monitor.startswith("monitor: consecutive; schedule: ")
     assert engine.startswith("engine: cpu, float32")
     assert training == "training: 16 steps in 2 epochs"

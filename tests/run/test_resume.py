@@ -55,7 +55,7 @@ def test_stop_inside_an_interval_is_exact(tmp_path, monkeypatch, finished):
     ("recipe.optimizer.name=adamw", "recipe.optimizer.lr=0.001", "recipe.optimizer.momentum=null"),
     ("recipe.optimizer.name=rmsprop", "recipe.optimizer.lr=0.001"),
     ("recipe.optimizer.name=lamb", "recipe.optimizer.lr=0.005", "recipe.optimizer.momentum=null"),
-    ("model=resnet20",),
+    ("model=resnet8",),
     ("engine.channels_last=false",),
     ("engine.precision=bfloat16",),
     ("engine.accumulation=2",),
@@ -188,7 +188,7 @@ def test_more_epochs_go_on_from_the_last_checkpoint(tmp_path):
      r"data.workers, data.download, data.root, data.path may change"),
     ("recipe.epochs=1", "recipe.epochs: 2 -> 1"),
     ("seed=1", "seed: 0 -> 1"),
-    ("model=resnet20", "model.name: 'pair' -> 'classical'"),
+    ("model=resnet8", "model.name: 'pair' -> 'classical'"),
 ])
 def test_changed_config_is_refused_with_the_difference(finished, override, message):
     folder = finished()
@@ -277,8 +277,8 @@ def test_a_resume_with_another_config_is_in_the_history(tmp_path, caplog):
 
 
 def test_a_transfer_run_needs_its_source_no_more(tmp_path, monkeypatch, finished):
-    source = shutil.copytree(finished("model=resnet20"), tmp_path / "source")
-    config = compose_config(*QUICK, "model=transfer", f"model.run={source}")
+    source = shutil.copytree(finished("model=resnet8"), tmp_path / "source")
+    config = compose_config(*QUICK, "model=transfer", "model.network=resnet8", f"model.run={source}")
     folder = stopped(config, tmp_path / "run", monkeypatch, 4)
     shutil.rmtree(source)
     run(config, folder, resume=True)

@@ -74,16 +74,16 @@ def test_ledger_is_the_sum_over_steps(finished):
 
 def test_classical_training_costs_images_times_three_forwards(finished):
     """Invariant 4: classical training equals images x 3 x forward FLOPs."""
-    summary = summary_of(finished("model=resnet20"))
+    summary = summary_of(finished("model=resnet8"))
     assert summary["budget/flops"] == summary["budget/images"] * 3 * summary["base/forward_flops"]
     assert summary["motivated/top1"] is summary["motivated/forward_flops"] is summary["null_rate"] is None
     assert summary["steps/motivated"] == 0
-    assert all(math.isnan(float(row["score"])) for row in steps_of(finished("model=resnet20")))
+    assert all(math.isnan(float(row["score"])) for row in steps_of(finished("model=resnet8")))
 
 
 def test_never_equals_classical_training_of_the_base(finished):
     """To the bit: losses, learning rates, accuracy, probabilities and weights."""
-    never, classical = finished("schedule=never"), finished("model=resnet20")
+    never, classical = finished("schedule=never"), finished("model=resnet8")
     assert [{**row, "score": ""} for row in steps_of(never)] == [{**row, "score": ""} for row in steps_of(classical)]
     assert summary_of(never)["base/val_top1"] == summary_of(classical)["base/val_top1"]
     with np.load(never / "predictions.npz") as a, np.load(classical / "predictions.npz") as b:
@@ -125,7 +125,7 @@ def test_predictions_and_networks_agree_with_the_summary(finished):
 def test_a_saved_base_works_alone(finished):
     """Train once, deploy twice: each half of the checkpoint loads into an ordinary network."""
     state = load_checkpoint(finished() / "checkpoints/final.pt")
-    for role, name in (("base", "resnet20"), ("motivated", "resnet32")):
+    for role, name in (("base", "resnet8"), ("motivated", "resnet14")):
         network = create_model(name, 10, 1)
         network.load_state_dict({key.removeprefix(f"{role}."): tensor for key, tensor in state.items()
                                  if key.startswith(f"{role}.")})
@@ -168,7 +168,7 @@ def test_nan_keeps_what_was_trained_and_no_summary(tmp_path):
 
 
 @pytest.mark.parametrize("override", ["schedule.k=0", "data.validation=2", "recipe.batch_size=99999",
-                                      "model.motivated=resnet20x", "model.base=resnet44"])
+                                      "model.motivated=resnet8x", "model.base=resnet44"])
 def test_a_refused_run_leaves_nothing(tmp_path, override):
     with pytest.raises(ValueError, match=r"^[^\n]{20,}$"):
         run(compose_config(*QUICK, override), tmp_path / "run")
@@ -210,8 +210,8 @@ def test_summary_records_how_the_pair_was_evaluated(finished):
     assert summary_of(finished())["pair/batch_norm"] == "shared"
     assert summary_of(finished())["pair/synchronized"] is True
     weights_map = WeightsMap.from_json((finished() / "weights_map.json").read_text())
-    assert weights_map.differential_blocks[:2] == ("layer1.2", "layer1.3")
-    classical = summary_of(finished("model=resnet20"))
+    assert weights_map.differential_blocks == ("layer1.1", "layer2.1", "layer3.1")
+    classical = summary_of(finished("model=resnet8"))
     assert classical["pair/batch_norm"] is classical["pair/synchronized"] is None
 
 

@@ -85,9 +85,9 @@ def test_wandb_holds_the_same_history(tracked):
     expected = json.loads((tracked / "summary.json").read_text())
     assert {key: summary[key] for key in expected} == expected
     start = next(r.run for r in records if r.WhichOneof("record_type") == "run")
-    assert (start.project, start.run_group, start.job_type) == ("motivation", "resnet20-resnet32",
+    assert (start.project, start.run_group, start.job_type) == ("motivation", "resnet8-resnet14",
                                                                 "consecutive-threshold")
-    assert list(start.tags) == ["consecutive", "digits", "mine", "resnet20-resnet32", "threshold"]
+    assert list(start.tags) == ["consecutive", "digits", "mine", "resnet8-resnet14", "threshold"]
     metrics = {r.metric.name or r.metric.glob_name: r.metric.step_metric for r in records
                if r.WhichOneof("record_type") == "metric"}
     assert metrics["base/top1"] == metrics["motivated/val_top1"] == "budget/flops"
@@ -97,7 +97,7 @@ def test_wandb_holds_the_same_history(tracked):
 def test_a_sweep_is_a_group_and_its_methods_are_job_types(tmp_path):
     """Under -m runs are grouped by the sweep folder's name; a group that is named wins."""
     overrides = [*QUICK, "recipe.steps=1", "recipe.epochs=null", "tracker=wandb"]
-    sweep = ["train", "-m", *overrides[1:], "model=resnet20,resnet20_32", f"hydra.sweep.dir={tmp_path / 'mine'}"]
+    sweep = ["train", "-m", *overrides[1:], "model=resnet8,resnet8_14", f"hydra.sweep.dir={tmp_path / 'mine'}"]
     assert main(sweep) == 0
     named = run(compose_config(*overrides, "tracker.group=table1"), tmp_path / "mine/named")
     starts = [next(record.run for record in wandb_records(wandb_file(folder))
@@ -135,7 +135,7 @@ def test_the_docs_page_names_keys_that_a_run_logs(finished):
 
 def test_one_wandb_run_a_training_run_also_after_an_error(tmp_path):
     """A run that fails is finished as failed, and the next is a W&B run of its own."""
-    config = compose_config(*QUICK, "tracker=wandb", "model=resnet20")
+    config = compose_config(*QUICK, "tracker=wandb", "model=resnet8")
     failing = compose_config(*QUICK, "tracker=wandb", "recipe.optimizer.lr=1e30")
     with pytest.raises(ValueError, match="lower the learning rate"):
         run(failing, tmp_path / "failed")
@@ -179,7 +179,7 @@ def test_online_where_there_is_a_login(tmp_path, monkeypatch, login, expected):
 
 
 def test_a_resumed_run_keeps_its_id_and_one_file_holds_the_whole_history(tmp_path, monkeypatch):
-    config = compose_config(*QUICK, "tracker=wandb", "model=resnet20")
+    config = compose_config(*QUICK, "tracker=wandb", "model=resnet8")
     folder = stopped(config, tmp_path / "run", monkeypatch, 12)
     run(config, folder, resume=True)
     first, second = (wandb_records(file) for file in sorted(folder.glob("wandb/offline-run-*/run-*.wandb"),

@@ -25,7 +25,7 @@ def test_what_sets_the_result_tells_runs_apart(override):
 @pytest.mark.parametrize("override", ["recipe.state=reset", "recipe.differential_lr=0.5", "schedule.k=3",
                                       "recipe.differential_weight_decay=0.1", "monitor=trend"])
 def test_one_network_has_nothing_that_only_a_pair_reads(override):
-    alone = ("model=resnet20",)
+    alone = ("model=resnet8",)
     assert identity(compose_config(*alone, override), "f") == identity(compose_config(*alone), "f")
 
 

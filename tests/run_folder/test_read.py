@@ -41,7 +41,7 @@ def edit(path, change):
     ("steps.csv", lambda path: path.write_text(path.read_text()[:-20]), "cannot be read as a run folder"),
     ("steps.csv", lambda path: path.write_text(""), "steps.csv has 0 rows"),
     ("steps.csv", lambda path: path.write_bytes(bytes(range(256))), "cannot be read as a run folder"),
-    ("config.yaml", lambda path: path.write_text("model: {name: classical, network: resnet20}"), "'data' is missing"),
+    ("config.yaml", lambda path: path.write_text("model: {name: classical, network: resnet8}"), "'data' is missing"),
 ])
 def test_a_damaged_run_folder_is_named(finished, tmp_path, name, damage, said):
     folder = shutil.copytree(finished(), tmp_path / "run")
