@@ -126,6 +126,7 @@ def test_every_model_config_makes_the_round_trip(name, tmp_path):
     """Exported and read again, by timm where it is timm's, a network gives the same logits."""
     config = {"model": compose_config(f"model={name}", *SMALL.get(name, ()))["model"]}
     if name == "transfer":
+        config["model"]["network"] = "resnet8"
         finish_untrained(tmp_path / "source", {"model": {"name": "classical", "network": "resnet8"}})
         config["model"]["run"] = str(tmp_path / "source")
     round_trip(tmp_path / "run", finish_untrained(tmp_path / "run", config))

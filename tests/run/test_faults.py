@@ -243,7 +243,7 @@ def test_weights_that_are_not_finite_are_no_checkpoint(tmp_path, monkeypatch, ca
         result = real(self, *batch)
         if next(seen) == 7:
             with torch.no_grad():
-                self.model.motivated.layer3[4].conv2.weight[0, 0, 0, 0] = float("inf")
+                self.model.motivated.layer3[1].conv2.weight[0, 0, 0, 0] = float("inf")
                 self.model.base.conv1.weight[0, 0, 0, 0] = float("nan")
         return result
 
@@ -272,7 +272,7 @@ def too_large(monkeypatch, images):
     real = motivation.models.CifarResNet.forward
 
     def forward(self, x):
-        if len(x) > images and len(self.layer1) == 5 and self.training and x.device.type != "meta":
+        if len(x) > images and len(self.layer1) == 2 and self.training and x.device.type != "meta":
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
         return real(self, x)
 
@@ -351,9 +351,9 @@ def test_checkpoint_never_runs_code(tmp_path):
 def test_a_signal_while_data_and_networks_are_built(tmp_path, monkeypatch):
     real = prepare
 
-    def interrupted(config):
+    def interrupted(*arguments):
         os.kill(os.getpid(), signal.SIGUSR1)
-        return real(config)
+        return real(*arguments)
 
     monkeypatch.setattr(motivation.run.run, "prepare", interrupted)
     with pytest.raises(Interrupted, match="stopped by SIGUSR1 before training; nothing was written"):

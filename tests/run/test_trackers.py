@@ -158,7 +158,7 @@ def test_online_where_there_is_a_login(tmp_path, monkeypatch, login, expected):
     seen = {}
 
     class Run:
-        step = 0
+        step, id = 0, "abc"
 
         def define_metric(self, *_, **__):
             pass
