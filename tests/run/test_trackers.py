@@ -122,6 +122,7 @@ def test_the_sweep_file_composes():
         assert config["tracker"]["name"] == "wandb"
         # A metric of the validation split needs one.
         assert config["data"]["validation"] > 0
+        config["model"] |= {"base": "resnet8", "motivated": "resnet14"}
         assert prepare(config).total_steps > 0
 
 
