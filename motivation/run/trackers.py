@@ -1,4 +1,4 @@
-"""Trackers: mirrors of a run folder elsewhere. The only file that imports wandb."""
+"""Trackers: mirrors of a run folder elsewhere."""
 
 import json
 import logging
@@ -137,7 +137,7 @@ class Wandb:
             method = f"{labels['monitor']}-{labels['schedule']}"
         mode = os.environ.get("WANDB_MODE") or self.mode
         if mode == "auto":
-            mode = "online" if wandb.login(prompt=False) else "offline"
+            mode = "online" if logged_in() else "offline"
         # A run that is still open would be returned again by init: close it first.
         wandb.finish()
         online = mode == "online"
@@ -191,6 +191,13 @@ class Wandb:
             logger.warning("tracker.every=%s: stays %s, with which the history of this W&B run began",
                            json.dumps(self.every), json.dumps(kept))
             self.every = kept
+
+
+def logged_in() -> bool:
+    """Whether W&B knows a login here; asks nobody."""
+    import wandb
+
+    return bool(wandb.login(prompt=False))
 
 
 def _sweep_name(folder: Path) -> str | None:

@@ -89,7 +89,7 @@ def rows_of(folder: Path, every: int | None) -> list[dict]:
                 "trainer/step": int(part[-1]["step"]) + 1,
                 "trainer/loss": sum(float(row["loss"]) for row in part) / len(part),
                 "trainer/motivated_share": phases[1:].count("motivated") / len(part),
-                "trainer/expansions": list(zip(phases, phases[1:], strict=False)).count(("base", "motivated")),
+                "trainer/expansions": list(itertools.pairwise(phases)).count(("base", "motivated")),
                 **({"trainer/score_max": max(known)} if known else {}),
                 "trainer/phase": int(before == "motivated"),
                 **({} if math.isnan(scores[-1]) else {"trainer/score": scores[-1]}),
