@@ -186,7 +186,7 @@ class Wandb:
             path.write_text(json.dumps(self.every))
             return
         # A W&B run of an earlier version has rows of epochs only.
-        kept = json.loads(path.read_text()) if path.is_file() else None
+        kept = json.loads(path.read_text() or "null") if path.is_file() else None
         if kept != self.every:
             logger.warning("tracker.every=%s: stays %s, with which the history of this W&B run began",
                            json.dumps(self.every), json.dumps(kept))
