@@ -49,7 +49,8 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Beside the floors: rooms that may not know one another, whatever their floors, and libraries that have one home.
 APART = {"analysis": ("training", "pairing", "models"), "training": ("null", "analysis"), "pairing": ("data",),
          "monitors": ("pairing", "data")}
-HOMES = {"hydra": ("cli",), "omegaconf": ("cli",), "wandb": ("run",)}
+HOMES = {"hydra": ("cli",), "omegaconf": ("cli",), "wandb": ("run",), "wandb_workspaces": ("run",),
+         "onnxruntime": ("run",)}
 
 
 def room_of(module: str) -> str | None:

@@ -98,7 +98,15 @@ def export(options: argparse.Namespace) -> int:
     """``motivation export RUN``."""
     from motivation.run.export import export_run
 
-    print(*export_run(options.run, options.out, options.network), sep="\n")
+    print(*export_run(options.run, options.out, options.network, options.format), sep="\n")
+    return 0
+
+
+def wandb_panels(options: argparse.Namespace) -> int:
+    """``motivation wandb-panels PROJECT``."""
+    from motivation.run.panels import save_panels
+
+    print(save_panels(options.project, options.entity))
     return 0
 
 

@@ -101,6 +101,7 @@ def roll_back(session: Session, record: Record | None, error: NonFiniteLoss) -> 
         record.folder.rewind(session.trainer.steps, session.position.epoch, session.position.signals)
         record.checkpoints.discard_after(target.step)
         record.folder.write_history(session.history)
+        record.replay()
     # A run that is killed now has to know of the rollback too.
     save(session, record, target.validation)
     if record:

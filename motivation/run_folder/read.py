@@ -5,11 +5,11 @@ import glob
 import json
 import logging
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,18 @@ logger = logging.getLogger(__name__)
 CONFIG_GROUPS = ("model", "data", "recipe")
 # What numpy and zipfile raise for an .npz that is damaged, or holds objects.
 DAMAGED_ARRAYS = (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile)
+
+
+class StepRow(NamedTuple):
+    """A row of steps.csv."""
+
+    step: int
+    epoch: int
+    phase: Phase
+    loss: float
+    score: float
+    lr: float
+    flops: int
 
 
 @dataclass(frozen=True)
@@ -123,6 +135,16 @@ def read_steps(folder: Path) -> dict[str, np.ndarray]:
     return {"loss": np.array([float(row["loss"]) for row in rows]),
             "motivated": np.array([row["phase"] == "motivated" for row in rows], dtype=bool),
             "epoch": np.array([int(row["epoch"]) for row in rows], dtype=int)}
+
+
+def read_step_rows(folder: Path) -> Iterator[StepRow]:
+    """Rows of steps.csv, one at a time; a last one that is cut short is left out."""
+    with open(folder / "steps.csv", newline="") as file:
+        next(file, None)
+        for line in file:
+            if line.endswith("\n"):
+                step, epoch, phase, loss, score, lr, flops = line.rstrip().split(",")
+                yield StepRow(int(step), int(epoch), phase, float(loss), float(score), float(lr), int(flops))
 
 
 def read_readings(folder: Path) -> tuple[np.ndarray, np.ndarray]:
