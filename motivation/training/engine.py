@@ -1,5 +1,6 @@
 """How one step is executed: device, precision, memory layout, micro-batches."""
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -159,20 +160,19 @@ class Engine:
         ``before_update`` is called between backward and update, when the gradients are whole.
 
         Returns:
-            ``(2,)`` on the device: the batch loss before the update, and the largest norm of a parameter's gradient
-            (NaN or infinite where any gradient is).
+            ``(2,)`` on the device: the batch loss before the update, and 0, or infinity where a gradient that the
+            optimizer takes is NaN or infinite.
         """
         optimizer.zero_grad(set_to_none=True)
         value = self.gradients(network, loss, images, targets)
-        gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
         if processes() > 1:
+            gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
             all_reduce_mean([*gradients, *running_statistics(network)])
         if before_update is not None:
             before_update()
-        norms = [norm.to(value.dtype) for norm in torch._foreach_norm(gradients)]
-        largest = torch.stack(norms).max() if norms else torch.zeros_like(value)
+        spoiled = _not_finite(optimizer, value.device).to(value.dtype)
         optimizer.step()
-        return torch.stack((value, largest))
+        return torch.stack((value, spoiled))
 
     @torch.inference_mode()
     def predict(self, network: nn.Module, batches: Iterable[Tensor]) -> np.ndarray | None:
@@ -186,3 +186,21 @@ class Engine:
         with self.autocast():
             predicted = [network(images).float().softmax(1) for images in batches]
             return torch.cat(predicted).cpu().numpy() if predicted else None
+
+
+def _not_finite(optimizer: Optimizer, device: torch.device) -> Tensor:
+    """0, or infinity where a gradient is NaN or infinite: a scalar on the device.
+
+    With the one kernel of torch's GradScaler, a sixth of the time that the gradients' norms take; a scale of 1 changes
+    no bit of them. The optimizer's list, since walking through a network's modules takes as long again.
+    """
+    gradients = [parameter.grad for group in optimizer.param_groups for parameter in group["params"]
+                 if parameter.grad is not None]
+    found = torch.zeros((), device=device)
+    torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, _one(device))
+    return found / (1 - found)
+
+
+@functools.cache
+def _one(device: torch.device) -> Tensor:
+    return torch.ones((), device=device)

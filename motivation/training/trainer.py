@@ -175,10 +175,10 @@ class Trainer:
         signal = None
         probes.before_forward(due, images)
         with out_of_memory_named(phase, len(images), self.engine.micro_batches):
-            loss_and_norm = self.engine.step(network, optimizer, self.loss, images, targets, measure)
+            loss_and_spoiled = self.engine.step(network, optimizer, self.loss, images, targets, measure)
             extra = probes.flops(due, count, forward)
             flops = TRAINING_FORWARDS * count * forward + extra
-            seen = probes.observe(due, self.steps, phase, flops, network, loss_and_norm, images, targets,
+            seen = probes.observe(due, self.steps, phase, flops, network, loss_and_spoiled, images, targets,
                                   self.engine)
             if self.lag:
                 seen.send()
