@@ -5,7 +5,6 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from time import perf_counter
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -17,7 +16,7 @@ from motivation.schedules import Never, Schedule
 from motivation.schedules.schedule import check_saves, completed
 from motivation.training.distributed import broadcast, processes
 from motivation.training.engine import Engine, Loss, out_of_memory_named
-from motivation.training.ledger import TRAINING_FORWARDS, Ledger, forward_flops
+from motivation.training.ledger import TRAINING_FORWARDS, Ledger, Stopwatch, forward_flops
 from motivation.training.optimizer_state import (
     SharedState,
     StatePolicy,
@@ -166,7 +165,7 @@ class Trainer:
         phase, count = self.phase, len(images) * processes()
         network = self.network(phase)
         forward = self._forward(network, images)
-        start = perf_counter()
+        stopwatch = Stopwatch(images.device)
         if not network.training:
             network.train()
         optimizer = self.optimizers[phase == "motivated"]
@@ -185,7 +184,7 @@ class Trainer:
             self._unread.append(seen)
             if len(self._unread) > self.lag:
                 signal = self._unread.popleft().signal()
-        self.ledger.record(phase, count, forward, perf_counter() - start, extra)
+        self.ledger.record(phase, count, forward, stopwatch.stop(), extra)
         self.steps += 1
         score, reading = math.nan, None
         if self.monitor is not None and signal is not None:
@@ -202,7 +201,7 @@ class Trainer:
     def synchronize(self) -> None:
         """Bring the network that is not training up to date, before both are evaluated."""
         if self.pair:
-            self.ledger.bytes_copied += self.pair.synchronize(self.phase)
+            self.pair.synchronize(self.phase)
 
     def _switch(self, phase: Phase) -> None:
         if phase == self.phase:

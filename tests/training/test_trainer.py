@@ -102,6 +102,18 @@ def test_base_step_leaves_a_sliced_motivated_network_alone():
         assert not torch.equal(entry.slice_of(large), pair.base.state_dict()[entry.base])
 
 
+def test_what_evaluation_copies_is_no_cost_of_a_switch():
+    """Both networks are brought up to date before they are evaluated; without a switch the ledger has no copied byte."""
+    trainer = Trainer(Pair(mlp(6), mlp(9, seed=1), weights_map="literal", init="native"), OPTIMIZERS["momentum"](),
+                      F.cross_entropy, Consecutive(), Never())
+    for batch in batches(2):
+        trainer.step(*batch)
+    assert not trainer.pair.is_synchronized()
+    trainer.synchronize()
+    assert trainer.pair.is_synchronized()
+    assert trainer.ledger.totals()["budget/bytes_copied"] == 0
+
+
 def plain_loop(network, optimizer, stream):
     losses = []
     for images, targets in stream:
