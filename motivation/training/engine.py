@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from motivation.phase import Phase
+from motivation.training.determinism import ask_for_deterministic_kernels
 from motivation.training.distributed import all_reduce_mean, local_rank, processes, running_statistics
 from motivation.validation import Count, check_arguments
 
@@ -62,7 +63,8 @@ class Engine:
             processes each takes a GPU of its own.
         precision: ``float32``, or ``bfloat16`` for autocast with float32 weights.
         channels_last: keep images and convolution weights in channels-last layout, the faster one.
-        deterministic: only kernels that give the same bits twice, and no autotuning.
+        deterministic: kernels that give the same bits twice, and no autotuning; an operation without such a kernel is
+            named once.
         threads: CPU threads of torch; null leaves torch's choice.
         accumulation: micro-batches that a batch is run in, one after another, gradients added up; with ``auto`` a run
             doubles it before training until both networks fit in memory. BatchNorm sees the micro-batches.
@@ -108,8 +110,7 @@ class Engine:
 
     def configure(self) -> None:
         """Set what torch keeps for the whole process: kernel choice and thread count."""
-        torch.backends.cudnn.deterministic = self.deterministic
-        torch.backends.cudnn.benchmark = not self.deterministic
+        ask_for_deterministic_kernels(self.deterministic, self.torch_device)
         if self.torch_device.type == "cuda":
             torch.cuda.set_device(self.torch_device.index or 0)
         if self.threads is not None:

@@ -168,22 +168,25 @@ class Probes:
             targets: its labels, or shares of them.
             engine: its precision and micro-batches hold for probes too.
         """
-        values = [loss_and_spoiled]
-        seen = Observation(step, phase, flops, loss_and_spoiled)
-        if self._measured is not None:
-            seen.measured = len(self._measured)
-            values.append(self._measured)
-        if "after" in due:
-            seen.after = True
-            values.append(self.after(engine, network, images, targets).reshape(1))
-        if "heldout" in due:
-            values.append(self.heldout_losses(engine, network))
-        seen.gradient, self._gradient, self._measured = self._gradient, None, None
-        seen.values = torch.cat(values) if len(values) > 1 else loss_and_spoiled
+        seen = Observation(step, phase, flops, loss_and_spoiled, after="after" in due, gradient=self._gradient,
+                           measured=0 if self._measured is None else len(self._measured))
+        if values := self.after_update(due, engine, network, images, targets):
+            seen.values = torch.cat([loss_and_spoiled, *values])
         if processes() > 1:
             seen.values = seen.values.clone()
             all_reduce_mean([seen.values])
         return seen
+
+    def after_update(self, due: frozenset[str], engine: Engine, network: nn.Module, images: Tensor,
+                     targets: Tensor) -> list[Tensor]:
+        """The numbers of what is due: the monitor's, the loss after the update, held-out losses; see `observe`."""
+        values = [] if self._measured is None else [self._measured]
+        if "after" in due:
+            values.append(self.after(engine, network, images, targets).reshape(1))
+        if "heldout" in due:
+            values.append(self.heldout_losses(engine, network))
+        self._gradient = self._measured = None
+        return values
 
     @torch.no_grad()
     def after(self, engine: Engine, network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
@@ -205,14 +208,16 @@ class Probes:
 
     @torch.no_grad()
     def heldout_losses(self, engine: Engine, network: nn.Module) -> Tensor:
-        """Per-image losses ``(N,)`` in evaluation mode."""
+        """Per-image losses ``(N,)`` in evaluation mode, in as many parts as a batch is trained in."""
         images, targets = self.heldout
         training = [module for module in network.modules() if module.training]
         network.eval()
         try:
             with self._rng(images), engine.autocast():
-                logits = network(images)
-                return torch.vmap(lambda logit, target: self.loss(logit[None], target[None]))(logits, targets)
+                parts = zip(images.chunk(engine.micro_batches), targets.chunk(engine.micro_batches), strict=True)
+                losses = [torch.vmap(lambda logit, target: self.loss(logit[None], target[None]))(network(part), labels)
+                          for part, labels in parts]
+                return torch.cat(losses)
         finally:
             for module in training:
                 module.training = True

@@ -194,6 +194,29 @@ class Trainer:
         self._switch(self._decisions.decide(score))
         return StepResult(phase, score, flops, lr, reading, seen)
 
+    def rehearse(self, phase: Phase, images: Tensor, targets: Tensor, engine: Engine) -> None:
+        """Do what takes memory in a step of a phase, its probes included; neither recorded nor decided on.
+
+        It changes weights, state of the optimizer and of the monitor: the caller undoes that. No other process is
+        waited for.
+
+        Args:
+            phase: of the network that takes the step.
+            images: a batch, as in `step`.
+            targets: its labels, or shares of them.
+            engine: in place of the trainer's.
+        """
+        network, optimizer = self.network(phase), self.optimizers[phase == "motivated"]
+        network.train()
+        optimizer.zero_grad(set_to_none=True)
+        due = self._probes.due(0)
+        self._probes.before_forward(due, images)
+        engine.gradients(network, self.loss, images, targets)
+        if "gradient" in due:
+            self._probes.before_update(phase)
+        optimizer.step()
+        self._probes.after_update(due, engine, network, images, targets)
+
     def end_epoch(self) -> None:
         """Close an epoch: the schedule may switch here (the paper contracts)."""
         self._switch(self._decisions.end_epoch(self.phase))

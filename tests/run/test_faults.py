@@ -296,14 +296,61 @@ def test_accumulation_grows_until_both_networks_fit(tmp_path, monkeypatch):
     assert (folder / "summary.json").exists()
 
 
-def test_preflight_leaves_no_trace():
-    session = prepare(compose_config(*QUICK))
-    before, random_before = snapshot(session.trainer.state_dict()), torch.get_rng_state()
-    needed_micro_batches(session.trainer, *next(session.loader.epoch(0)))
-    after = session.trainer.state_dict()
-    assert all(torch.equal(after["model"][name], tensor) for name, tensor in before["model"].items())
-    assert torch.equal(torch.get_rng_state(), random_before)
-    assert all(parameter.grad is None for parameter in session.trainer.model.parameters())
+def bits(state):
+    """A state as plain values, tensors by their bytes and strides."""
+    if isinstance(state, dict):
+        return {key: bits(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return [bits(value) for value in state]
+    if isinstance(state, torch.Tensor):
+        return str(state.dtype), state.stride(), state.contiguous().numpy().tobytes()
+    return repr(state)
+
+
+SGD = ("recipe.optimizer.name=sgd",)
+ADAMW, LAMB = ((f"recipe.optimizer.name={name}", "recipe.optimizer.momentum=null", "recipe.optimizer.lr=0.01")
+               for name in ("adamw", "lamb"))
+
+
+@pytest.mark.parametrize("overrides", [
+    (*SGD, "schedule=periodic", "schedule.period=3", "schedule.length=1"), (*ADAMW, "schedule=always"),
+    (*LAMB, "schedule=always"), (*SGD, "model=resnet20"), (*ADAMW, "model=resnet20"),
+    (*ADAMW, "monitor=gradient_agreement"), (*SGD, "monitor=prediction_gain"),
+    (*SGD, "monitor=heldout", "data.heldout=0.1"),
+], ids=lambda overrides: " ".join((overrides[0].split("=")[1], *overrides[-1:])))
+def test_preflight_leaves_no_trace(overrides):
+    """Training after it is that without it, bit for bit: weights, optimizers, monitor, random numbers, losses."""
+    runs = []
+    for tried in (True, False):
+        session = prepare(compose_config(*QUICK, "recipe.batch_size=16", *overrides))
+        before = bits(session.state_dict())
+        if tried:
+            assert needed_micro_batches(session.trainer, *next(session.loader.epoch(0))) == 1
+            assert bits(session.state_dict()) == before
+            assert all(parameter.grad is None for parameter in session.trainer.model.parameters())
+            assert not any("step" in state for optimizer in session.trainer.optimizers
+                           for state in optimizer.state.values())
+        for _, (images, targets) in zip(range(5), session.batches(), strict=False):
+            session.step(images, targets)
+        state = bits(session.state_dict())
+        del state["trainer"]["ledger"]["seconds"]
+        runs.append((before, [result.loss for _, result in session.pending], state))
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("moment", ["update", "held-out batch"])
+def test_memory_of_a_whole_step_is_known_before_step_0(monkeypatch, moment):
+    """What the optimizer's state and the held-out batch take is tried too, not only forward and backward."""
+    def full(*arguments, **keywords):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    session = prepare(compose_config(*QUICK, *ADAMW, "monitor=heldout", "data.heldout=0.1"))
+    before = bits(session.state_dict())
+    monkeypatch.setattr(*((torch.optim.AdamW, "step") if moment == "update" else
+                          (motivation.training.probes.Probes, "heldout_losses")), full)
+    with pytest.raises(OutOfMemory, match="the base network does not fit with a batch of 128 images"):
+        needed_micro_batches(session.trainer, *next(session.loader.epoch(0)))
+    assert bits(session.state_dict()) == before
 
 
 @pytest.mark.parametrize("moment", ["init", "log", "finish"])
