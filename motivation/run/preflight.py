@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from motivation.phase import PHASES
 from motivation.randomness import random_state, restore_random_state
-from motivation.training.engine import Engine, OutOfMemory, out_of_memory_named
+from motivation.training.engine import OutOfMemory, out_of_memory_named
 from motivation.training.trainer import Trainer
 
 

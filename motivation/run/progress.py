@@ -101,7 +101,8 @@ class LiveProgress(PlainProgress):
         seconds = sum(ledger.seconds.values())
         colour = PHASE_COLOURS[result.phase]
         figures = (f"loss {result.loss:.3f}  [{colour}]{result.phase:9}[/]  motivated {share:.1%}  "
-                   f"{sum(ledger.images.values()) / seconds if seconds else 0:.0f} images/s  {sum(ledger.flops.values()):.3g} FLOPs  "
+                   f"{sum(ledger.images.values()) / seconds if seconds else 0:.0f} images/s  "
+                   f"{sum(ledger.flops.values()):.3g} FLOPs  "
                    f"ETA {self.eta(step + 1)}")
         self.bar.update(self.task, completed=step + 1, epoch=f"{epoch + 1}/{self.epochs}", figures=figures)
 

@@ -136,12 +136,9 @@ def test_totals_and_state_round_trip():
 class Event:
     """A GPU's event: it is reached when the GPU gets there, which `reach` says."""
 
-    made: list["Event"] = []
-
     def __init__(self, enable_timing):
         assert enable_timing
         self.reached, self.stream = None, None
-        self.made.append(self)
 
     def record(self, stream):
         self.stream = stream
@@ -161,14 +158,14 @@ class Event:
 
 def test_seconds_of_a_gpu_are_its_own(monkeypatch):
     """The host is far ahead: a step's seconds come when the GPU has finished it, at the latest with the totals."""
-    monkeypatch.setattr(Event, "made", [])
-    monkeypatch.setattr(torch.cuda, "Event", Event)
+    made = []
+    monkeypatch.setattr(torch.cuda, "Event", lambda **options: made.append(Event(**options)) or made[-1])
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "stream")
     ledger = Ledger()
     for phase in ("base", "motivated"):
         ledger.record(phase, 2, 10, Stopwatch(torch.device("cuda")).stop())
     assert ledger.seconds == {"base": 0, "motivated": 0}
-    for event, reached in zip(Event.made, (1000.0, 3000.0, 4000.0), strict=False):
+    for event, reached in zip(made, (1000.0, 3000.0, 4000.0), strict=False):
         event.reached = reached
     ledger.settle(wait=False)
     assert ledger.seconds == {"base": 2.0, "motivated": 0}

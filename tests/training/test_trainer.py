@@ -103,7 +103,7 @@ def test_base_step_leaves_a_sliced_motivated_network_alone():
 
 
 def test_what_evaluation_copies_is_no_cost_of_a_switch():
-    """Both networks are brought up to date before they are evaluated; without a switch the ledger has no copied byte."""
+    """Both networks are brought up to date before they are evaluated; without a switch no copied byte is counted."""
     trainer = Trainer(Pair(mlp(6), mlp(9, seed=1), weights_map="literal", init="native"), OPTIMIZERS["momentum"](),
                       F.cross_entropy, Consecutive(), Never())
     for batch in batches(2):
