@@ -5,8 +5,9 @@ import math
 
 from motivation.null.rate import build_trigger, null_rate
 from motivation.run.evaluation import Predictions
+from motivation.run.prepare import FACTS, split_lag
 from motivation.run.record import Record
-from motivation.run.session import FACTS, Session, split_lag
+from motivation.run.session import Session
 from motivation.run_folder.checkpoints import save_checkpoint
 from motivation.run_folder.write import History
 

@@ -13,7 +13,7 @@ import motivation.data
 import motivation.run.model_choice
 from motivation.models import create_model
 from motivation.registry import build
-from motivation.run.session import prepare
+from motivation.run.prepare import prepare
 from motivation.tables.cells import Cell
 from motivation.training.engine import Engine
 from motivation.training.ledger import TRAINING_FORWARDS, forward_flops

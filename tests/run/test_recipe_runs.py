@@ -15,8 +15,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from motivation.run.export import export_run
+from motivation.run.prepare import prepare
 from motivation.run.run import run
-from motivation.run.session import prepare
 from motivation.run_folder.checkpoints import load_checkpoint
 from motivation.training.ledger import forward_flops
 from motivation.training.recipe import Recipe

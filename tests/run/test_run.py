@@ -13,8 +13,8 @@ from conftest import QUICK, compose_config, write_arrays
 from motivation.data import Digits
 from motivation.models import create_model
 from motivation.run.evaluation import evaluate
+from motivation.run.prepare import prepare
 from motivation.run.run import run
-from motivation.run.session import prepare
 from motivation.run.signals import StopRequest
 from motivation.run_folder.checkpoints import load_checkpoint
 

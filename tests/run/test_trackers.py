@@ -19,8 +19,8 @@ from wandb.proto.wandb_internal_pb2 import Record
 
 from motivation.cli.main import main
 from motivation.run.mirror import STEP_KEYS, MirrorRows
+from motivation.run.prepare import prepare
 from motivation.run.run import run
-from motivation.run.session import prepare
 from motivation.run.trackers import Wandb
 from motivation.run_folder.checkpoints import Checkpoints
 

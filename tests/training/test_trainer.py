@@ -4,6 +4,7 @@ import copy
 import math
 
 import pytest
+import timm.optim
 import torch
 import torch.nn.functional as F
 from algorithm1 import resnet_mapping
@@ -99,6 +100,18 @@ def test_base_step_leaves_a_sliced_motivated_network_alone():
     for entry in pair.weights_map.sliced:
         large = pair.motivated.state_dict()[entry.motivated]
         assert not torch.equal(entry.slice_of(large), pair.base.state_dict()[entry.base])
+
+
+def test_what_evaluation_copies_is_no_cost_of_a_switch():
+    """Both networks are brought up to date before they are evaluated; without a switch no copied byte is counted."""
+    trainer = Trainer(Pair(mlp(6), mlp(9, seed=1), weights_map="literal", init="native"), OPTIMIZERS["momentum"](),
+                      F.cross_entropy, Consecutive(), Never())
+    for batch in batches(2):
+        trainer.step(*batch)
+    assert not trainer.pair.is_synchronized()
+    trainer.synchronize()
+    assert trainer.pair.is_synchronized()
+    assert trainer.ledger.totals()["budget/bytes_copied"] == 0
 
 
 def plain_loop(network, optimizer, stream):
@@ -235,6 +248,26 @@ def test_nan_loss_is_named(resnets, phase):
     images, targets = next(batches(1))
     with pytest.raises(NonFiniteLoss, match=f"the {phase} network's loss is nan at step 0"):
         trainer.step(images * math.nan, targets)
+
+
+class Spoiling(nn.Module):
+    """A finite loss whose gradient is not: that of a root at zero is infinite, times zero it is NaN."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.weight, self.root, self.factor = nn.Parameter(torch.ones(64, 5)), nn.Parameter(torch.zeros(1)), factor
+
+    def forward(self, images):
+        return images.flatten(1) @ self.weight + self.root.sqrt() * self.factor
+
+
+@pytest.mark.parametrize("optimizer", [lambda params: SGD(params, lr=0.0), timm.optim.Lion])
+@pytest.mark.parametrize("factor", [torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0]), torch.zeros(5)])
+def test_a_gradient_that_is_not_finite_is_named_in_its_own_step(optimizer, factor):
+    """By any optimizer, also one whose weights would not show it: the sign of NaN is 0."""
+    trainer = Trainer(Spoiling(factor), optimizer, F.cross_entropy)
+    with pytest.raises(NonFiniteLoss, match="the base network's gradient is not finite at step 0"):
+        trainer.step(*next(batches(1)))
 
 
 def test_untied_pair_is_refused_before_the_first_step(resnets):
