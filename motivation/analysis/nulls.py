@@ -33,6 +33,9 @@ class RowNull(NamedTuple):
         return number(self.rate, ".1%") + ("" if self.judged or self.rate is None else MARK)
 
 
+NO_NULL = RowNull()
+
+
 def row_null(runs: Sequence[Run]) -> RowNull:
     """The null rate of a row, from its runs' summaries."""
     rates, closed = [run.summary["null_rate"] for run in runs], [_is_closed_form(run) for run in runs]
@@ -56,9 +59,9 @@ def footnotes(nulls: Mapping[str, RowNull]) -> list[str]:
                      "and differ between the networks): "
                      + "; ".join(f"{rate} for {', '.join(labels)}" for rate, labels in rows.items()) + ".")
     if any(not null.judged for null in nulls.values()):
-        notes.append(f"{MARK} this closed form, where the null that `motivation diagnose` judges by is not known: the run "
-                     "has too few readings, or an earlier version wrote its summary. More than it is no evidence of "
-                     "progress.")
+        notes.append(f"{MARK} this closed form, where the null that `motivation diagnose` judges by is not known: the "
+                     "run has too few readings, or an earlier version wrote its summary. More than it is no evidence "
+                     "of progress.")
     return notes
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from motivation.analysis.nulls import RowNull, row_null
+from motivation.analysis.nulls import NO_NULL, RowNull, row_null
 from motivation.analysis.statistics import Difference, difference, holm
 from motivation.run_folder.read import Run
 
@@ -32,7 +32,7 @@ class Measured:
     accuracy: Mapping[int, float]
     forward: float | None = None
     share: float | None = None
-    null: RowNull = RowNull()
+    null: RowNull = NO_NULL
 
     @classmethod
     def of(cls, runs: Sequence[Run], key: str) -> "Measured":
