@@ -86,15 +86,18 @@ class Diagnosis(NamedTuple):
         # An interval wider than all shares there are tells nothing.
         if not self.noise.high - self.noise.low < 1:
             return f"No verdict: {share} where noise gives {null.rate:.1%}, in too few steps to tell them apart."
-        name = "independent noise" if null.kind == "analytic" else "noise"
-        against, because = f"{share} where {name} gives {self.noise}", ""
+        side, because = self.noise.side, ""
+        against = f"{share} where {'independent ' * (null.kind == 'analytic')}noise gives {self.noise}"
+        if null.kind == "analytic":
+            # Independent readings of two equal networks are assumed, not found: they show no progress alone.
+            side, because = 0, "; its readings are too few to make noise like its own"
         if self.independent:
             against = (f"{share} where noise like this run's own gives {self.noise} and independent noise "
                        f"{self.independent}")
-            if self.independent.side and not self.noise.side:
+            if self.independent.side and not side:
                 because = "; readings that are correlated, or differ between the networks, are no progress"
         verdict = {1: "The expansions measured progress", -1: "The expansions were rarer than noise would give",
-                   0: "The expansions cannot be told from noise"}[self.noise.side]
+                   0: "The expansions cannot be told from noise"}[side]
         return f"{verdict}: {against}{because}."
 
 

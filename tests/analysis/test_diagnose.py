@@ -286,6 +286,17 @@ def test_progress_is_more_than_either_noise(tmp_path):
     assert found.verdict.startswith("The expansions measured progress: ")
 
 
+def test_a_closed_form_alone_shows_no_progress(tmp_path):
+    """68 steps, as of table 7 at scale smoke: too few for noise like their own, whatever the share."""
+    losses = np.resize([2.0, 1.0, 0.0], 68) + 0.05 * np.random.default_rng(0).normal(size=68)
+    run = read_run(write_run(tmp_path / "run", losses, {"name": "consecutive"}, PAPER, Consecutive(), Threshold(2)))
+    found = diagnose(run)
+    assert (found.noise.null.kind, found.independent) == ("analytic", None)
+    assert found.noise.low > 0
+    assert found.verdict.startswith("The expansions cannot be told from noise: ")
+    assert "independent noise gives" in found.verdict
+
+
 def test_recorded_signals_are_what_is_flipped(tmp_path):
     cosines = np.random.default_rng(0).normal(0.2, 0.2, (STEPS, 1))
     schedule = Threshold(0.1, epoch_edge="carry")
