@@ -238,6 +238,8 @@ def _check_figures(run: Run) -> None:
     _check_row(run, "summary.json", run.summary)
     if not isinstance(run.summary["null_rate"], int | float | None) or not isinstance(run.summary["seed"], int):
         raise ValueError("summary.json: null_rate and seed must be numbers")
+    if not isinstance(run.summary.get("null_rate_independent"), int | float | None):
+        raise ValueError("summary.json: null_rate_independent must be a number")
     if not run.summary["steps/base"] + run.summary["steps/motivated"]:
         raise ValueError("summary.json says 0 steps")
 
