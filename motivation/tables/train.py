@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 
 from motivation.run.jobs import Jobs
+from motivation.run.pool import Pool
 from motivation.run.progress import clock
 from motivation.run.run import run
 from motivation.tables.cells import Archive, Cell, set_aside
 from motivation.tables.costs import DataSets, cost_of, flops_per_second
 from motivation.tables.plan import Compose, Plan, plan_table
-from motivation.tables.pool import Pool
 from motivation.tables.spec import list_tables, read_table
 
 logger = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ def _launching(launch: Launch | None, train: Callable[[Cell], str | None], jobs:
             return
         stop = opened.enter_context(Jobs())
         if jobs > 1:
-            yield opened.enter_context(Pool(stop, jobs, train, start_worker)).train_all
+            yield opened.enter_context(Pool(stop, jobs, train, start_worker)).do_all
         else:
             yield lambda cells: ((cell, train(cell)) for cell in cells)
 

@@ -1,5 +1,6 @@
-"""Processes that train cells: each starts once and trains many, one after another."""
+"""Processes that do many jobs, such as runs: each starts once and does one after another."""
 
+import functools
 import logging
 import multiprocessing
 import os
@@ -9,10 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 from motivation.run.jobs import Jobs, Stopped, Worker
-from motivation.run.signals import SIGNALS, Interrupted
-from motivation.tables.cells import Cell
+from motivation.run.signals import SIGNALS
 
 logger = logging.getLogger(__name__)
 # Not forked: torch's threads do not survive a fork.
@@ -20,22 +21,22 @@ CONTEXT = multiprocessing.get_context("spawn")
 
 
 class Pool:
-    """Context of processes that train cells; they start when they are needed, and end with it.
+    """Context of processes that do jobs; they start when they are needed, and end with it.
 
-    A process that is killed costs the cell that it trains. A signal to one of them stops all.
+    A process that is killed costs its job. A signal to one of them stops all.
 
     Args:
         stop: passes signals on to the processes.
-        processes: cells trained at once.
-        train: cell -> its error, if any; it travels to the processes.
+        processes: jobs at once.
+        do: job -> its error, if any; both travel to the processes.
         start: called first in each of them, such as to set logging up.
     """
 
-    def __init__(self, stop: Jobs, processes: int, train: Callable[[Cell], str | None],
+    def __init__(self, stop: Jobs, processes: int, do: Callable[[Any], str | None],
                  start: Callable[[], None] | None = None):
-        self.stop, self.processes, self.train, self.start = stop, processes, train, start
+        self.stop, self.processes, self.do, self.start = stop, processes, do, start
         self._idle: list[Connection] = []
-        self._running: dict[Connection, Cell] = {}
+        self._running: dict[Connection, Any] = {}
         self._of: dict[Connection, BaseProcess] = {}
 
     def __enter__(self):
@@ -50,29 +51,30 @@ class Pool:
         for process in self._of.values():
             process.join()
 
-    def train_all(self, cells: Sequence[Cell]) -> Iterator[tuple[Cell, str | None]]:
-        """Train cells; yields each with its error, if any, as they end.
+    def do_all(self, jobs: Sequence[Any]) -> Iterator[tuple[Any, str | None]]:
+        """Do jobs; yields each with its error, if any, as they end.
 
         Raises:
             Interrupted: a signal came; each run has saved its last step.
         """
-        waiting = deque(cells)
+        waiting = deque(jobs)
         while self._running or (waiting and self.stop.number is None):
             while waiting and self.stop.number is None and len(self._running) < self.processes:
                 connection = self._idle.pop() if self._idle else self._started()
                 self._running[connection] = waiting.popleft()
                 self._send(connection)
             for connection in wait(list(self._running)):
-                cell, error = self._received(connection)
+                job, error = self._received(connection)
                 if isinstance(error, Stopped):
                     self.stop.pass_on(error.number)
                 else:
-                    yield cell, error
+                    yield job, error
         self.stop.raise_if_stopped()
 
     def _started(self) -> Connection:
         ours, theirs = CONTEXT.Pipe()
-        process = CONTEXT.Process(target=_work, args=(theirs, os.getpid(), self.train, self.start), daemon=False)
+        # No daemon: those may have no processes of their own, such as a run's that read images.
+        process = CONTEXT.Process(target=_work, args=(theirs, os.getpid(), self.do, self.start), daemon=False)
         # A signal in its first seconds, while it imports, waits until it can stop by it. Python's tracker, which the
         # first process starts, would let signals through again.
         resource_tracker.ensure_running()
@@ -92,8 +94,8 @@ class Pool:
             # It was killed while idle: receiving says so.
             return
 
-    def _received(self, connection: Connection) -> tuple[Cell, str | Stopped | None]:
-        cell = self._running[connection]
+    def _received(self, connection: Connection) -> tuple[Any, str | Stopped | None]:
+        job = self._running[connection]
         try:
             error = connection.recv()
             self._idle.append(connection)
@@ -101,31 +103,30 @@ class Pool:
             process = self._of.pop(connection)
             process.join()
             connection.close()
-            how = f"by {signal.Signals(-process.exitcode).name}" if (process.exitcode or 0) < 0 else "from inside"
-            error = f"its process was ended {how}; is memory short? The same command resumes it"
+            killed = (process.exitcode or 0) < 0
+            how = f"by {signal.Signals(-process.exitcode).name}; is memory short?" if killed else "by itself."
+            error = f"its process was ended {how} The same command resumes it"
         del self._running[connection]
-        return cell, error
+        return job, error
 
 
-def _work(connection: Connection, parent: int, train: Callable[[Cell], str | None],
+def _work(connection: Connection, parent: int, do: Callable[[Any], str | None],
           start: Callable[[], None] | None) -> None:
-    """Train the cells that come through a connection until it is closed."""
+    """Do the jobs that come through a connection until it is closed."""
     worker = Worker.start(parent)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     if start is not None:
         start()
     while True:
         try:
-            cell = connection.recv()
+            job = connection.recv()
         except (EOFError, ConnectionError):
             return
         try:
-            error = worker.do(lambda cell=cell: train(cell))
-        except Interrupted:
-            raise
+            error = worker.do(functools.partial(do, job))
         except Exception as unexpected:
             error = f"{type(unexpected).__name__}: {' '.join(str(unexpected).split())}"
-            logger.error("%s: %s", cell.name, error, exc_info=unexpected)
+            logger.error("unexpected %s", error, exc_info=unexpected)
         try:
             connection.send(error)
         except ConnectionError:
