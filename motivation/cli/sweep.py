@@ -3,7 +3,7 @@
 import functools
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hydra.core.config_loader import ConfigLoader
@@ -110,8 +110,9 @@ def _train(root: Path | None, config: DictConfig) -> Path | str:
             return run(*where_to_train(config, path, root or path))
         except Exception as error:
             # Hydra made the folder before the job was refused: an empty one is removed.
-            if path.is_dir() and not any(path.iterdir()):
-                path.rmdir()
+            with suppress(OSError):
+                if path.is_dir() and not any(path.iterdir()):
+                    path.rmdir()
             message = one_line(error) if isinstance(error, ValueError | OSError) else (
                 f"{type(error).__name__}: {one_line(error)}")
             if tracebacks():
@@ -145,9 +146,10 @@ def _errors_of(folder: Path, made: bool, resuming: str) -> Iterator[None]:
         raise interrupted(error, resuming) from None
     except (HydraException, OmegaConfBaseException, ValueError, OSError):
         # What the sweeper writes before it checks its jobs.
-        if made and folder.is_dir() and [path.name for path in folder.iterdir()] in ([], ["multirun.yaml"]):
-            (folder / "multirun.yaml").unlink(missing_ok=True)
-            folder.rmdir()
+        with suppress(OSError):
+            if made and folder.is_dir() and [path.name for path in folder.iterdir()] in ([], ["multirun.yaml"]):
+                (folder / "multirun.yaml").unlink(missing_ok=True)
+                folder.rmdir()
         raise
     except Exception as error:
         # A worker process died, and what its jobs returned with it; their run folders are there.
