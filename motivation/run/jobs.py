@@ -172,12 +172,18 @@ def run_for(launcher: int, job: Callable[[], Result]) -> Result | Stopped:
         job: its return value is this function's.
 
     Returns:
-        What the job returns; `Stopped` where a signal stopped it in a child of the launcher.
+        What the job returns; `Stopped` where a signal stopped it in another process than the launcher's.
 
     Raises:
-        Interrupted: a signal stopped it, in the launcher's own process or on another machine.
+        Interrupted: a signal stopped it in the launcher's own process.
     """
-    # A queue's job, such as one of SLURM, is no child: it outlives the launcher, and the queue sends the signals. A
-    # child may find its parent gone already.
-    parents = os.getppid(), getattr(multiprocessing.current_process(), "_parent_pid", None)
-    return Worker.start(launcher).do(job) if launcher in parents else job()
+    if os.getpid() == launcher:
+        return job()
+    # A child may find its parent gone already.
+    if launcher in (os.getppid(), getattr(multiprocessing.current_process(), "_parent_pid", None)):
+        return Worker.start(launcher).do(job)
+    # A queue's job, such as one of SLURM: it outlives the launcher, and the queue sends the signals.
+    try:
+        return job()
+    except Interrupted as error:
+        return Stopped(error.number, str(error))

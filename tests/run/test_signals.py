@@ -11,7 +11,7 @@ import pytest
 from processes import finish
 
 import motivation.run.signals
-from motivation.run.jobs import Jobs, Worker, run_for
+from motivation.run.jobs import Jobs, Stopped, Worker, run_for
 from motivation.run.pool import Pool
 from motivation.run.signals import Interrupted, StopRequest
 
@@ -71,6 +71,8 @@ def test_a_stopped_worker_begins_nothing():
     # In the launcher's own process nothing is a value.
     with pytest.raises(Interrupted):
         run_for(os.getpid(), functools.partial(interrupted, signal.SIGINT))
+    # A queue's job brings it back as its result, where one that has none is waited for.
+    assert run_for(0, functools.partial(interrupted, signal.SIGINT)) == Stopped(signal.SIGINT, "")
 
 
 def interrupted(number):
