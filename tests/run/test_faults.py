@@ -351,9 +351,9 @@ def test_checkpoint_never_runs_code(tmp_path):
 def test_a_signal_while_data_and_networks_are_built(tmp_path, monkeypatch):
     real = prepare
 
-    def interrupted(config):
+    def interrupted(*arguments):
         os.kill(os.getpid(), signal.SIGUSR1)
-        return real(config)
+        return real(*arguments)
 
     monkeypatch.setattr(motivation.run.run, "prepare", interrupted)
     with pytest.raises(Interrupted, match="stopped by SIGUSR1 before training; nothing was written"):
