@@ -33,7 +33,10 @@ def compare(options: argparse.Namespace) -> int:
 def table(options: argparse.Namespace) -> int:
     """``motivation table N``."""
     from motivation.cli.compose import composing
+    from motivation.cli.interruption import interrupted
     from motivation.cli.launch import cell_launcher
+    from motivation.command_line import pasteable
+    from motivation.run.signals import Interrupted
     from motivation.tables.cells import Archive
     from motivation.tables.render import write_table
     from motivation.tables.train import finish_table, list_states, show_plan
@@ -57,7 +60,10 @@ def table(options: argparse.Namespace) -> int:
         failed = plan.troubles(archive)
     else:
         launch = cell_launcher(launcher, options.runs, plan) if launcher else None
-        failed = finish_table(plan, archive, options.jobs, launch, start_worker)
+        try:
+            failed = finish_table(plan, archive, options.jobs, launch, start_worker)
+        except Interrupted as error:
+            raise interrupted(error, pasteable("motivation", *options.arguments)) from None
     text, paths = write_table(plan, archive, options.out)
     print(text)
     for path in paths:

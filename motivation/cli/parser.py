@@ -113,7 +113,7 @@ def parse_table(arguments: list[str]) -> argparse.Namespace:
     """The arguments of ``table``. Overrides may come anywhere: they are what has a ``=`` and no leading dash."""
     overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
     options = command_parser().parse_args([argument for argument in arguments if argument not in overrides])
-    options.overrides = overrides
+    options.overrides, options.arguments = overrides, arguments
     return options
 
 

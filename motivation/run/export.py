@@ -5,7 +5,6 @@ network, and ``timm.create_model("local-dir:FOLDER", pretrained=True)`` for timm
 """
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +19,7 @@ from motivation.run.model_choice import PairModel
 from motivation.run.onnx_file import check_onnx, write_onnx
 from motivation.run_folder.checkpoints import load_checkpoint
 from motivation.run_folder.config import read_config
+from motivation.run_folder.mount import move, remove
 
 # Arguments of timm.create_model that say where weights come from: an export brings its own.
 WEIGHTS_OPTIONS = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
@@ -143,10 +143,10 @@ def _write(folder: Path, described: Mapping[str, Any], model: nn.Module) -> Path
     temporary = folder / "model.safetensors.tmp"
     try:
         save_file(weights, temporary, metadata={"format": "pt"})
-        os.replace(temporary, folder / "model.safetensors")
+        move(temporary, folder / "model.safetensors")
         temporary = folder / "config.json.tmp"
         temporary.write_text(json.dumps(described, indent=2) + "\n")
-        os.replace(temporary, folder / "config.json")
+        move(temporary, folder / "config.json")
     finally:
-        temporary.unlink(missing_ok=True)
+        remove(temporary)
     return folder

@@ -4,6 +4,7 @@ An interval hours into training is then never the first to run out of memory.
 """
 
 import copy
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from motivation.randomness import random_state, restore_random_state
 from motivation.run_folder.write import HoldsRun, UnusableFolder
 from motivation.training.engine import OutOfMemory, out_of_memory_named
 from motivation.training.trainer import Trainer
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -162,7 +165,13 @@ def check_disk(folder: Path, checkpoint_bytes: int, checkpoints: int) -> None:
     while not folder.exists():
         folder = folder.parent
     needed = checkpoint_bytes * checkpoints
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise ValueError(f"{folder} has {free / 1e6:.0f} MB free, {checkpoints} checkpoints need "
+    try:
+        disk = shutil.disk_usage(folder)
+    except OSError as error:
+        logger.warning("%s: its file system does not say how much is free (%s); %d checkpoints need %.0f MB", folder,
+                       error.strerror, checkpoints, needed / 1e6)
+        return
+    # Some network mounts say 0 of 0.
+    if disk.total and disk.free < needed:
+        raise ValueError(f"{folder} has {disk.free / 1e6:.0f} MB free, {checkpoints} checkpoints need "
                          f"{needed / 1e6:.0f} MB; free some, or choose another disk with hydra.run.dir=PATH")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -113,12 +114,16 @@ class Archive:
         return path if path.exists() else self._of_earlier_format(cell) or path
 
     def _of_earlier_format(self, cell: Cell) -> Path | None:
-        """The finished run of a cell whose folder has the name that an earlier version gave it."""
+        """The finished run of a cell whose folder has the name that an earlier version gave it; never of a control,
+        whose config alone does not say which source it belongs to.
+        """
+        if cell.source is not None:
+            return None
         data = "????????" if UNREAD in cell.fingerprints else _digest(cell.fingerprints)[:8]
         for path in sorted(self.folder.glob(f"{cell.kind}_????????????-{data}")):
             try:
                 if (path / "summary.json").is_file() \
-                        and self._compared(read_config(path), cell) == self._compared(self._linked(cell), cell):
+                        and self._compared(read_config(path), cell) == self._compared(cell.config, cell):
                     return path
             except (ValueError, KeyError, TypeError, AttributeError):
                 continue
@@ -202,4 +207,6 @@ def set_aside(path: Path) -> Path:
     number = 1
     while (aside := path.with_name(f"{path.name}.broken-{number}")).exists():
         number += 1
-    return path.rename(aside)
+    # A folder that the file system does not rename is copied.
+    shutil.move(path, aside)
+    return aside

@@ -27,7 +27,7 @@ from motivation.data.sources.files import CorruptImage, Files
 from motivation.randomness import AUGMENTATION, IMAGE, derived_generator, random_state, restore_random_state
 
 # What asks a job to stop (SLURM, Ctrl-C, kill) reaches its workers too.
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 logger = logging.getLogger(__name__)
 # Images that are looked at before training, and the largest value of images that are almost black.
 DARK_SAMPLE, DARKEST = 8, 16
