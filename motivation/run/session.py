@@ -145,6 +145,14 @@ class Session:
         """Move on to the next epoch, once the current one is evaluated."""
         self.position = replace(self.position, epoch=self.position.epoch + 1, closed=False, loss_sum=0.0)
 
+    def reopen_epoch(self) -> bool:
+        """Continue the last epoch where training ended inside it and is longer now; returns whether it did."""
+        whole = (self.position.epoch + self.position.closed) * len(self.loader)
+        if not self.trainer.steps < min(whole, self.total_steps):
+            return False
+        self.position = replace(self.position, epoch=self.trainer.steps // len(self.loader), closed=False, loss_sum=0.0)
+        return True
+
     @property
     def checkpoint_bytes(self) -> int:
         """Bytes of a checkpoint, with room for two optimizer states a weight."""
