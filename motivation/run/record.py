@@ -9,6 +9,7 @@ from motivation.run.progress import open_progress
 from motivation.run.session import Session
 from motivation.run.trackers import Expendable
 from motivation.run_folder.checkpoints import Checkpoints
+from motivation.run_folder.read import identify_sources, read_sources
 from motivation.run_folder.write import RunFolder
 from motivation.training.ledger import Ledger
 from motivation.training.trainer import StepResult
@@ -42,7 +43,9 @@ class Record:
     def start(self, session: Session) -> None:
         """Write what is known before the first step, and open tracker and progress."""
         pair = session.trainer.pair
-        self.folder.data(session.input_spec)
+        # A source that has gone since is still known.
+        self.folder.data(session.input_spec | {"sources": identify_sources(session.config) |
+                                               read_sources(self.folder.path)})
         if pair:
             self.folder.weights_map(pair.weights_map.to_json())
         self.tracker.start(self.folder.path, session.config)

@@ -5,7 +5,7 @@ import glob
 import json
 import logging
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 
 from motivation.phase import PHASES, Phase
 from motivation.run_folder.config import read_config
-from motivation.run_folder.identity import ALONE, identity
+from motivation.run_folder.identity import ALONE, digest, identity, named_runs, without_seed
 
 logger = logging.getLogger(__name__)
 CONFIG_GROUPS = ("model", "data", "recipe")
@@ -88,7 +88,7 @@ class Run:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What set its result, see `motivation.run_folder.identity`."""
-        return identity(self.config, self.fingerprint, self.history)
+        return identity(self.config, self.fingerprint, self.history, read_sources(self.path))
 
     @cached_property
     def steps(self) -> dict[str, np.ndarray]:
@@ -103,6 +103,31 @@ def read_fingerprint(folder: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return fingerprint if isinstance(fingerprint, str) else None
+
+
+def read_sources(folder: Path) -> dict[str, str]:
+    """Digests of the runs that a run's config names, from data.json, see `identify_sources`."""
+    try:
+        sources = json.loads((folder / "data.json").read_text())["sources"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    return sources if isinstance(sources, dict) else {}
+
+
+def identify_sources(config: Mapping[str, Any]) -> dict[str, str]:
+    """Digest of the identity, but for the seed, of each run that a config names, by dotted key; those that can be read.
+
+    But for the seed: repetitions whose sources are repetitions are repetitions.
+    """
+    found = {}
+    for key, path in named_runs(config).items():
+        folder = Path(path)
+        try:
+            what = identity(read_config(folder), read_fingerprint(folder), read_history(folder), read_sources(folder))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue
+        found[key] = digest(without_seed(what))
+    return found
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:

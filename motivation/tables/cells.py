@@ -1,6 +1,5 @@
 """Cells: the runs of tables, each identified by what determines its result, and the folder that holds them."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -11,8 +10,8 @@ from typing import Any, Literal
 
 from motivation.analysis.budgets import LENGTH
 from motivation.run_folder.config import read_config
-from motivation.run_folder.identity import differences, identity
-from motivation.run_folder.read import Run, read_figures
+from motivation.run_folder.identity import differences, digest, identity, in_words
+from motivation.run_folder.read import Run, read_figures, read_history
 from motivation.training.ledger import TRAINING_FORWARDS
 
 FORMAT_VERSION = 3
@@ -41,7 +40,7 @@ class Cell:
     @cached_property
     def setting(self) -> str:
         """SHA-256 of everything that determines the result except the data's fingerprints."""
-        return _digest({"format": FORMAT_VERSION, "control": self.control, "config": identity(self.config, ""),
+        return digest({"format": FORMAT_VERSION, "control": self.control, "config": identity(self.config, ""),
                         "source": self.source.setting if self.source else None})
 
     @property
@@ -52,7 +51,7 @@ class Cell:
     @cached_property
     def identity(self) -> str:
         """SHA-256 of everything that determines the result."""
-        return _digest([self.setting, self.fingerprints])
+        return digest([self.setting, self.fingerprints])
 
     @cached_property
     def kind(self) -> str:
@@ -70,11 +69,7 @@ class Cell:
     @property
     def name(self) -> str:
         """Name of its run folder: its stem, and its data."""
-        return f"{self.stem}-{_digest(self.fingerprints)[:8]}"
-
-
-def _digest(what: Any) -> str:
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+        return f"{self.stem}-{digest(self.fingerprints)[:8]}"
 
 
 @dataclass(frozen=True)
@@ -119,7 +114,7 @@ class Archive:
         """
         if cell.source is not None:
             return None
-        data = "????????" if UNREAD in cell.fingerprints else _digest(cell.fingerprints)[:8]
+        data = "????????" if UNREAD in cell.fingerprints else digest(cell.fingerprints)[:8]
         for path in sorted(self.folder.glob(f"{cell.kind}_????????????-{data}")):
             try:
                 if (path / "summary.json").is_file() \
@@ -151,11 +146,15 @@ class Archive:
             run = self._figures(path) if (path / "summary.json").is_file() else None
             saved = run.config if run else read_config(path)
             changed = list(differences(self._compared(saved, cell), self._compared(self._linked(cell), cell)))
+            resumed = [row for row in read_history(path) if "changed" in row]
         except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
             return State("broken", trouble=" ".join(str(error).split()).removeprefix(f"{path} "))
         if changed:
             what = "; ".join(f"{key} is {found!r}, not {right!r}" for key, found, right in changed[:3])
             return State("foreign", trouble=f"it holds a run of another config: {what}")
+        if resumed:
+            return State("foreign", trouble=f"it holds a run that was resumed with another config: "
+                         f"{in_words(resumed[0])}")
         return State("finished", run) if run else State("unfinished")
 
     @staticmethod
