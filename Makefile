@@ -42,7 +42,7 @@ test-lower-bounds: $(VENV)/installed-test
 		tests/run/test_run.py::test_always_trains_the_motivated_network
 
 soak: $(VENV)/installed-test
-	MOTIVATION_SOAK=1 $(RUN) pytest -q tests/run/test_soak.py tests/run/test_onnx.py tests/null
+	MOTIVATION_SOAK=1 $(RUN) pytest -q -m soak --timeout=3600
 
 lint: $(VENV)/installed-test
 	$(RUN) ruff check .

@@ -31,6 +31,7 @@ def failures(result):
     return [line for line in result.stderr.splitlines() if line.startswith("motivation: error")]
 
 
+@pytest.mark.soak
 def test_joblib_trains_a_grid_and_names_the_failed(tmp_path):
     """Monitor x schedule x seed in two processes; the seed that is refused there does not end the others."""
     sweep, short = tmp_path / "sweep", ("recipe.steps=2", "recipe.epochs=null")
@@ -48,6 +49,7 @@ def test_joblib_trains_a_grid_and_names_the_failed(tmp_path):
     assert summary(sweep / "5") == summary(tmp_path / "run")
 
 
+@pytest.mark.soak
 def test_submitits_local_executor_trains_and_names_the_failed(tmp_path):
     sweep = tmp_path / "sweep"
     result = command("train", "-m", *FAST, "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=3",
@@ -172,6 +174,7 @@ def test_an_unknown_launcher_names_the_known(capsys):
     assert "choose one of basic, joblib, slurm" in line
 
 
+@pytest.mark.soak
 def test_a_launcher_trains_a_tables_runs(tmp_path):
     """Sources first, then their controls; the table is that of one process."""
     quick = ("table", "2", "--seeds", "1", "tracker=none", "engine.threads=1", "recipe.epochs=1",

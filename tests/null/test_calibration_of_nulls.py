@@ -75,7 +75,7 @@ def trained_on_noise(monitor, schedule, rho, apart, rng):
 
 
 SOAK = "MOTIVATION_SOAK" in os.environ
-soak = pytest.mark.skipif(not SOAK, reason="minutes long; make soak")
+soak = pytest.mark.soak
 # One of each kind of null, of noise that wanders, and of networks that differ; the others in `make soak`.
 USUAL = [("consecutive", 0.0, 0.0), ("gradient_agreement", 0.0, 0.0), ("trend", 0.0, -1.5), ("consecutive", 0.3, 0.0),
          ("paired_heldout_5", 0.9, 0.0)]

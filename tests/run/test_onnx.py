@@ -5,7 +5,6 @@ Torch's exporter takes seconds a network: here the smallest of each kind, every 
 
 import importlib.util
 import json
-import os
 
 import numpy as np
 import onnxruntime
@@ -61,7 +60,7 @@ def test_a_vision_transformer(tmp_path):
     exported_run("vit_tiny_small", tmp_path, SMALLEST["vit_tiny_small"], ["base"])
 
 
-@pytest.mark.skipif("MOTIVATION_SOAK" not in os.environ, reason="minutes long; make soak")
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", MODEL_CONFIGS)
 def test_every_model_config(name, tmp_path):

@@ -21,7 +21,7 @@ from motivation.run_folder.write import RunFolder
 from motivation.schedules import Threshold
 from motivation.training.trainer import Trainer
 
-soak = pytest.mark.skipif("MOTIVATION_SOAK" not in os.environ, reason="minutes long; make soak")
+soak = pytest.mark.soak
 
 
 @soak
