@@ -58,7 +58,7 @@ def test_quickstart_trains_looks_and_compares(tmp_path, monkeypatch):
 @KERNELS_OWN
 def test_paper_tables_reads_run_folders(tmp_path, finished, monkeypatch):
     folders = [finished(), finished("seed=1"), finished("model=resnet8"), finished("model=resnet8", "seed=1"),
-               finished("model=resnet14")]
+               finished("model=resnet8", "model.network=resnet14")]
     monkeypatch.setenv("RUNS", " ".join(map(str, folders)))
     text, pictures = executed("paper_tables", tmp_path)
     assert pictures == 3
