@@ -67,6 +67,7 @@ def test_paper_tables_reads_run_folders(tmp_path, finished, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.soak
 @KERNELS_OWN
 def test_paper_tables_without_a_pair_says_so(tmp_path, finished, monkeypatch):
     monkeypatch.setenv("RUNS", str(finished("model=resnet8")))
