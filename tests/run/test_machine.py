@@ -1,17 +1,21 @@
 """Runs that share a machine: how many cores and how much memory there are, and what processes are told of threads."""
 
 import functools
+import itertools
 import os
 import signal
 from pathlib import Path
 
 import joblib
 import pytest
+import torch
+from conftest import compose_config
 
 import motivation.run.machine
 from motivation.run.jobs import Jobs
 from motivation.run.machine import available_memory, cores, resident_memory, thread_environment
 from motivation.run.pool import Pool
+from motivation.run.prepare import prepare
 
 
 @pytest.fixture(params=[None, "1", "8", "3,2", "many"])
@@ -94,3 +98,24 @@ def test_this_machine_says_what_it_has():
     assert 1 <= cores() <= os.cpu_count()
     assert resident_memory() > 0
     assert available_memory() > 0
+
+
+@pytest.fixture
+def _threads_kept():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("_threads_kept")
+def test_threads_change_rounding_and_nothing_else():
+    """As docs/tables.md says; with as many threads, the bits are the same."""
+    config = compose_config("tracker=none", "model=resnet20_32", "recipe.batch_size=64")
+    losses = {}
+    for name, threads in (("one", 1), ("again", 1), ("two", 2)):
+        session = prepare(config | {"engine": config["engine"] | {"threads": threads}})
+        for batch in itertools.islice(session.batches(), 2):
+            session.step(*batch)
+        losses[name] = [result.loss for _, result in session.pending]
+    assert losses["one"] == losses["again"]
+    assert losses["one"] == pytest.approx(losses["two"], rel=1e-4)
