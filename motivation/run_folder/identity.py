@@ -2,7 +2,7 @@
 
 =====================  =====================================================================================
 sets the result        the networks and their options, the data (fingerprint, splits, normalisation), recipe, monitor,
-                       schedule, seed, ``engine.precision`` and ``engine.accumulation``
+                       schedule, seed, and ``engine.precision``, ``.matmul_precision``, ``.compile``, ``.accumulation``
 sets none              tracker, checkpoint, evaluate_every, the rest of engine (device, threads, layout), data.workers,
                        data.download, and where the data is: data.root, data.path
 only a pair reads      monitor, schedule, recipe.state, recipe.differential_lr, recipe.differential_weight_decay: no
@@ -20,7 +20,7 @@ ALONE = ("classical", "transfer")
 # How a run is executed, mirrored and saved.
 EXECUTION = ("tracker", "checkpoint", "evaluate_every")
 # What of the engine changes the arithmetic; the default where a config has no such key.
-ARITHMETIC = {"precision": "float32", "accumulation": 1}
+ARITHMETIC = {"precision": "float32", "matmul_precision": "highest", "compile": None, "accumulation": 1}
 READING = ("download", "workers")
 # Where the data is: its fingerprint says which one it is.
 PLACES = ("root", "path")
