@@ -17,8 +17,8 @@ def test_execution_and_place_set_no_result(override):
 
 @pytest.mark.parametrize("override", ["engine.precision=bfloat16", "engine.compile=default",
                                       "engine.matmul_precision=high", "engine.accumulation=2", "seed=1",
-                                      "recipe.epochs=9", "recipe.state=reset", "schedule.k=3", "monitor=trend", "model.init=copy",
-                                      "data.validation=0.1", "+model.base_options={width: 2}"])
+                                      "recipe.epochs=9", "recipe.state=reset", "schedule.k=3", "monitor=trend",
+                                      "model.init=copy", "data.validation=0.1", "+model.base_options={width: 2}"])
 def test_what_sets_the_result_tells_runs_apart(override):
     assert identity(compose_config(*FOLDER, override), "f") != identity(compose_config(*FOLDER), "f")
 
