@@ -90,9 +90,10 @@ def fitting_evaluation_batch(trainer: Trainer, shape: tuple[int, ...]) -> int:
     engine, images = trainer.engine, shape[0]
 
     def black() -> Iterator[Tensor]:
-        """As evaluation makes its batches, so that its graph is compiled here: the layout too, and while predicting."""
+        """As a loader makes its batches, strides and all, while predicting: the graph compiled here is evaluation's."""
         layout = torch.channels_last if engine.channels_last else torch.contiguous_format
-        yield torch.zeros((images, *shape[1:]), device=engine.torch_device).contiguous(memory_format=layout)
+        pixels = torch.zeros((images, *shape[2:], shape[1]), device=engine.torch_device)
+        yield pixels.permute(0, 3, 1, 2).contiguous(memory_format=layout)
 
     while True:
         try:
