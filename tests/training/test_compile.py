@@ -274,7 +274,7 @@ def test_without_a_c_compiler_both_networks_run_eager_with_one_warning(tmp_path,
     # Of another shape than every other test's, so that no compiled kernel is on disk.
     pair = Pair(mlp(11), mlp(13, seed=1), weights_map="literal", init="native")
     trainer = trainer_of(pair, Engine(compile="default"))
-    with torch._inductor.config.patch({"cpp.cxx": (str(tmp_path / "no-compiler"),), "force_disable_caches": True}):
+    with torch._inductor.config.patch({"cpp.cxx": (str(tmp_path / "no-compiler"),), "fx_graph_cache": False}):
         for batch in batches(4):
             trainer.step(*batch)
     [line] = [message for message in caplog.messages if "runs eager" in message]
