@@ -1,7 +1,7 @@
 # make demo: install, train three runs on digits, print their comparison, write a figure
 # make test: install with the test extra, run every test, in WORKERS processes
 # make test-lower-bounds: some tests with the oldest packages that setup.cfg allows (torch and what is as large excepted)
-# make soak: 50 kills of a run, 100,000 steps with flat memory, every null calibrated, every network as ONNX
+# make soak: 50 kills of a run, 100,000 steps with flat memory, every null calibrated, every network as ONNX, compiled kernels
 # make lint: ruff and mypy
 # make bench, make clean
 PYTHON ?= python3

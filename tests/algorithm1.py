@@ -59,7 +59,7 @@ class Algorithm1:
         network, optimizer = self.networks[trained], self.optimizers[trained]
         network.train()
         optimizer.zero_grad()
-        loss = self.loss(network(images), targets)
+        loss = self.forward(network, images, targets)
         loss.backward()
         optimizer.step()
         loss = loss.item()
@@ -70,6 +70,9 @@ class Algorithm1:
             self.switch(False)
         self.prev_loss = loss
         return loss, trained
+
+    def forward(self, network, images, targets):
+        return self.loss(network(images), targets)
 
     def end_epoch(self):
         if self.motivated:

@@ -63,11 +63,13 @@ def assert_same_state(network, optimizer, other, other_optimizer, names=None):
 
 
 
-def train_beside_oracle(base, motivated, mapping, optimizer, k, steps, weights_map="structural", rows=()):
+def train_beside_oracle(base, motivated, mapping, optimizer, k, steps, weights_map="structural", rows=(), engine=None,
+                        algorithm=Algorithm1):
     """Train both, comparing after every step as invariant 1 says; returns the phases."""
     pair = Pair(base, motivated, init="native", weights_map=weights_map)
-    oracle = Algorithm1(base, motivated, mapping, optimizer, F.cross_entropy, k, rows)
-    trainer = Trainer(pair, optimizer, F.cross_entropy, Consecutive(), Threshold(k, epoch_edge="contract"))
+    oracle = algorithm(base, motivated, mapping, optimizer, F.cross_entropy, k, rows)
+    trainer = Trainer(pair, optimizer, F.cross_entropy, Consecutive(), Threshold(k, epoch_edge="contract"),
+                      engine=engine)
     mapped = {name for _, name in mapping}
     differential = {name for name in motivated.state_dict() if name not in mapped}
     assert differential or pair.weights_map.sliced

@@ -122,7 +122,7 @@ def test_every_config_says_what_it_is():
      r"schedule\.schedule\.k=0: must be at least 1"),
     ({"engine": {"device": "tpu"}}, "engine.device='tpu'"),
     ({"engine": {"threads": 0}}, "engine.threads=0"),
-    ({"engine": {"precision": "int8"}}, "engine.precision='int8': must be one of float32, bfloat16"),
+    ({"engine": {"precision": "int8"}}, "engine.precision='int8': must be one of float32, bfloat16, float16, auto"),
     ({"tracker": {"name": "wandb", "project": ""}}, "tracker.project=''"),
     ({"recipe": {"epochs": 1, "_target_": "os.system"}}, "recipe._target_"),
 ])

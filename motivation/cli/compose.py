@@ -117,7 +117,8 @@ def composing() -> Iterator[Callable[[tuple[str, ...]], dict[str, Any]]]:
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
-    """The resolved config as plain mappings, without Hydra's part and ``resume``.
+    """The resolved config as plain mappings, without Hydra's part and ``resume``; what it leaves to the hardware is
+    decided, so that equal configs are equal runs.
 
     Raises:
         ValueError: an interpolation leads nowhere, or a value is missing.
@@ -125,11 +126,18 @@ def plain(config: DictConfig) -> dict[str, Any]:
     with open_dict(config):
         config = OmegaConf.masked_copy(config, [key for key in config if key not in ("hydra", "resume")])
     try:
-        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         # OmegaConf's own message has the key in a line below.
         raise ValueError(f"{error.full_key}: {error.msg}" if error.full_key and error.msg else one_line(error)
                          ) from error
+    engine = values.get("engine")
+    if isinstance(engine, dict) and engine.get("precision") == "auto":
+        # It imports torch, which other configs need not wait for.
+        from motivation.run.hardware import decided
+
+        return decided(values)
+    return values
 
 
 def _explain(error: HydraException, name: str, folder: str | None) -> str:

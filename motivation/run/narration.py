@@ -3,8 +3,11 @@
 import logging
 
 from motivation.data.dataset import Part
+from motivation.phase import PHASES
 from motivation.run.session import Session
+from motivation.training.compiled import is_compiled
 from motivation.training.distributed import processes
+from motivation.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +39,15 @@ def narrate(session: Session) -> None:
                 engine.micro_batches)
     at = f", from step {trainer.steps}" if trainer.steps else ""
     logger.info("training: %d steps in %d epochs%s", session.total_steps, session.epochs, at)
+
+
+def narrate_compilation(trainer: Trainer, seconds: float) -> None:
+    """Log which networks were compiled before step 0, and the seconds that they and their first step took."""
+    mode = trainer.engine.compile
+    found = [phase for phase in (PHASES if trainer.pair else PHASES[:1]) if is_compiled(trainer.network(phase), mode)]
+    if found:
+        logger.info("compile: %s compiled (%s) for training and evaluation in %.1f s",
+                    "both networks" if len(found) == 2 else f"the {found[0]} network", mode, seconds)
 
 
 def _count(name: str, part: Part) -> str:

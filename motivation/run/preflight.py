@@ -1,6 +1,6 @@
 """Before step 0: a real step of both networks and an evaluation fit in memory, and the disk holds the checkpoints.
 
-An interval hours into training is then never the first to run out of memory.
+An interval hours into training is then never the first to run out of memory, nor the one that waits for the compiler.
 """
 
 import copy
@@ -88,13 +88,19 @@ def fitting_evaluation_batch(trainer: Trainer, shape: tuple[int, ...]) -> int:
         ValueError: a network does not fit.
     """
     engine, images = trainer.engine, shape[0]
-    black = torch.zeros(shape, device=engine.torch_device)
+
+    def black() -> Iterator[Tensor]:
+        """As a loader makes its batches, strides and all, while predicting: the graph compiled here is evaluation's."""
+        layout = torch.channels_last if engine.channels_last else torch.contiguous_format
+        pixels = torch.zeros((images, *shape[2:], shape[1]), device=engine.torch_device)
+        yield pixels.permute(0, 3, 1, 2).contiguous(memory_format=layout)
+
     while True:
         try:
             for phase in reversed(PHASES) if trainer.pair else PHASES[:1]:
                 network = trainer.network(phase)
                 with out_of_memory_named(phase, images, 1), _modes_kept(network):
-                    engine.predict(network, [black[:images]])
+                    replace(engine, evaluation_batch=images).predict(network, black())
             return images
         except OutOfMemory as error:
             if engine.accumulation != "auto" or images == 1:

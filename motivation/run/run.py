@@ -5,11 +5,13 @@ import signal
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from motivation.command_line import resume_command
 from motivation.run.evaluation import evaluate, evaluate_epoch
-from motivation.run.narration import narrate
+from motivation.run.hardware import decided
+from motivation.run.narration import narrate, narrate_compilation
 from motivation.run.preflight import (
     check_disk,
     fitting_evaluation_batch,
@@ -37,7 +39,8 @@ def run(config: Mapping[str, Any], path: Path | str, resume: bool = False, suffi
     """Train one run and leave its run folder.
 
     Args:
-        config: the resolved config, plain mappings; see `motivation.run.prepare.prepare`.
+        config: the resolved config, plain mappings; see `motivation.run.prepare.prepare`. What it leaves to the
+            hardware (``engine.precision: auto``) is decided here, and the run folder says how.
         path: the run folder; it must not hold a run, or with ``resume`` one of this very config (more epochs or
             steps, and another engine, tracker or checkpointing, may be asked for).
         resume: resume the run in this folder from its newest usable checkpoint. The result is, but for seconds,
@@ -55,7 +58,7 @@ def run(config: Mapping[str, Any], path: Path | str, resume: bool = False, suffi
         Interrupted: a signal stopped the run; its state is saved.
         PeerLost: another process failed.
     """
-    path = Path(path)
+    path, config = Path(path), decided(config)
     with StopRequest() as stop, ExitStack() as opened, memory_advice(), folder_advice(path):
         folder = None
         if not resume:
@@ -140,8 +143,10 @@ def _started(config: Mapping[str, Any], stop: StopRequest, restored: bool) -> It
         with together():
             session = prepare(config, restored)
             opened.enter_context(closing(session.loader))
+            start = perf_counter()
             count = needed_micro_batches(session.trainer, *next(session.loader.epoch(0)))
             images = fitting_evaluation_batch(session.trainer, session.test_batch)
+            seconds = perf_counter() - start
         try:
             stop.check()
         except Interrupted as error:
@@ -149,6 +154,8 @@ def _started(config: Mapping[str, Any], stop: StopRequest, restored: bool) -> It
                               "was written") from None
         session.set_micro_batches(all_reduce_max(count))
         session.set_evaluation_batch(-all_reduce_max(-images))
+        if is_main():
+            narrate_compilation(session.trainer, seconds)
         yield session
 
 

@@ -2,7 +2,7 @@
 
 =====================  =====================================================================================
 sets the result        the networks and their options, the data (fingerprint, splits, normalisation), recipe, monitor,
-                       schedule, seed, ``engine.precision`` and ``engine.accumulation``
+                       schedule, seed, and ``engine.precision``, ``.matmul_precision``, ``.compile``, ``.accumulation``
 sets none              tracker, checkpoint, evaluate_every, the rest of engine (device, threads, layout), data.workers,
                        data.download, and where the data is: data.root, data.path
 another run            a run that is started from or whose moments are replayed (model.run, schedule.run) is known by
@@ -29,7 +29,8 @@ ALONE = ("classical", "transfer")
 # How a run is executed, mirrored and saved.
 EXECUTION = ("tracker", "checkpoint", "evaluate_every")
 # What of the engine changes the arithmetic; the default where a config has no such key.
-ARITHMETIC = {"precision": "float32", "accumulation": 1}
+ARITHMETIC = {"precision": "float32", "matmul_precision": "highest", "compile": None, "accumulation": 1}
+LATER = ("matmul_precision", "compile")
 READING = ("download", "workers")
 # Where the data is: its fingerprint says which one it is.
 PLACES = ("root", "path")
@@ -61,7 +62,9 @@ def identity(config: Mapping[str, Any], data_fingerprint: str | None,
     # Options that are absent are none.
     kept["model"] = {key: value for key, value in model.items() if not (key.endswith("options") and not value)}
     kept["recipe"] = {key: value for key, value in config["recipe"].items() if not (alone and key in PAIR_RECIPE)}
-    kept["engine"] = {key: (config.get("engine") or {}).get(key, default) for key, default in ARITHMETIC.items()}
+    engine = {key: (config.get("engine") or {}).get(key, default) for key, default in ARITHMETIC.items()}
+    # A table's folders are named by this, also those of versions that did not have these keys.
+    kept["engine"] = {key: value for key, value in engine.items() if key not in LATER or value != ARITHMETIC[key]}
     if changes := [dict(row) for row in history if "changed" in row]:
         kept["history"] = changes
     for key, source in sources.items():
@@ -124,13 +127,18 @@ def with_changes(history: Sequence[Mapping[str, Any]], step: int, saved: Mapping
     """
     rows = [dict(row) for row in history]
     before, after = identity(saved, ""), identity(config, "")
-    changed = {key: [old, new] for key, old, new in differences(before, after)}
+    changed = {key: [_or_default(key, old), _or_default(key, new)] for key, old, new in differences(before, after)}
     if rows and rows[-1]["step"] == step and "changed" in rows[-1]:
         # Nothing was trained since the last change.
         last = rows.pop()["changed"]
         changed = last | {key: [last.get(key, values)[0], values[1]] for key, values in changed.items()}
         changed = {key: [old, new] for key, (old, new) in changed.items() if old != new}
     return rows + ([{"step": step, "changed": changed}] if changed else [])
+
+
+def _or_default(key: str, value: Any) -> Any:
+    """The value of an engine's key that an identity leaves out."""
+    return ARITHMETIC.get(key.removeprefix("engine.")) if value is None else value
 
 
 def in_words(row: Mapping[str, Any]) -> str:

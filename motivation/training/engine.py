@@ -1,8 +1,8 @@
-"""How one step is executed: device, precision, memory layout, micro-batches."""
+"""How one step is executed: device, precision, compilation, memory layout, micro-batches."""
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -10,16 +10,19 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from motivation.phase import Phase
+from motivation.training import compiled
+from motivation.training.compiled import Loss, Mode
 from motivation.training.determinism import ask_for_deterministic_kernels
 from motivation.training.distributed import all_reduce_mean, local_rank, processes, running_statistics
+from motivation.training.precision import AUTOCAST, Precision, fastest, scaled_update
 from motivation.validation import Count, check_arguments
 
 # Beyond it, starting the threads takes longer than any training.
 MOST_THREADS = 1024
-Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class OutOfMemory(ValueError):
@@ -61,7 +64,13 @@ class Engine:
     Args:
         device: ``auto`` (a GPU where there is one), or a torch device such as ``cpu`` or ``cuda:1``. Of several
             processes each takes a GPU of its own.
-        precision: ``float32``, or ``bfloat16`` for autocast with float32 weights.
+        precision: ``float32``; ``bfloat16`` or ``float16`` for autocast with float32 weights, float16 with a loss scale
+            of each network's own; ``auto`` for bfloat16 where the hardware is made for it, else float32.
+        matmul_precision: of float32 matrix products: ``highest``, or ``high`` and ``medium`` for TensorFloat-32 and
+            bfloat16 inside them where the device has such products. Convolutions follow torch's own default.
+        compile: the mode of torch.compile for forward and loss, and for evaluation: ``default``, ``reduce-overhead``
+            (CUDA graphs, on GPUs) or ``max-autotune`` (kernels chosen by timing them); null for eager. A network that
+            cannot be compiled runs eager, with one warning.
         channels_last: keep images and convolution weights in channels-last layout, the faster one.
         deterministic: kernels that give the same bits twice, and no autotuning; an operation without such a kernel is
             named once.
@@ -72,11 +81,14 @@ class Engine:
             training until both networks fit in memory.
 
     Raises:
-        ValueError: a device that is not there, or threads or parts below 1.
+        ValueError: a device that is not there, threads or parts below 1, or kernels chosen by time that shall be
+            deterministic.
     """
 
     device: str = "auto"
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
+    matmul_precision: Literal["highest", "high", "medium"] = "highest"
+    compile: Mode | None = None
     channels_last: bool = True
     deterministic: bool = True
     threads: Annotated[int, Field(ge=1, le=MOST_THREADS)] | None = None
@@ -98,8 +110,13 @@ class Engine:
             raise ValueError(f"device={self.device!r}: there is none here; try device=cpu")
         if device.type not in ("cpu", "cuda", "mps", "xpu"):
             raise ValueError(f"device={self.device!r} cannot train; try auto, cpu or cuda")
+        if self.compile == "max-autotune" and self.deterministic:
+            raise ValueError("compile='max-autotune' chooses kernels by timing them, another one each time; set "
+                             "deterministic=false, or compile=default")
+        if self.precision == "auto":
+            object.__setattr__(self, "precision", fastest(device.type)[0])
 
-    @property
+    @functools.cached_property
     def torch_device(self) -> torch.device:
         """The device, ``auto`` resolved."""
         best = "cuda" if torch.cuda.is_available() else "cpu"
@@ -109,7 +126,9 @@ class Engine:
         return device
 
     def configure(self) -> None:
-        """Set what torch keeps for the whole process: kernel choice and thread count."""
+        """Set what torch keeps for the whole process: kernel choice, precision of products, graphs, thread count."""
+        compiled.forget()
+        torch.set_float32_matmul_precision(self.matmul_precision)
         ask_for_deterministic_kernels(self.deterministic, self.torch_device)
         if self.torch_device.type == "cuda":
             torch.cuda.set_device(self.torch_device.index or 0)
@@ -122,16 +141,30 @@ class Engine:
             return model.to(self.torch_device, memory_format=torch.channels_last)
         return model.to(self.torch_device)
 
-    def autocast(self) -> torch.autocast:
+    def autocast(self) -> AbstractContextManager:
         """The precision of a forward pass."""
-        return torch.autocast(self.torch_device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+        device = self.torch_device.type
+        if self.precision in AUTOCAST:
+            return torch.autocast(device, AUTOCAST[self.precision])
+        # Entering one that is off takes as long as a small layer.
+        return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
     @property
     def micro_batches(self) -> int:
         """Micro-batches a step; ``auto`` starts at 1."""
         return 1 if self.accumulation == "auto" else self.accumulation
 
-    def gradients(self, network: nn.Module, loss: Loss, images: Tensor, targets: Tensor) -> Tensor:
+    def scaler(self) -> GradScaler | None:
+        """A new loss scale for one network; None where the precision needs none."""
+        return GradScaler(self.torch_device.type) if self.precision == "float16" else None
+
+    def loss(self, network: nn.Module, loss: Loss, images: Tensor, targets: Tensor) -> Tensor:
+        """The loss of one micro-batch, a scalar, compiled where that is asked for; arguments as in `gradients`."""
+        with self.autocast():
+            return compiled.call(compiled.batch_loss, self.compile, self.deterministic, network, images, loss, targets)
+
+    def gradients(self, network: nn.Module, loss: Loss, images: Tensor, targets: Tensor,
+                  scaler: GradScaler | None = None) -> Tensor:
         """Forward and backward of one batch; gradients are left in the network's parameters.
 
         Args:
@@ -139,22 +172,26 @@ class Engine:
             loss: ``(logits, targets) -> scalar``, a mean over images.
             images: ``(N, C, H, W)``.
             targets: ``(N,)`` class indices, or what else the loss takes, such as ``(N, classes)`` shares.
+            scaler: scales the gradients up; None leaves them.
 
         Returns:
-            The batch loss, a scalar on the device.
+            The batch loss, a scalar on the device, not scaled.
         """
+        compiled.begin_step(self.compile)
         total = None
-        for part, labels in zip(images.chunk(self.micro_batches), targets.chunk(self.micro_batches), strict=True):
-            with self.autocast():
-                value = loss(network(part), labels)
+        parts = [(images, targets)]
+        if self.micro_batches > 1:
+            parts = list(zip(images.chunk(self.micro_batches), targets.chunk(self.micro_batches), strict=True))
+        for part, labels in parts:
+            value = self.loss(network, loss, part, labels)
             if len(part) != len(images):
                 value = value * (len(part) / len(images))
-            value.backward()
+            (value if scaler is None else scaler.scale(value)).backward()
             total = value.detach() if total is None else total + value.detach()
         return total
 
     def step(self, network: nn.Module, optimizer: Optimizer, loss: Loss, images: Tensor, targets: Tensor,
-             before_update: Callable[[], None] | None = None) -> Tensor:
+             before_update: Callable[[], None] | None = None, scaler: GradScaler | None = None) -> Tensor:
         """One forward, backward and update of one network; arguments as in `gradients`.
 
         Where several processes train together, their gradients are averaged, and so are BatchNorm's running statistics.
@@ -162,17 +199,23 @@ class Engine:
 
         Returns:
             ``(2,)`` on the device: the batch loss before the update, and 0, or infinity where a gradient that the
-            optimizer takes is NaN or infinite.
+            optimizer takes is NaN or infinite. With a scaler, 1 where the update was left out since a scaled gradient
+            overflowed, and infinity only where it would without a scale.
         """
         optimizer.zero_grad(set_to_none=True)
-        value = self.gradients(network, loss, images, targets)
+        value = self.gradients(network, loss, images, targets, scaler)
         if processes() > 1:
             gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
             all_reduce_mean([*gradients, *running_statistics(network)])
+        if scaler is not None:
+            scaler.unscale_(optimizer)
         if before_update is not None:
             before_update()
         spoiled = _not_finite(optimizer, value.device).to(value.dtype)
-        optimizer.step()
+        if scaler is None:
+            optimizer.step()
+        else:
+            spoiled = scaled_update(scaler, optimizer, spoiled)
         return torch.stack((value, spoiled))
 
     @torch.inference_mode()
@@ -181,12 +224,18 @@ class Engine:
 
         Args:
             network: left in evaluation mode; the next training step sets it back.
-            batches: images ``(N, C, H, W)``.
+            batches: images ``(N, C, H, W)``; those of ``evaluation_batch`` images run compiled where that is asked for,
+                others eager: the last one of a data set would need a graph of its own.
         """
         network.eval()
         with self.autocast():
-            predicted = [network(images).float().softmax(1) for images in batches]
+            predicted = [self._probabilities(network, images) for images in batches]
             return torch.cat(predicted).cpu().numpy() if predicted else None
+
+    def _probabilities(self, network: nn.Module, images: Tensor) -> Tensor:
+        mode = self.compile if len(images) == self.evaluation_batch else None
+        compiled.begin_step(mode)
+        return compiled.call(compiled.probabilities, mode, self.deterministic, network, images)
 
 
 def _not_finite(optimizer: Optimizer, device: torch.device) -> Tensor:

@@ -15,6 +15,7 @@ from motivation.monitors import Monitor, Signal
 from motivation.pairing.pair import Pair
 from motivation.pairing.weights_map import tensor_of
 from motivation.phase import Phase
+from motivation.training.compiled import begin_step, full_precision
 from motivation.training.distributed import all_reduce_mean, processes
 from motivation.training.engine import Engine, Loss
 
@@ -42,8 +43,8 @@ class Observation:
         step: its number, from 0.
         phase: the network it trained.
         flops: its training FLOPs.
-        values: the loss; 0, or infinity where a gradient is not finite; then the monitor's numbers, the loss after the
-            update and the held-out losses, as far as due.
+        values: the loss; 0, infinity where a gradient is not finite, or 1 where a scaled one was not and the update was
+            left out; then the monitor's numbers, the loss after the update and the held-out losses, as far as due.
         measured: how many of them are the monitor's numbers.
         after: whether the loss after the update is among them.
         gradient: of the mapped weights, for a monitor that measures nothing on the device.
@@ -81,8 +82,10 @@ class Observation:
             raise NonFiniteLoss(f"the {self.phase} network's {what} at step {self.step}; lower the learning rate or "
                                 "check the images", self.step)
         measured, rest = rest[:self.measured], rest[self.measured:]
+        # A gradient that overflowed tells a monitor nothing.
+        measured, of_update = (None, None) if gradient else (measured or None, self.gradient)
         return Signal(loss, self.phase, self.flops, rest[0] if self.after else None,
-                      rest[self.after:] or None, self.gradient, measured or None)
+                      rest[self.after:] or None, of_update, measured)
 
     def state_dict(self) -> dict[str, Any]:
         """Itself, read from the device."""
@@ -190,33 +193,40 @@ class Probes:
 
     @torch.no_grad()
     def after(self, engine: Engine, network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
-        """Loss of the batch once more, in training mode, with the masks of the first forward, on copies of the buffers:
+        """Loss of the batch once more, in training mode, with the masks of the first forward; the buffers are put back:
         running statistics stay. Where the update changed nothing it is the first loss, bit for bit.
         """
-        buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+        buffers = [(module._buffers, name, buffer, buffer.clone()) for module in network.modules()
+                   for name, buffer in module.named_buffers(recurse=False)]
         parts = list(zip(images.chunk(engine.micro_batches), targets.chunk(engine.micro_batches), strict=True))
-        with self._rng(images), engine.autocast():
+        begin_step(engine.compile)
+        with self._rng(images):
             for state in self._random[:1]:
                 torch.set_rng_state(state)
             for state in self._random[1:]:
                 torch.cuda.set_rng_state(state, images.device)
-            losses = [self.loss(torch.func.functional_call(network, buffers, (part,)), labels)
-                      for part, labels in parts]
+            try:
+                # The graph of the first forward, which a compiled one without gradients is not.
+                with torch.set_grad_enabled(engine.compile is not None):
+                    losses = [engine.loss(network, self.loss, part, labels).detach() for part, labels in parts]
+            finally:
+                for holder, name, buffer, kept in buffers:
+                    holder[name] = buffer.copy_(kept)
         if len(parts) == 1:
             return losses[0]
         return sum(loss * (len(part) / len(images)) for loss, (part, _) in zip(losses, parts, strict=True))
 
     @torch.no_grad()
     def heldout_losses(self, engine: Engine, network: nn.Module) -> Tensor:
-        """Per-image losses ``(N,)`` in evaluation mode, in as many parts as a batch is trained in."""
+        """Per-image losses ``(N,)`` in evaluation mode, eager, in as many parts as a batch is trained in."""
         images, targets = self.heldout
         training = [module for module in network.modules() if module.training]
         network.eval()
         try:
             with self._rng(images), engine.autocast():
                 parts = zip(images.chunk(engine.micro_batches), targets.chunk(engine.micro_batches), strict=True)
-                losses = [torch.vmap(lambda logit, target: self.loss(logit[None], target[None]))(network(part), labels)
-                          for part, labels in parts]
+                losses = [torch.vmap(lambda logit, target: self.loss(logit[None], target[None]))(
+                    full_precision(network(part)), labels) for part, labels in parts]
                 return torch.cat(losses)
         finally:
             for module in training:

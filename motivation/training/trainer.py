@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from motivation.monitors import Monitor
 from motivation.pairing.pair import Pair
-from motivation.phase import Phase
+from motivation.phase import PHASES, Phase
 from motivation.schedules import Never, Schedule
 from motivation.schedules.schedule import check_saves, completed
 from motivation.training.distributed import broadcast, processes
@@ -144,6 +144,7 @@ class Trainer:
             self._state = SharedState(self.pair, *self.optimizers, state)
             # torch's learning-rate schedulers warn of an optimizer that has not stepped; a dormant one rightly has not.
             self.optimizers[1]._opt_called = True
+        self._scalers = [self.engine.scaler() for _ in self.optimizers]
         self._probes = Probes(model, monitor, loss, heldout)
         self.phase: Phase = "base"
         self._switch(self._decisions.start())
@@ -175,13 +176,14 @@ class Trainer:
         stopwatch = Stopwatch(images.device)
         if not network.training:
             network.train()
-        optimizer = self.optimizers[phase == "motivated"]
+        number = PHASES.index(phase)
+        optimizer, scaler = self.optimizers[number], self._scalers[number]
         probes, due = self._probes, self._probes.due(self.steps)
         measure = (lambda: probes.before_update(phase)) if "gradient" in due else None
         signal = None
         probes.before_forward(due, images)
         with out_of_memory_named(phase, len(images), self.engine.micro_batches):
-            loss_and_spoiled = self.engine.step(network, optimizer, self.loss, images, targets, measure)
+            loss_and_spoiled = self.engine.step(network, optimizer, self.loss, images, targets, measure, scaler)
             extra = probes.flops(due, count, forward)
             flops = TRAINING_FORWARDS * count * forward + extra
             seen = probes.observe(due, self.steps, phase, flops, network, loss_and_spoiled, images, targets,
@@ -264,6 +266,7 @@ class Trainer:
         return {
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "scalers": [scaler and scaler.state_dict() for scaler in self._scalers],
             "monitor": self.monitor.state_dict() if self.monitor is not None else None,
             "schedule": self.schedule.state_dict(),
             "ledger": self.ledger.state_dict(),
@@ -289,6 +292,10 @@ class Trainer:
                 if scale is not None:  # A checkpoint of an earlier version has none.
                     group["lr_scale"] = scale
             restore_layout(optimizer)
+        # A checkpoint of an earlier version, or of another precision, has none.
+        for scaler, saved in zip(self._scalers, state.get("scalers", ()), strict=False):
+            if scaler and saved:
+                scaler.load_state_dict(saved)
         if self._state:
             self._state.tie()
         if self.monitor is not None:

@@ -19,9 +19,10 @@ def test_execution_and_place_set_no_result(override):
     assert not sets_result(override.partition("=")[0])
 
 
-@pytest.mark.parametrize("override", ["engine.precision=bfloat16", "engine.accumulation=2", "seed=1", "recipe.epochs=9",
-                                      "recipe.state=reset", "schedule.k=3", "monitor=trend", "model.init=copy",
-                                      "data.validation=0.1", "+model.base_options={width: 2}"])
+@pytest.mark.parametrize("override", ["engine.precision=bfloat16", "engine.compile=default",
+                                      "engine.matmul_precision=high", "engine.accumulation=2", "seed=1",
+                                      "recipe.epochs=9", "recipe.state=reset", "schedule.k=3", "monitor=trend",
+                                      "model.init=copy", "data.validation=0.1", "+model.base_options={width: 2}"])
 def test_what_sets_the_result_tells_runs_apart(override):
     assert identity(compose_config(*FOLDER, override), "f") != identity(compose_config(*FOLDER), "f")
 
@@ -37,6 +38,11 @@ def test_data_is_its_fingerprint_or_else_its_place():
     here, there = compose_config(*FOLDER), compose_config(*FOLDER, "data.root=B")
     assert identity(here, "f") != identity(here, "g")
     assert identity(here, None) != identity(there, None)
+
+
+def test_an_engine_of_earlier_versions_is_what_it_was():
+    """Names of a table's folders are made of it."""
+    assert identity(compose_config(), "f")["engine"] == {"precision": "float32", "accumulation": 1}
 
 
 def test_a_history_holds_what_a_resume_changes():

@@ -1,0 +1,31 @@
+"""What a config leaves to the hardware, decided: a run folder then says with which precision it was trained."""
+
+import functools
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from motivation.training.engine import Engine
+from motivation.training.precision import fastest
+
+logger = logging.getLogger(__name__)
+
+
+def decided(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config whose ``engine.precision: auto`` is the precision that its device computes fastest; said once."""
+    engine = config.get("engine")
+    if not isinstance(engine, Mapping) or engine.get("precision") != "auto":
+        return dict(config)
+    try:
+        device = Engine(device=engine.get("device", "auto")).torch_device
+    except ValueError:
+        # A device that is not there: named where the engine is built.
+        return dict(config)
+    precision, reason = fastest(device.type)
+    _say(precision, reason)
+    return {**config, "engine": {**engine, "precision": precision}}
+
+
+@functools.cache
+def _say(precision: str, reason: str) -> None:
+    logger.info("precision: %s, since %s", precision, reason)
