@@ -1,6 +1,7 @@
 """The subcommands other than ``train``: each takes its parsed arguments and returns the exit status."""
 
 import argparse
+import functools
 import sys
 
 from motivation.cli.logs import LOGGER, start_worker
@@ -36,6 +37,8 @@ def table(options: argparse.Namespace) -> int:
     from motivation.cli.launch import cell_launcher
     from motivation.tables.cells import Archive
     from motivation.tables.render import write_table
+    from motivation.tables.results import Results, committed
+    from motivation.tables.spec import table_name
     from motivation.tables.train import finish_table, list_states, show_plan
 
     archive = Archive(options.runs)
@@ -48,8 +51,15 @@ def table(options: argparse.Namespace) -> int:
         if options.list or options.name is None:
             print(list_states(compose, options.scale, options.seeds, archive, overrides))
             return 0
+        results = None
+        if options.show or options.results:
+            results = Results(options.results or committed(), table_name(options.name), options.scale)
+            archive = Archive(options.runs, results)
         plan = show_plan(compose, options.name, options.scale, options.seeds, archive, overrides,
-                         costs=not options.show)
+                         costs=not options.show, first_seed=options.first_seed)
+        if results and (others := results.left_out(plan)):
+            LOGGER.warning(f"{results.path}: {others} rows of these labels and seeds are of other configs or data, and "
+                           "left out")
         if options.plan:
             print(*plan.listing(archive), sep="\n")
             return 0
@@ -57,7 +67,10 @@ def table(options: argparse.Namespace) -> int:
         failed = plan.troubles(archive)
     else:
         launch = cell_launcher(launcher, options.runs, plan) if launcher else None
-        failed = finish_table(plan, archive, options.jobs, launch, start_worker)
+        record = functools.partial(results.record, plan, archive) if results else None
+        if record:
+            record(plan.cells)
+        failed = finish_table(plan, archive, options.jobs, launch, start_worker, record)
     text, paths = write_table(plan, archive, options.out)
     print(text)
     for path in paths:

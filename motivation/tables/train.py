@@ -14,7 +14,7 @@ from motivation.run.progress import clock
 from motivation.run.run import run
 from motivation.tables.cells import Archive, Cell, set_aside
 from motivation.tables.costs import DataSets, cost_of, flops_per_second
-from motivation.tables.plan import Compose, Plan, plan_table
+from motivation.tables.plan import SCALES, Compose, Plan, plan_table
 from motivation.tables.spec import list_tables, read_table
 
 logger = logging.getLogger(__name__)
@@ -25,20 +25,21 @@ RUN_ERRORS = (ValueError, OSError, MemoryError, torch.OutOfMemoryError)
 
 
 def show_plan(compose: Compose, name: str, scale: str, seeds: int | None, archive: Archive,
-              overrides: tuple[str, ...], costs: bool) -> Plan:
+              overrides: tuple[str, ...], costs: bool, first_seed: int = 0) -> Plan:
     """Plan a table, and log what is finished and what the rest costs.
 
     Args:
         compose: overrides -> resolved config.
         name: of the table.
-        scale: smoke, reduced or paper.
+        scale: smoke, cpu, reduced or paper.
         seeds: runs a cell; None for the scale's own.
         archive: the folder of all cells.
         overrides: of every cell.
         costs: estimate FLOPs, and the time from a few steps of the first missing run.
+        first_seed: see `plan_table`.
     """
     datasets = DataSets()
-    plan = plan_table(read_table(name), scale, seeds, compose, datasets.fingerprint, overrides)
+    plan = plan_table(read_table(name), scale, seeds, compose, datasets.fingerprint, overrides, first_seed)
     unfinished = plan.unfinished(archive)
     logger.info("%s at scale %s: %d runs, %d finished", plan.name, scale, len(plan.cells),
                 len(plan.cells) - len(unfinished))
@@ -61,15 +62,20 @@ def list_states(compose: Compose, scale: str, seeds: int | None, archive: Archiv
     """All tables: title, and how many of their runs are finished at a scale."""
     datasets, lines = DataSets(), []
     for name in list_tables():
-        plan = plan_table(read_table(name), scale, seeds, compose, datasets.fingerprint, overrides)
+        table = read_table(name)
+        if scale in SCALES and scale not in table["scales"]:
+            lines.append(f"{name:14} {table['title']}: no scale {scale}")
+            continue
+        plan = plan_table(table, scale, seeds, compose, datasets.fingerprint, overrides)
         finished = len(plan.cells) - len(plan.unfinished(archive))
         missing = f"; {', '.join(plan.missing)} cannot be read" if plan.missing else ""
-        lines.append(f"{name:8} {plan.title}: {finished} of {len(plan.cells)} runs finished at scale {scale}{missing}")
+        lines.append(f"{name:14} {plan.title}: {finished} of {len(plan.cells)} runs finished at scale {scale}{missing}")
     return "\n".join(lines)
 
 
 def finish_table(plan: Plan, archive: Archive, jobs: int = 1, launch: Launch | None = None,
-                 start_worker: Callable[[], None] | None = None) -> list[tuple[str, str]]:
+                 start_worker: Callable[[], None] | None = None,
+                 record: Callable[[Sequence[Cell]], None] | None = None) -> list[tuple[str, str]]:
     """Train every cell that is missing, sources first; a failed one does not end the others.
 
     Args:
@@ -78,6 +84,7 @@ def finish_table(plan: Plan, archive: Archive, jobs: int = 1, launch: Launch | N
         jobs: runs at once, each in its own process; 1 trains in this one.
         launch: trains cells somewhere else, in place of ``jobs``.
         start_worker: called first in each of those processes, such as to set logging up.
+        record: called with what finished, after every run, such as to keep its figures.
 
     Returns:
         Name and error of every cell that failed or whose folder holds another run, and of every data set that cannot be
@@ -108,6 +115,8 @@ def finish_table(plan: Plan, archive: Archive, jobs: int = 1, launch: Launch | N
             if error:
                 errors[cell.identity] = error
                 failed.append((cell.name, error))
+            elif record:
+                record([cell])
     return failed
 
 

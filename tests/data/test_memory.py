@@ -113,7 +113,7 @@ def test_mistakes_name_the_key(options, said):
 def test_images_that_are_no_squares_are_refused(tmp_path):
     wide = np.zeros((60, 8, 6, 3), np.uint8)
     path = write_arrays(tmp_path / "wide.npz", x_train=wide, x_test=wide)
-    with pytest.raises(ValueError, match="^size=4: the images are 8 x 6, no squares"):
+    with pytest.raises(ValueError, match=r"^size=4: the images are 8 x 6, no squares"):
         Arrays(str(path), size=4).load()
 
 

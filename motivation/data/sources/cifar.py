@@ -57,6 +57,7 @@ class Cifar:
         train, test = open_or_download(
             lambda: [source(self.root, train=part, download=self.download) for part in (True, False)],
             f"CIFAR-{self.classes}", self.root, "163 MiB", self.download)
-        return prepare(*(Split(np.asarray(part.data), np.asarray(part.targets, np.int64)) for part in (train, test)),
-                       self.validation, self.heldout, self.split_seed, self.fold, tuple(train.classes),
-                       train_subset=self.train_subset, size=self.size)
+        images, test_images = (Split(np.asarray(part.data), np.asarray(part.targets, np.int64))
+                               for part in (train, test))
+        return prepare(images, test_images, self.validation, self.heldout, self.split_seed, self.fold,
+                       tuple(train.classes), train_subset=self.train_subset, size=self.size)

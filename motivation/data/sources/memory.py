@@ -69,8 +69,8 @@ def stratified_subset(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def reduced(split: Split, size: int) -> Split:
-    """Images at a smaller size: area averages (torch's ``interpolate(mode="area")``), rounded to whole values, a half to
-    the even one.
+    """Images at a smaller size: area averages (torch's ``interpolate(mode="area")``), rounded to whole values, a
+    half to the even one.
 
     Args:
         split: square images.
