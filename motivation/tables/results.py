@@ -49,9 +49,7 @@ class Results:
 
     def __init__(self, folder: Path, name: str, scale: str):
         self.path = folder / f"{name}_{scale}.csv"
-        self._rows = self._read()
-        # By the run's name without its data: a table shows where its data set is not.
-        self._by_setting = {row["run"].rpartition("-")[0]: row for row in self._rows.values()}
+        self._know(self._read())
 
     def __call__(self, cell: Cell) -> dict[str, Any] | None:
         """Figures of a cell's run as its summary has them; None where there is no row of its identity."""
@@ -88,7 +86,7 @@ class Results:
         part = self.path.with_suffix(".part")
         part.write_text(text.getvalue())
         os.replace(part, self.path)
-        self._rows = rows
+        self._know(rows)
 
     def left_out(self, plan: Plan) -> int:
         """Rows of this plan's labels and seeds that are of other runs: what sets their result has changed."""
@@ -96,6 +94,11 @@ class Results:
         asked = {(row.label, cell.config["seed"]) for row in plan.rows for cell in row.cells}
         return sum(row["identity"] not in known and row["run"].rpartition("-")[0] not in known
                    and (row["row"], int(row["seed"])) in asked for row in self._rows.values())
+
+    def _know(self, rows: dict[str, dict[str, str]]) -> None:
+        self._rows = rows
+        # By the run's name without its data: a table shows where its data set is not.
+        self._by_setting = {row["run"].rpartition("-")[0]: row for row in rows.values()}
 
     def _read(self) -> dict[str, dict[str, str]]:
         if not self.path.is_file():

@@ -1,11 +1,13 @@
-"""CIFAR-10 and CIFAR-100 from torchvision's downloadable classes."""
+"""CIFAR-10 and CIFAR-100 from torchvision's downloadable classes, or as arrays."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from motivation.data.dataset import Dataset, Split, check_shares
+from motivation.data.sources.arrays import Arrays
 from motivation.data.sources.download import open_or_download
 from motivation.data.sources.memory import prepare
 from motivation.validation import Count, Seed, ShareBelowOne, check_arguments
@@ -18,7 +20,8 @@ class Cifar:
 
     Args:
         classes: 10 or 100.
-        root: folder that holds, or will hold, the data.
+        root: folder that holds, or will hold, the data: torchvision's files; or ``cifar10.npz`` (``cifar100.npz``) with
+            the same images in any order, as `Arrays` takes them.
         download: fetch the data (163 MiB) where it is missing.
         validation: share of the training set kept for model selection.
         heldout: share of the training set kept for monitors.
@@ -51,6 +54,9 @@ class Cifar:
         Raises:
             ValueError: the data is missing or damaged, the download failed, or there is no such subset or size.
         """
+        options = {"train_subset": self.train_subset, "size": self.size}
+        if (arrays := Path(self.root) / f"cifar{self.classes}.npz").is_file():
+            return Arrays(str(arrays), self.validation, self.heldout, self.fold, self.split_seed, **options).load()
         import torchvision.datasets
 
         source = getattr(torchvision.datasets, f"CIFAR{self.classes}")
@@ -60,4 +66,4 @@ class Cifar:
         images, test_images = (Split(np.asarray(part.data), np.asarray(part.targets, np.int64))
                                for part in (train, test))
         return prepare(images, test_images, self.validation, self.heldout, self.split_seed, self.fold,
-                       tuple(train.classes), train_subset=self.train_subset, size=self.size)
+                       tuple(train.classes), **options)

@@ -17,6 +17,9 @@ def prepare(train: Split, test: Split, validation: float, heldout: float, seed: 
             size: int | None = None) -> Dataset:
     """A data set of images in memory: subset first, then the stored size, then the splits inside the subset.
 
+    With a subset both parts are sorted, see `ordered`: the same images in another order are the same data, and give the
+    same subset, whoever stored them.
+
     Args:
         train: the whole training set, in any order.
         test: the test set; it is resized, and otherwise whole.
@@ -33,10 +36,18 @@ def prepare(train: Split, test: Split, validation: float, heldout: float, seed: 
         ValueError: as these functions do.
     """
     if train_subset is not None:
+        train, test = ordered(train), ordered(test)
         train = train.take(stratified_subset(train.labels, train_subset, seed))
     if size is not None:
         train, test = reduced(train, size), reduced(test, size)
     return split_train(train, test, validation, heldout, seed, fold, classes)
+
+
+def ordered(split: Split) -> Split:
+    """The images by class, and in a class by their pixels."""
+    pixels = np.ascontiguousarray(split.images).reshape(len(split), -1)
+    by_pixels = np.argsort(pixels.view(f"S{pixels.shape[1]}")[:, 0], kind="stable")
+    return split.take(by_pixels[np.argsort(split.labels[by_pixels], kind="stable")])
 
 
 def stratified_subset(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
