@@ -9,14 +9,19 @@ from fabricated import fabricate
 from latex_text import check_latex
 from scipy import stats
 
+import motivation.monitors
+import motivation.schedules
 from motivation.analysis.statistics import holm, minimum_effect
 from motivation.models import create_pair
-from motivation.tables.cells import Archive
+from motivation.registry import build
+from motivation.run.session import FACTS, split_lag
+from motivation.tables.cells import OF_PHASES, Archive
 from motivation.tables.comparisons import Comparison, Network, crossing, planned_comparisons, power_note, with_tests
 from motivation.tables.costs import DataSets, cost_of
 from motivation.tables.plan import plan_table
 from motivation.tables.render import write_table
 from motivation.tables.spec import list_tables, read_table
+from motivation.tables.train import finish_table
 
 STUDIES = [name for name in list_tables() if read_table(name).get("study")]
 MONITORS = {"consecutive", "ema", "heldout", "gradient_norm", "gradient_agreement", "noise_scale", "learning_progress",
@@ -141,6 +146,43 @@ def test_both_maps_of_cifar_resnets_are_one():
     maps = [create_pair("resnet20", "resnet32", num_classes=10, weights_map=kind, init="native").weights_map
             for kind in ("literal", "structural")]
     assert maps[0].to_json() == maps[1].to_json()
+
+
+@pytest.mark.parametrize(("scale", "images"), [("smoke", 1078), ("cpu", 9872)])
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_trigger_fits_into_its_training(composed, name, scale, images):
+    """A window that is longer than the shortest training would be an error of that run alone, hours later."""
+    for cell in planned(composed, name, 1, scale).cells:
+        config = cell.config
+        if "network" in config["model"] or cell.control in OF_PHASES:
+            continue
+        epoch = images // config["recipe"]["batch_size"]
+        facts = dict(zip(FACTS, (0, epoch * config["recipe"]["epochs"], epoch, 100, 170), strict=True))
+        monitor = build(motivation.monitors.BY_NAME, split_lag(config["monitor"])[0], "monitor", **facts)
+        build(motivation.schedules.BY_NAME, config["schedule"], "schedule", **facts).bind(monitor)
+
+
+def test_replays_and_separate_trainings_are_trained(composed, tmp_path):
+    """Real runs: a replay has the phases of the other seed; two separate trainings take the pair's FLOPs."""
+    table = read_table("signals")
+    method, replay = (row for row in table["rows"] if row["row"] in ("consecutive", "replay"))
+    table["rows"] = [method | {"controls": ["split_flops", "split_flops_motivated"], "versus": []},
+                     replay | {"versus": ["consecutive"]}]
+    plan = plan_table(table, "smoke", 1, composed, DataSets().fingerprint,
+                      ("tracker=none", "engine.threads=1", "recipe.epochs=2"))
+    archive = Archive(tmp_path / "cells")
+    assert finish_table(plan, archive) == []
+    first, base, motivated, again = (archive.state(row.cells[0]).run for row in plan.rows)
+    other = archive.state(plan.rows[-1].cells[0].source).run
+    assert other.summary["seed"] == 1
+    assert again.steps["motivated"].tolist() == other.steps["motivated"].tolist()
+    assert again.steps["motivated"].any()
+    assert first.steps["motivated"].tolist() != again.steps["motivated"].tolist()
+    spent, steps = zip(*((run.summary["budget/flops"], run.summary["steps/base"]) for run in (base, motivated)),
+                       strict=True)
+    assert steps[0] == steps[1]
+    step = sum(spent) / steps[0]
+    assert sum(spent) == pytest.approx(first.summary["budget/flops"], abs=step / 2)
 
 
 A, B, C = (Network(row, phase) for row, phase in (("pair", "base"), ("random", "base"), ("pair", "motivated")))
