@@ -153,7 +153,7 @@ def plan_table(table: Mapping[str, Any], scale: str, seeds: int | None, compose:
             if dataset not in row or row in unmapped:
                 continue
             pair = PAIR | table.get("pair", {}) | row.get("pair", {})
-            chosen = (*data, *level.get("engine", ()), *level.get("overrides", ()),
+            chosen = (*data, *level.get("engine", ()), *level.get("execution", ()), *level.get("overrides", ()),
                       *recipes.get(row.get("recipe"), ()), *_model(row, networks, pair), *row.get("overrides", ()),
                       *_threshold(row, dataset))
             taken = _applicable(overrides, chosen, compose)

@@ -26,7 +26,7 @@ from motivation.tables.costs import DataSets, cost_of
 from motivation.tables.plan import SCALES, plan_table
 from motivation.tables.render import write_table
 from motivation.tables.spec import list_tables, read_table
-from motivation.tables.train import finish_table, train_cell
+from motivation.tables.train import finish_table, list_states, train_cell
 from motivation.training.ledger import forward_flops
 from motivation.training.recipe import Recipe
 
@@ -121,6 +121,15 @@ def test_identity_is_what_sets_the_result():
               Cell(config, "a", others_source := Cell(config | {"seed": 2}, "a"), "equal_flops")]
     assert others_source.identity != cell.identity
     assert len({cell.identity, *(other.identity for other in others)}) == 7
+
+
+def test_all_tables_are_listed_with_what_they_lack(composed, tmp_path):
+    """Without CIFAR-10 too; a table that has no such scale says so."""
+    lines = list_states(composed, "cpu", 1, Archive(tmp_path), QUICK).splitlines()
+    assert [line.split()[0] for line in lines] == list_tables()
+    by_name = {line.split()[0]: line for line in lines}
+    assert by_name["table2"].endswith(": no scale cpu")
+    assert "0 of 25 runs finished at scale cpu; cifar10 cannot be read" in by_name["signals"]
 
 
 def test_another_precision_is_another_table(composed):

@@ -9,6 +9,7 @@ import shutil
 import pytest
 from fabricated import fabricate, write_finished
 
+import motivation.tables.results
 import motivation.tables.train
 from motivation.cli.main import main
 from motivation.tables.cells import UNREAD, Archive, Cell
@@ -119,8 +120,8 @@ def test_a_damaged_file_is_named(plan, archive, tmp_path, damage):
 
 
 def table(tmp_path, *arguments):
-    return main(["table", "initialization", "--seeds", "1", *arguments, "--runs", str(tmp_path / "cells"), "--out",
-                 str(tmp_path / "tables"), *QUICK])
+    return main(["table", "initialization", "--seeds", "1", *QUICK, *arguments, "--runs", str(tmp_path / "cells"),
+                 "--out", str(tmp_path / "tables")])
 
 
 def test_the_command_keeps_results_and_goes_on_from_them(tmp_path, capsys, caplog, monkeypatch):
@@ -162,3 +163,24 @@ def test_the_command_keeps_results_and_goes_on_from_them(tmp_path, capsys, caplo
     trained.clear()
     assert table(tmp_path) == 0
     assert len(trained) == 11
+
+
+def test_committed_results_show_without_runs_and_without_data(composed, tmp_path, capsys, monkeypatch):
+    """As in a fresh clone, which has no CIFAR-10."""
+    plan = plan_table(read_table("initialization"), "cpu", 1, composed, lambda spec: "stub", QUICK)
+    runs = Archive(tmp_path / "elsewhere")
+    for cell in plan.cells:
+        fabricate(runs, cell, accuracy=64.25)
+    Results(tmp_path / "committed", "initialization", "cpu").record(plan, runs, plan.cells)
+    monkeypatch.setattr(motivation.tables.results, "committed", lambda: tmp_path / "committed")
+    expected, _ = write_table(plan, runs, tmp_path / "out")
+    assert table(tmp_path, "--scale", "cpu", "--show", "data.root=nowhere") == 0
+    shown = capsys.readouterr()
+    assert shown.out.startswith(expected)
+    assert "64.25" in expected
+    assert "cifar10 cannot be read: " in shown.err
+    # Of another length nothing is shown, and the rows are counted.
+    assert table(tmp_path, "--scale", "cpu", "--show", "data.root=nowhere", "recipe.epochs=7") == 0
+    shown = capsys.readouterr()
+    assert "64.25" not in shown.out
+    assert f"{len(plan.cells)} rows of these labels and seeds" in shown.err

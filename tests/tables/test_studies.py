@@ -85,6 +85,7 @@ def test_the_scale_cpu_is_what_it_says(composed):
         for row in planned(composed, name, 1).rows:
             config = row.cells[0].config
             assert (config["data"]["train_subset"], config["data"]["size"]) == (10000, 16)
+            assert config["evaluate_every"] == 5
             recipe = config["recipe"]
             assert (recipe["batch_size"], recipe["crop_padding"], recipe["flip"]) == (128, 2, True)
             assert (recipe["optimizer"]["name"], recipe["schedule"]["name"]) == ("sgd", "cosine")
@@ -208,21 +209,6 @@ def test_comparisons_are_paired_by_the_seeds_that_both_have():
     assert f"{first.detectable:.2f}" in note
     assert "n = 3 " in note
     assert power_note([none]) == ""
-
-
-@pytest.mark.parametrize(("n", "standardized"), [(10, 0.9960), (20, 0.6604), (34, 0.4950)])
-def test_a_minimum_effect_is_that_of_the_noncentral_t(n, standardized):
-    """Values of G*Power 3.1: dependent means, two-sided 0.05, power 0.8."""
-    assert minimum_effect(2.0, n) == pytest.approx(2 * standardized, abs=2e-4)
-    assert minimum_effect(0.0, n) == 0
-
-
-def test_a_minimum_effect_is_found_by_simulation():
-    rng = np.random.default_rng(0)
-    for level in (0.05, 0.05 / 40):
-        draws = rng.normal(minimum_effect(1.0, 10, level), 1, (40_000, 10))
-        assert np.mean(stats.ttest_1samp(draws, 0, axis=1).pvalue < level) == pytest.approx(0.8, abs=0.01)
-    assert minimum_effect(1.0, 2) is None
 
 
 def test_curves_cross_where_their_lines_do():
