@@ -123,13 +123,13 @@ def test_identity_is_what_sets_the_result():
     assert len({cell.identity, *(other.identity for other in others)}) == 7
 
 
-def test_all_tables_are_listed_with_what_they_lack(composed, tmp_path):
+def test_tables_are_listed_with_what_they_lack(composed, tmp_path, monkeypatch):
     """Without CIFAR-10 too; a table that has no such scale says so."""
-    lines = list_states(composed, "cpu", 1, Archive(tmp_path), QUICK).splitlines()
-    assert [line.split()[0] for line in lines] == list_tables()
-    by_name = {line.split()[0]: line for line in lines}
-    assert by_name["table2"].endswith(": no scale cpu")
-    assert "0 of 25 runs finished at scale cpu; cifar10 cannot be read" in by_name["signals"]
+    monkeypatch.setattr(motivation.tables.train, "list_tables", lambda: ["initialization", "table2"])
+    first, second = list_states(composed, "cpu", 1, Archive(tmp_path), QUICK).splitlines()
+    assert first.startswith("initialization ")
+    assert "0 of 11 runs finished at scale cpu; cifar10 cannot be read" in first
+    assert second.endswith(": no scale cpu")
 
 
 def test_another_precision_is_another_table(composed):
