@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -134,18 +134,16 @@ class Archive:
         return path if path.exists() else self._of_earlier_format(cell) or path
 
     def _of_earlier_format(self, cell: Cell) -> Path | None:
-        """The finished run of a cell whose folder has the name that an earlier version gave it.
-
-        None for controls of FLOPs: their configs do not name their source, and two rows' controls may be alike in all
-        else.
+        """The finished run of a cell whose folder has the name that an earlier version gave it; never of a control,
+        whose config alone does not say which source it belongs to.
         """
-        if cell.control in OF_FLOPS:
+        if cell.source is not None:
             return None
         data = "????????" if UNREAD in cell.fingerprints else _digest(cell.fingerprints)[:8]
         for path in sorted(self.folder.glob(f"{cell.kind}_????????????-{data}")):
             try:
                 if (path / "summary.json").is_file() and not list(differences(
-                        self._compared(read_config(path)), self._compared(self._linked(cell)))):
+                        self._compared(read_config(path), cell), self._compared(cell.config, cell))):
                     return path
             except (ValueError, KeyError, TypeError, AttributeError):
                 continue
@@ -175,8 +173,7 @@ class Archive:
         try:
             run = self._figures(path) if (path / "summary.json").is_file() else None
             saved = run.config if run else read_config(path)
-            length = LENGTH if cell.control in OF_FLOPS else ()
-            changed = list(differences(self._compared(saved, length), self._compared(self._linked(cell), length)))
+            changed = list(differences(self._compared(saved, cell), self._compared(self._linked(cell), cell)))
         except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
             return State("broken", trouble=" ".join(str(error).split()).removeprefix(f"{path} "))
         if changed:
@@ -223,10 +220,11 @@ class Archive:
         return config
 
     @staticmethod
-    def _compared(config: Mapping[str, Any], apart: Sequence[str] = ()) -> dict[str, Any]:
-        """What distinguishes a cell's run: a source by its name; without what of the recipe the source sets."""
+    def _compared(config: Mapping[str, Any], cell: Cell) -> dict[str, Any]:
+        """What distinguishes a cell's run: a source by its name; without the length where the source sets it."""
         what = identity(config, "")
-        what["recipe"] = {key: value for key, value in what["recipe"].items() if key not in apart}
+        if cell.control in OF_FLOPS:
+            what["recipe"] = {key: value for key, value in what["recipe"].items() if key not in LENGTH}
         for group in ("model", "schedule"):
             if what.get(group, {}).get("run"):
                 what[group] = what[group] | {"run": Path(what[group]["run"]).name}
