@@ -1,7 +1,7 @@
 # make demo: install, train three runs on digits, print their comparison, write a figure
 # make test: install with the test extra, run every test, in WORKERS processes
 # make test-lower-bounds: some tests with the oldest packages that setup.cfg allows (torch and what is as large excepted)
-# make soak: 50 kills of a run, 100,000 steps with flat memory, every null calibrated
+# make soak: 50 kills of a run, 100,000 steps with flat memory, every null calibrated, every network as ONNX
 # make lint: ruff and mypy
 # make bench, make clean
 PYTHON ?= python3
@@ -42,7 +42,7 @@ test-lower-bounds: $(VENV)/installed-test
 		tests/run/test_run.py::test_always_trains_the_motivated_network
 
 soak: $(VENV)/installed-test
-	MOTIVATION_SOAK=1 $(RUN) pytest -q tests/run/test_soak.py tests/null
+	MOTIVATION_SOAK=1 $(RUN) pytest -q -m soak --timeout=3600
 
 lint: $(VENV)/installed-test
 	$(RUN) ruff check .

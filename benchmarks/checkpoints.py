@@ -16,7 +16,7 @@ BOUND = 0.01
 
 def main(seconds: float = 20, every: int = 10) -> int:
     """Print the share of time that training waited; 1 where it is above the bound."""
-    from motivation.run.session import prepare
+    from motivation.run.prepare import prepare
     from motivation.run_folder.checkpoints import Checkpoints, size_of
 
     with tempfile.TemporaryDirectory() as folder:

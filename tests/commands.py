@@ -5,7 +5,7 @@ import sys
 
 from motivation.cli.main import main
 
-FAST = ("tracker=none", "recipe.epochs=1", "recipe.batch_size=256", "engine.threads=1")
+FAST = ("model=resnet8_14", "tracker=none", "recipe.epochs=1", "recipe.batch_size=256", "engine.threads=1")
 
 
 

@@ -33,6 +33,14 @@ def pytest_configure(config):
         config.add_cleanup(lambda: shutil.rmtree(os.environ.pop("MOTIVATION_CACHE"), ignore_errors=True))
 
 
+def pytest_collection_modifyitems(items):
+    """Tests that take minutes, or many processes, are those of `make soak`."""
+    if "MOTIVATION_SOAK" not in os.environ:
+        for item in items:
+            if "soak" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="minutes long; make soak"))
+
+
 @pytest.fixture(autouse=True)
 def _quiet_environment(monkeypatch, tmp_path):
     """No test reads a login, and none leaves files outside its own folder."""
@@ -100,28 +108,41 @@ def compose_config(*overrides: str) -> dict:
 
 
 @pytest.fixture(scope="session")
-def composed():
+def composed(shared_folder):
     """`composed(overrides)`: `compose_config` of a tuple, each made once a test session; do not change it."""
-    return functools.cache(lambda overrides: compose_config(*overrides))
+    @functools.cache
+    def once(overrides):
+        path = shared_folder / f"{hashlib.sha256(repr(overrides).encode()).hexdigest()}.json"
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                path.write_text(json.dumps(compose_config(*overrides)))
+        return json.loads(path.read_text())
+
+    return once
 
 
 QUICK = ("model=resnet8_14", "tracker=none", "recipe.epochs=2", "recipe.batch_size=128", "engine.threads=1")
 
 
 @pytest.fixture(scope="session")
-def finished_once(tmp_path_factory):
+def shared_folder(tmp_path_factory):
+    """A folder that the workers of a test session share."""
+    session = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        # A worker's own folder is inside the session's.
+        session = session.parent
+    shared = session / "shared"
+    shared.mkdir(exist_ok=True)
+    return shared
+
+
+@pytest.fixture(scope="session")
+def finished_once(shared_folder):
     """Run folders of short digits runs, each trained once a test session, by whichever worker asks first."""
     from motivation.run.run import run
 
-    shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        # A worker's own folder lies inside the session's.
-        shared = shared.parent
-    shared = shared / "finished"
-    shared.mkdir(exist_ok=True)
-
     def finished(*overrides: str) -> Path:
-        folder = shared / hashlib.sha256(repr(overrides).encode()).hexdigest()[:8]
+        folder = shared_folder / hashlib.sha256(repr(overrides).encode()).hexdigest()[:8]
         with FileLock(f"{folder}.lock"):
             if not (folder / "summary.json").exists():
                 # What a failure left would hide its error from the next test.

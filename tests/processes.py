@@ -70,6 +70,24 @@ def launch(arguments: list[str], folder: Path, faults: Mapping[int, Mapping] = M
     return processes
 
 
+class Unlimited:
+    """A text file that can be written on a full disk too."""
+
+    def __init__(self, file):
+        self.file, self.limit = file, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def write(self, text: str) -> int:
+        now = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, self.limit)
+        try:
+            return self.file.write(text)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, now)
+
+    def __getattr__(self, name: str):
+        return getattr(self.file, name)
+
+
 def _main(arguments: list[str], output: Path, at_step: int | None, file_limit: int | None,
           before_summary: bool, out_of_memory: bool, fits: int | None, environment: dict[str, str]) -> None:
     os.environ.clear()
@@ -119,6 +137,7 @@ def _main(arguments: list[str], output: Path, at_step: int | None, file_limit: i
                 resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
         motivation.run_folder.write.RunFolder.summary = summed
-    with open(output, "a", buffering=1) as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+    with open(output, "a", buffering=1) as file, contextlib.redirect_stdout(Unlimited(file)), \
+            contextlib.redirect_stderr(Unlimited(file)):
         status = main(arguments)
     sys.exit(status)

@@ -49,7 +49,8 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Beside the floors: rooms that may not know one another, whatever their floors, and libraries that have one home.
 APART = {"analysis": ("training", "pairing", "models"), "training": ("null", "analysis"), "pairing": ("data",),
          "monitors": ("pairing", "data")}
-HOMES = {"hydra": ("cli",), "omegaconf": ("cli",), "wandb": ("run",)}
+HOMES = {"hydra": ("cli",), "omegaconf": ("cli",), "wandb": ("run",), "wandb_workspaces": ("run",),
+         "onnxruntime": ("run",)}
 
 
 def room_of(module: str) -> str | None:
@@ -138,13 +139,13 @@ def test_wheel_works_in_a_clean_environment_from_an_empty_directory(tmp_path):
     paths = subprocess.run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
                            capture_output=True, text=True, check=True)
     site = Path(paths.stdout.strip())
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     # A plain path line shows the packages without running the editable install's own .pth.
     (site / "existing.pth").write_text(sysconfig.get_path("purelib") + "\n")
     subprocess.run([sys.executable, "-m", "pip", "-q", "--python", python, "install", "--no-deps", "--no-index",
-                    "--disable-pip-version-check", wheel], check=True, timeout=200)
+                    "--disable-pip-version-check", wheel], check=True, timeout=200, env=environment)
     empty = tmp_path / "empty"
     empty.mkdir()
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     where = subprocess.run([python, "-c", "import motivation, motivation.conf; print(motivation.__file__)"], cwd=empty,
                            env=environment, capture_output=True, text=True, check=True)
     assert Path(where.stdout.strip()).is_relative_to(site)

@@ -8,7 +8,7 @@ import pytest
 from conftest import compose_config
 
 from motivation.registry import ConfigError, build, convert, refuse_targets
-from motivation.run.session import GROUPS, prepare
+from motivation.run.prepare import GROUPS, prepare
 
 
 def made(size: int, rate: float = 0.5, kind: Literal["a", "b"] = "a", names: tuple[str, ...] = (),

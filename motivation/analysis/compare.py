@@ -3,6 +3,7 @@
 import numpy as np
 
 from motivation.analysis.markdown import NONE, markdown_table, mean_std, number
+from motivation.analysis.nulls import footnotes, row_null
 from motivation.analysis.runs import group_runs, same_training
 from motivation.analysis.statistics import difference
 from motivation.phase import Phase
@@ -14,18 +15,22 @@ def comparison_table(runs: list[Run]) -> str:
     """A Markdown table, a row a group of repetitions, and under it every difference to the classical control.
 
     Columns: runs, n, test accuracy in percent of each network (mean +- standard deviation), training FLOPs (2 per
-    multiply-add, all runs' mean), share of motivated steps, and the share that noise alone would give.
+    multiply-add, all runs' mean), share of motivated steps, and the null rate: the share that noise alone would
+    give (`motivation.analysis.nulls`).
     """
     groups = group_runs(runs)
     networks = list(dict.fromkeys(name for group in groups.values() for name in group[0].networks.values()))
     rows = [["runs", "n", *(f"{name} top-1 %" for name in networks), "training FLOPs", "motivated steps", "null rate"]]
+    nulls = {label: row_null(group) for label, group in groups.items()}
     for label, group in groups.items():
         cells = {name: mean_std(list(accuracies(group, phase).values())) for phase, name in group[0].networks.items()}
         rows.append([label, str(len(group)), *(cells.get(name, NONE) for name in networks),
                      f"{np.mean([run.summary['budget/flops'] for run in group]):.3g}",
                      _percent([run.motivated_share for run in group]),
-                     _percent([run.summary["null_rate"] for run in group])])
+                     str(nulls[label])])
     lines = markdown_table(rows)
+    if notes := footnotes({label: nulls[label] for label in groups}):
+        lines += ["", *notes]
     changes = [f"- {label}: {in_words(row)}" for label, group in groups.items()
                for row in group[0].identity.get("history", ())]
     if changes:

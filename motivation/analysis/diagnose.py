@@ -56,9 +56,9 @@ class Diagnosis(NamedTuple):
         observed: share of motivated steps.
         by_tenth: ``(10,)`` the same by tenth of training; NaN where a tenth has no step.
         lengths: steps of every interval of the run.
-        noise: against the null that its monitor declares.
-        own: against noise like that of its own readings, where that null is in closed form; None where it is not, or
-            the readings are too few.
+        noise: against the null that it is judged by, see `motivation.null.rate.null_rate`.
+        independent: against independent readings, which judge nothing, where its monitor declares that null and its own
+            readings judge; else None.
     """
 
     run: Run
@@ -66,12 +66,12 @@ class Diagnosis(NamedTuple):
     by_tenth: np.ndarray
     lengths: np.ndarray
     noise: Comparison
-    own: Comparison | None
+    independent: Comparison | None
 
     @property
     def verdict(self) -> str:
         """One plain sentence."""
-        null, own = self.noise.null, self.own
+        null = self.noise.null
         share = f"{self.observed:.1%} of steps are motivated"
         if not self.observed:
             share = "no step is motivated"
@@ -86,26 +86,23 @@ class Diagnosis(NamedTuple):
         # An interval wider than all shares there are tells nothing.
         if not self.noise.high - self.noise.low < 1:
             return f"No verdict: {share} where noise gives {null.rate:.1%}, in too few steps to tell them apart."
-        against = f"{share} where noise gives {self.noise}"
-        if own:
-            against = f"{share} where independent noise gives {self.noise} and noise like this run's own {own}"
-        sides = {each.side for each in (self.noise, own) if each}
-        if sides == {1}:
-            return f"The expansions measured progress: {against}."
-        if sides == {-1}:
-            return f"The expansions were rarer than noise would give: {against}."
-        because = ""
-        if self.noise.side:
-            because = "; readings that are correlated, or differ between the networks, are no progress"
-        return f"The expansions cannot be told from noise: {against}{because}."
+        side, because = self.noise.side, ""
+        against = f"{share} where {'independent ' * (null.kind == 'analytic')}noise gives {self.noise}"
+        if null.kind == "analytic":
+            # Independent readings of two equal networks are assumed, not found: they show no progress alone.
+            side, because = 0, "; its readings are too few to make noise like its own"
+        if self.independent:
+            against = (f"{share} where noise like this run's own gives {self.noise} and independent noise "
+                       f"{self.independent}")
+            if self.independent.side and not side:
+                because = "; readings that are correlated, or differ between the networks, are no progress"
+        verdict = {1: "The expansions measured progress", -1: "The expansions were rarer than noise would give",
+                   0: "The expansions cannot be told from noise"}[side]
+        return f"{verdict}: {against}{because}."
 
 
 def diagnose(run: Run) -> Diagnosis:
-    """Compare a finished run's expansions with its null.
-
-    A null in closed form assumes independent readings of two equal networks. A verdict of progress, or of fewer
-    expansions than noise gives, must hold against noise like that of the run's own readings too.
-    """
+    """Compare a finished run's expansions with its null."""
     assert len(run.networks) > 1, "one network has no expansions"
     motivated = run.steps["motivated"]
     steps_per_epoch = int(np.count_nonzero(run.steps["epoch"] == 0))
@@ -115,10 +112,11 @@ def diagnose(run: Run) -> Diagnosis:
                       total_steps=len(motivated), steps_per_epoch=steps_per_epoch,
                       **{f"{phase}_flops": run.summary[f"{phase}/forward_flops"] for phase in run.networks})
     null_of = partial(null_rate, trigger, *read_readings(run.path), motivated, steps_per_epoch, lag)
-    noise = _comparison(motivated, null_of())
-    own = null_of(kind="permute") if noise.null.kind == "analytic" else None
-    return Diagnosis(run, float(motivated.mean()), tenths(motivated), _interval_lengths(motivated[None]), noise,
-                     _comparison(motivated, own) if own and own.kind == "permute" else None)
+    noise, independent = null_of(), None
+    if noise.kind == "permute" and trigger()[0].null == "analytic":
+        independent = _comparison(motivated, null_of(kind="analytic"))
+    return Diagnosis(run, float(motivated.mean()), tenths(motivated), _interval_lengths(motivated[None]),
+                     _comparison(motivated, noise), independent)
 
 
 def diagnose_all(runs: list[Run]) -> list[Diagnosis]:
@@ -149,11 +147,18 @@ def _interval_lengths(motivated: np.ndarray) -> np.ndarray:
 
 def excess_interval(motivated: np.ndarray, null: NullRate) -> tuple[float, float, float]:
     """Share of motivated steps above the null rate, and its 95 % confidence interval."""
+    from scipy.stats import t
+
     excess = float(motivated.mean() - null.rate)
-    # Batch means miss what depends on longer stretches than a batch; the spread of whole simulated runs does not.
-    spread = null.motivated.mean(1).std(ddof=1) if len(null.motivated) else 0.0
+    simulations = len(null.motivated)
     error, quantile = share_error(motivated)
-    margin = quantile * np.sqrt(max(error, spread) ** 2 + spread ** 2 / max(1, len(null.motivated)))
+    if simulations < 2:
+        return excess, excess - quantile * error, excess + quantile * error
+    # Batch means miss what depends on longer stretches than a batch; the spread of whole simulated runs does not. It is
+    # itself estimated, from so many of them.
+    spread = null.motivated.mean(1).std(ddof=1)
+    quantile = max(quantile, t.ppf((1 + CONFIDENCE) / 2, simulations - 1))
+    margin = quantile * np.sqrt(max(error, spread) ** 2 + spread ** 2 / simulations)
     return excess, excess - margin, excess + margin
 
 
@@ -185,8 +190,8 @@ def share_error(motivated: np.ndarray) -> tuple[float, float]:
 def report(diagnosis: Diagnosis) -> str:
     """The figures behind a verdict, then the verdict."""
     comparisons = [("on noise", diagnosis.noise)]
-    if diagnosis.own:
-        comparisons = [("on independent noise", diagnosis.noise), ("on noise like its own", diagnosis.own)]
+    if diagnosis.independent:
+        comparisons = [("on noise like its own", diagnosis.noise), ("on independent noise", diagnosis.independent)]
     rows = [["tenth of training", *(str(tenth) for tenth in range(1, TENTHS + 1)), "all"]]
     for name, values, overall in (("motivated steps", diagnosis.by_tenth, diagnosis.observed),
                                   *((name, each.by_tenth, each.null.rate) for name, each in comparisons)):

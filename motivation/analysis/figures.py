@@ -55,24 +55,23 @@ def draw_diagnoses(diagnoses: list):
 
     figure = Figure(figsize=(11, 3.8 * len(diagnoses)), layout="constrained")
     for (left, right), diagnosis in zip(figure.subplots(len(diagnoses), 2, squeeze=False), diagnoses, strict=True):
-        places = np.arange(1, len(diagnosis.by_tenth) + 1)
+        places, null = np.arange(1, len(diagnosis.by_tenth) + 1), diagnosis.noise.null
         left.bar(places, 100 * diagnosis.by_tenth, color=SHADE, label="this run")
-        own = diagnosis.own or diagnosis.noise
-        left.plot(places, 100 * own.by_tenth, "o--", color=PALETTE[0], label="on noise")
+        left.plot(places, 100 * diagnosis.noise.by_tenth, "o--", color=PALETTE[0], label="on noise")
         left.set(xlabel="tenth of training", ylabel="motivated steps (%)", xticks=places)
         left.set_title(describe(diagnosis.run.config), fontsize="medium")
         left.legend(fontsize="small")
         longest = max([10, *diagnosis.lengths])
         bins = np.unique(np.geomspace(1, longest + 1, 13).round())
         for lengths, style in ((diagnosis.lengths, {"color": SHADE, "label": "this run"}),
-                               (own.lengths, {"histtype": "step", "color": PALETTE[0],
-                                                         "linewidth": 2, "label": "on noise"})):
+                               (diagnosis.noise.lengths, {"histtype": "step", "color": PALETTE[0],
+                                                          "linewidth": 2, "label": "on noise"})):
             if len(lengths):
                 right.hist(np.minimum(lengths, longest), bins, weights=np.full(len(lengths), 100 / len(lengths)),
                            **style)
         right.set(xlabel="steps of an interval", ylabel="intervals (%)", xscale="log")
         right.set_title(f"{diagnosis.observed:.1%} of steps motivated, on noise "
-                        + ("unknown" if np.isnan(own.null.rate) else f"{own.null.rate:.1%}"),
+                        + ("unknown" if np.isnan(null.rate) else f"{null.rate:.1%}"),
                         fontsize="medium")
         if right.get_legend_handles_labels()[0]:
             right.legend(fontsize="small")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from motivation.phase import Phase
-from motivation.run_folder.identity import identity, in_words
+from motivation.run_folder.identity import identity, in_words, without_seed
 from motivation.run_folder.read import Run, finished_runs, read_run
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
 
 def repetition(run: Run) -> str:
     """What runs share that are repetitions of one another: their identity without the seed."""
-    return json.dumps(_without_seed(run.identity), sort_keys=True)
+    return json.dumps(without_seed(run.identity), sort_keys=True)
 
 
 def same_training(pair: list[Run], phase: Phase, alone: list[Run], apart: Sequence[str] = ()) -> bool:
@@ -52,13 +52,9 @@ def same_training(pair: list[Run], phase: Phase, alone: list[Run], apart: Sequen
     compared = []
     for run, network in ((pair[0], pair[0].network(phase)), (alone[0], alone[0].network("base"))):
         model = {"name": "classical", "network": network[0], "options": network[1]}
-        what = _without_seed(identity(run.config | {"model": model}, run.fingerprint, run.history))
+        what = without_seed(identity(run.config | {"model": model}, run.fingerprint, run.history))
         compared.append(what | {"recipe": {key: value for key, value in what["recipe"].items() if key not in apart}})
     return compared[0] == compared[1]
-
-
-def _without_seed(what: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in what.items() if key != "seed"}
 
 
 def group_runs(runs: list[Run]) -> dict[str, list[Run]]:
@@ -101,8 +97,8 @@ def _differences(run: Run, twins: list[Run]) -> str:
     """The values by which a group differs from others of the same description."""
     if len(twins) == 1:
         return ""
-    flat = [_flat(_without_seed(twin.identity)) for twin in twins]
-    mine = _flat(_without_seed(run.identity))
+    flat = [_flat(without_seed(twin.identity)) for twin in twins]
+    mine = _flat(without_seed(run.identity))
     keys = sorted({key for other in flat for key in other.keys() | mine.keys() if other.get(key) != mine.get(key)})
     return " [" + ", ".join(_shown(key, mine.get(key)) for key in keys) + "]"
 

@@ -34,7 +34,10 @@ def compare(options: argparse.Namespace) -> int:
 def table(options: argparse.Namespace) -> int:
     """``motivation table N``."""
     from motivation.cli.compose import composing
+    from motivation.cli.interruption import interrupted
     from motivation.cli.launch import cell_launcher
+    from motivation.command_line import pasteable
+    from motivation.run.signals import Interrupted
     from motivation.tables.cells import Archive
     from motivation.tables.render import write_table
     from motivation.tables.results import Results, committed
@@ -68,9 +71,12 @@ def table(options: argparse.Namespace) -> int:
     else:
         launch = cell_launcher(launcher, options.runs, plan) if launcher else None
         record = functools.partial(results.record, plan, archive) if results else None
-        if record:
-            record(plan.cells)
-        failed = finish_table(plan, archive, options.jobs, launch, start_worker, record)
+        try:
+            if record:
+                record(plan.cells)
+            failed = finish_table(plan, archive, options.jobs, launch, start_worker, record)
+        except Interrupted as error:
+            raise interrupted(error, pasteable("motivation", *options.arguments)) from None
     text, paths = write_table(plan, archive, options.out)
     print(text)
     for path in paths:
@@ -111,7 +117,15 @@ def export(options: argparse.Namespace) -> int:
     """``motivation export RUN``."""
     from motivation.run.export import export_run
 
-    print(*export_run(options.run, options.out, options.network), sep="\n")
+    print(*export_run(options.run, options.out, options.network, options.format), sep="\n")
+    return 0
+
+
+def wandb_panels(options: argparse.Namespace) -> int:
+    """``motivation wandb-panels PROJECT``."""
+    from motivation.run.panels import save_panels
+
+    print(save_panels(options.project, options.entity))
     return 0
 
 

@@ -1,6 +1,7 @@
 """A table's cells trained through a Hydra launcher: joblib's processes, or SLURM through submitit."""
 
 import functools
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
 from motivation.cli.compose import config_loader
+from motivation.cli.interruption import stop_on_signals
 from motivation.cli.logs import on_stderr, one_line
 from motivation.command_line import override
+from motivation.run.jobs import Stopped, run_for
 from motivation.tables.cells import Cell
 from motivation.tables.plan import Plan
 from motivation.tables.train import Launch, train_cell
@@ -34,7 +37,9 @@ def cell_launcher(overrides: list[str], runs: Path, plan: Plan) -> Launch:
         config = loader.load_configuration("config", [*overrides, *where], RunMode.MULTIRUN)
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=HydraContext(config_loader=loader, callbacks=Callback()), config=config,
-            task_function=functools.partial(_job, {cell.name: cell for cell in plan.cells}, runs, plan.name))
+            task_function=functools.partial(_job, {cell.name: cell for cell in plan.cells}, runs, plan.name,
+                                            os.getpid()))
+    stop_on_signals(launcher)
 
     def launch(cells: Sequence[Cell]) -> list[tuple[Cell, str | None]]:
         if not cells:
@@ -52,7 +57,7 @@ def cell_launcher(overrides: list[str], runs: Path, plan: Plan) -> Launch:
     return launch
 
 
-def _job(cells: dict[str, Cell], runs: Path, table: str, config: DictConfig) -> str | None:
+def _job(cells: dict[str, Cell], runs: Path, table: str, launcher: int, config: DictConfig) -> str | Stopped | None:
     """One cell, in whichever process the launcher chose; its error, if any."""
     with on_stderr():
-        return train_cell(cells[config.cell], runs, table)
+        return run_for(launcher, functools.partial(train_cell, cells[config.cell], runs, table))

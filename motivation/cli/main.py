@@ -44,7 +44,9 @@ def _run(arguments: list[str]) -> int:
     if arguments[:1] == ["bench"] and len(arguments) > 1 and not arguments[1].startswith("-"):
         return commands.bench(arguments[1:])
     options = parse_table(arguments) if arguments[:1] == ["table"] else command_parser().parse_args(arguments)
-    return commands.bench([]) if options.command == "bench" else getattr(commands, options.command)(options)
+    if options.command == "bench":
+        return commands.bench([])
+    return getattr(commands, options.command.replace("-", "_"))(options)
 
 
 def _guarded(arguments: list[str]) -> int:

@@ -85,14 +85,23 @@ def command_parser() -> Parser:
                         "hydra.launcher.n_jobs=4, or hydra/launcher=slurm hydra.launcher.partition=NAME, a job a run")
     tables.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="overrides of every run")
     exporting = commands.add_parser(
-        "export", help="the networks of a finished run as safetensors",
+        "export", help="the networks of a finished run as safetensors or ONNX",
         description="Write the final networks of a finished run, each to its own folder with model.safetensors and "
         "config.json (architecture, options, classes, normalisation), and print the folders. "
         "motivation.run.export.load_network reads such a folder; timm.create_model('local-dir:FOLDER', "
-        "pretrained=True) reads it where the network is one of timm's.")
+        "pretrained=True) reads it where the network is one of timm's. With --format onnx: a file model.onnx in each "
+        "folder, for batches of any size, checked with onnxruntime; its metadata has classes and normalisation.")
     exporting.add_argument("run", metavar="RUN", type=Path, help="run folder")
     exporting.add_argument("--network", choices=("base", "motivated"), help="only this one (default: both of a pair)")
+    exporting.add_argument("--format", choices=("safetensors", "onnx"), default="safetensors",
+                           help="(default: %(default)s); onnx needs: pip install motivation[onnx]")
     exporting.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: RUN/export)")
+    panels = commands.add_parser(
+        "wandb-panels", help="make the panels of a W&B project, once",
+        description="Save a view with the panels of docs/wandb.md in a W&B project that has runs, and print its "
+        "address. Needs: pip install motivation[wandb-panels], and wandb login.")
+    panels.add_argument("project", metavar="PROJECT", help="W&B project, as in tracker.project")
+    panels.add_argument("--entity", help="W&B team or user (default: the login's)")
     commands.add_parser("bench", help="speed, memory and false-alarm rates, each against its bound",
                         usage="motivation bench [NAME [OPTION ...]]",
                         description="Run a benchmark; without a name list them. `motivation bench NAME --help` shows "
@@ -112,7 +121,7 @@ def parse_table(arguments: list[str]) -> argparse.Namespace:
     """The arguments of ``table``. Overrides may come anywhere: they are what has a ``=`` and no leading dash."""
     overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
     options = command_parser().parse_args([argument for argument in arguments if argument not in overrides])
-    options.overrides = overrides
+    options.overrides, options.arguments = overrides, arguments
     return options
 
 

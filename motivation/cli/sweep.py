@@ -1,8 +1,9 @@
 """``motivation train -m``: every combination of the swept values, each a separate run, through a Hydra launcher."""
 
 import functools
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hydra.core.config_loader import ConfigLoader
@@ -16,8 +17,11 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from motivation.cli.compose import config_loader, holds_time, search_path
+from motivation.cli.interruption import interrupted, stop_on_signals
 from motivation.cli.logs import LOGGER, on_stderr, one_line, tracebacks
 from motivation.command_line import override, pasteable
+from motivation.run.jobs import Stopped, run_for
+from motivation.run.signals import Interrupted
 from motivation.run_folder.write import new_folder
 
 
@@ -34,6 +38,7 @@ def sweep(overrides: list[str], name: str = "config", folder: str | None = None)
 
     Raises:
         ValueError: nothing was trained, or the launcher stopped in the middle.
+        Interrupted: a signal came; every run that it stopped can be resumed.
     """
     if any(given.startswith("resume=") and given != "resume=auto" for given in overrides):
         raise ValueError("resume=RUN resumes one run; under -m use resume=auto")
@@ -56,10 +61,12 @@ def sweep(overrides: list[str], name: str = "config", folder: str | None = None)
             config.hydra.overrides.hydra.append(override("hydra.sweep.dir", where))
         else:
             _check_free(where, config)
-        with _errors_of(where, made):
+        with _errors_of(where, made, _resuming(overrides, name, folder, where)):
             sweeper = Plugins.instance().instantiate_sweeper(
                 hydra_context=HydraContext(config_loader=loader, callbacks=Callback()), config=config,
-                task_function=functools.partial(_job, None if named else where.absolute().parent.parent))
+                task_function=functools.partial(_job, None if named else where.absolute().parent.parent, os.getpid()))
+            if launcher := getattr(sweeper, "launcher", None):
+                stop_on_signals(launcher)
             batches = sweeper.sweep(arguments=list(config.hydra.overrides.task))
     results = [(job.overrides, job.return_value) for batch in batches for job in batch]
     failed = [(job, result) for job, result in results if isinstance(result, str)]
@@ -71,16 +78,29 @@ def sweep(overrides: list[str], name: str = "config", folder: str | None = None)
     return 1 if failed else 0
 
 
-def _job(root: Path | None, config: DictConfig) -> Path | str:
+def _resuming(overrides: list[str], name: str, folder: str | None, where: Path) -> str:
+    """The command that resumes a sweep in a folder."""
+    kept = [given for given in overrides if given.partition("=")[0] not in ("resume", "hydra.sweep.dir")]
+    configs = [*(("--config-dir", folder) if folder else ()), *(("--config-name", name) if name != "config" else ())]
+    return pasteable("motivation", "train", "-m", *configs, *kept, override("hydra.sweep.dir", where), "resume=auto")
+
+
+def _job(root: Path | None, launcher: int, config: DictConfig) -> Path | str | Stopped:
     """One job of a sweep, in whichever process the launcher chose.
 
     Args:
         root: where ``resume=auto`` looks for earlier runs; None for the job's own folder.
+        launcher: process id of the one that launches.
         config: of the job.
 
     Returns:
         The run folder, or the error in words: not every exception can travel between processes.
     """
+    return run_for(launcher, functools.partial(_train, root, config))
+
+
+def _train(root: Path | None, config: DictConfig) -> Path | str:
+    """Train a job; see `_job`."""
     from motivation.cli.train import where_to_train
     from motivation.run.run import run
 
@@ -90,8 +110,9 @@ def _job(root: Path | None, config: DictConfig) -> Path | str:
             return run(*where_to_train(config, path, root or path))
         except Exception as error:
             # Hydra made the folder before the job was refused: an empty one is removed.
-            if path.is_dir() and not any(path.iterdir()):
-                path.rmdir()
+            with suppress(OSError):
+                if path.is_dir() and not any(path.iterdir()):
+                    path.rmdir()
             message = one_line(error) if isinstance(error, ValueError | OSError) else (
                 f"{type(error).__name__}: {one_line(error)}")
             if tracebacks():
@@ -117,18 +138,20 @@ def _check_free(folder: Path, config: DictConfig) -> None:
 
 
 @contextmanager
-def _errors_of(folder: Path, made: bool) -> Iterator[None]:
+def _errors_of(folder: Path, made: bool, resuming: str) -> Iterator[None]:
     """Context of a sweep: a refused one leaves no folder that it made, one that is broken off says how to continue."""
     try:
         yield
+    except Interrupted as error:
+        raise interrupted(error, resuming) from None
     except (HydraException, OmegaConfBaseException, ValueError, OSError):
         # What the sweeper writes before it checks its jobs.
-        if made and folder.is_dir() and [path.name for path in folder.iterdir()] in ([], ["multirun.yaml"]):
-            (folder / "multirun.yaml").unlink(missing_ok=True)
-            folder.rmdir()
+        with suppress(OSError):
+            if made and folder.is_dir() and [path.name for path in folder.iterdir()] in ([], ["multirun.yaml"]):
+                (folder / "multirun.yaml").unlink(missing_ok=True)
+                folder.rmdir()
         raise
     except Exception as error:
         # A worker process died, and what its jobs returned with it; their run folders are there.
         raise ValueError(f"the launcher stopped: {type(error).__name__}: {one_line(error)[:300]}; what was trained is "
-                         f"in {folder}: continue with {pasteable(override('hydra.sweep.dir', folder), 'resume=auto')}"
-                         ) from error
+                         f"in {folder}: continue with {resuming}") from error

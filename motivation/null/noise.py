@@ -9,7 +9,6 @@ WIDTHS = (48, 192)          # shortest and longest segment, where the curve has 
 STEPS_A_COEFFICIENT = 16
 BURN_IN = 256
 CORRECTIONS, DAMPING = 30, 0.5
-ROUNDS = 4                  # of fitting the autoregression, then the difference between the networks
 SHRINKAGE = 20.0            # weight, in values, of the whole curve's difference in that of a tenth
 STABLE = 0.97, 0.5          # largest partial autocorrelation, of lag 1 and of longer lags: a random walk has 1
 
@@ -47,9 +46,8 @@ def noise_of(values: np.ndarray, motivated: np.ndarray) -> Noise:
 
     The curve is cut into segments (a twentieth of it, 48 to 192 values), and a parabola is fitted to each and
     subtracted: what remains of a training curve's trend is far below its noise, whatever the curve's shape. The
-    difference between the two networks is subtracted too. It is estimated together with the autoregression, from its
-    innovations: which network trains was decided before the value came, so that expanding where values are low by
-    chance makes no difference.
+    difference between the two networks is subtracted too. It is estimated given the values before: they decided which
+    network trains, so that expanding where values are low by chance makes no difference.
 
     The order of the autoregression is a sixteenth of a segment; noise correlated for longer than a segment counts as
     trend.
@@ -61,16 +59,12 @@ def noise_of(values: np.ndarray, motivated: np.ndarray) -> Noise:
     detrending = _detrending(width)
     residuals = segments @ detrending
     switches = motivated[len(values) - count * width:].reshape(count, width) @ detrending
-    differences = np.zeros(count)
-    for _ in range(ROUNDS):
-        left = residuals - differences[:, None] * switches
-        noisy = (left * left).sum(1) > 1e-18 * (segments * segments).sum(1)
-        if not noisy.any():
-            return Noise(np.zeros(order), np.zeros((count, width - order)), differences)
-        coefficients = _fit(left[noisy], detrending, order)
-        differences = differences + _network_difference(_innovations(left, coefficients),
-                                                        _innovations(switches, coefficients))
+    differences = _network_differences(residuals, switches, order)
     residuals = residuals - differences[:, None] * switches
+    noisy = (residuals * residuals).sum(1) > 1e-18 * (segments * segments).sum(1)
+    if not noisy.any():
+        return Noise(np.zeros(order), np.zeros((count, width - order)), differences)
+    coefficients = _fit(residuals[noisy], detrending, order)
     innovations = _innovations(residuals, coefficients)
     # Scaled so that the noise changes from one value to the next as much as the curve does.
     autocorrelations, gain = _spectral(coefficients, width)
@@ -98,15 +92,19 @@ def _detrending(width: int) -> np.ndarray:
     return np.eye(width) - basis @ basis.T
 
 
-def _network_difference(values: np.ndarray, switches: np.ndarray) -> np.ndarray:
-    """Regression of values on switches ``(segments, n)`` in each tenth of the curve, for every segment.
+def _network_differences(values: np.ndarray, switches: np.ndarray, order: int) -> np.ndarray:
+    """Regression ``(segments,)`` of values on switches, both ``(segments, width)``, given the last values and switches.
 
-    Removing the parabola removed a share of earlier values from every later one. Those values chose the phase, so their
-    part is added back. A tenth with few switches is shrunk towards the whole curve's difference.
+    One for each tenth of the curve; a tenth with few switches is shrunk towards the whole curve's.
     """
     count, width = values.shape
-    earlier = np.tril(np.eye(width) - _detrending(width), -1)
-    shared, power = (switches * (values + values @ earlier.T)).sum(1), (switches * switches).sum(1)
+    past = np.stack([each[:, order - lag:width - lag].ravel() for lag in range(1, order + 1)
+                     for each in (values, switches)], axis=1)
+    # What the past leaves of both; their regression is that of the whole (Frisch and Waugh 1933).
+    now = np.stack([values[:, order:].ravel(), switches[:, order:].ravel()], axis=1)
+    left = now - past @ np.linalg.lstsq(past, now, rcond=None)[0]
+    value, switch = left.reshape(count, width - order, 2).transpose(2, 0, 1)
+    shared, power = (switch * value).sum(1), (switch * switch).sum(1)
     overall = shared.sum() / max(1.0, power.sum())
     tenths = np.array_split(np.arange(count), max(1, min(10, count // SEGMENTS)))
     return np.concatenate([np.full(len(tenth), (shared[tenth].sum() + SHRINKAGE * overall)

@@ -8,7 +8,7 @@ The decisions feed back: they change which network the next probe is of, and whe
 without progress are made depends on the monitor (`Monitor.null`):
 
 - ``analytic``: independent readings; the rate is in closed form where the schedule has one. It knows nothing of
-  correlated readings or of two networks whose readings differ; ``permute`` answers that.
+  correlated readings or of two networks whose readings differ, so a run with enough readings is judged by ``permute``.
 - ``permute``: the run is cut into tenths (fewer where a tenth would be shorter than eight windows). In each the
   readings are its mean plus noise like that of the run's own readings, without their trend: an autoregression whose
   innovations are permuted (`motivation.null.noise`). In simulated steps that are motivated they are as much lower
@@ -40,10 +40,11 @@ WINDOWS = 8              # that a part of the run must hold
 FEWEST = 12 * SEGMENTS   # readings below which noise cannot be told from a trend
 NEIGHBOURS = 20          # readings that a sign-flipped one is drawn from
 SIMULATED_STEPS = 200_000
+SIMULATIONS = 20, 200    # fewest and most: the spread of fewer whole runs is a poor estimate, however long they are
 # Builds a new monitor and schedule, the schedule bound to the monitor.
 Trigger = Callable[[], tuple[Monitor, Schedule]]
 # A monitor, its readings in order, by the network that is probed, and how many of them only warm it up.
-Stretch = tuple[Monitor, dict[str, list[list[float]]], int]
+Stretch = tuple[Monitor, dict[str, list[tuple[float, ...]]], int]
 
 
 class NullRate(NamedTuple):
@@ -54,12 +55,14 @@ class NullRate(NamedTuple):
         kind: ``analytic``, ``permute``, ``signflip``, ``set`` (the schedule's own share: no verdict) or ``none``.
         reason: why there is no null, or how it was made, in words.
         motivated: simulated phases, bool ``(simulations, steps)``; empty where no null is defined.
+        independent: the rate on independent readings where it is in closed form, whatever the kind; else NaN.
     """
 
     rate: float
     kind: str
     reason: str
     motivated: np.ndarray
+    independent: float = np.nan
 
 
 def build_trigger(monitor: Mapping[str, Any], schedule: Mapping[str, Any], **facts: Any) -> tuple[Monitor, Schedule]:
@@ -81,7 +84,10 @@ def build_trigger(monitor: Mapping[str, Any], schedule: Mapping[str, Any], **fac
 
 def null_rate(trigger: Trigger, at: np.ndarray, readings: np.ndarray, motivated: np.ndarray, steps_per_epoch: int,
               lag: int = 0, kind: Null | None = None, seed: int | np.random.Generator = 0) -> NullRate:
-    """The null rate of a run.
+    """The null rate of a run: the one that it is judged by, and that summary.json and every table show.
+
+    It is that of noise like the run's own readings also where the monitor declares a closed form, if there are enough
+    of them.
 
     Args:
         trigger: builds the run's monitor and schedule, as they were before the first step.
@@ -90,7 +96,7 @@ def null_rate(trigger: Trigger, at: np.ndarray, readings: np.ndarray, motivated:
         motivated: bool ``(steps,)``: which steps of the run trained the motivated network.
         steps_per_epoch: steps between two epoch edges.
         lag: steps from a reading to its decision.
-        kind: how readings without progress are made; default as the monitor declares.
+        kind: how readings without progress are made, if not as the run is judged.
         seed: of the simulation.
     """
     total, rng = len(motivated), np.random.default_rng(seed)
@@ -102,13 +108,15 @@ def null_rate(trigger: Trigger, at: np.ndarray, readings: np.ndarray, motivated:
     monitor, schedule = built
     # Each simulation starts with new ones; a copy costs less than checking their arguments again.
     trigger = functools.partial(copy.deepcopy, built)
-    kind = kind or monitor.null
+    independent = schedule.null_rate(monitor, steps_per_epoch) if monitor.null == "analytic" else np.nan
+    kind = kind or ("permute" if monitor.null == "analytic" and not _why_none(monitor, "permute", readings)
+                    else monitor.null)
     probes = -(-total // monitor.every)
     if schedule.set_share:
         kind, reason = "set", "the schedule sets the share of motivated steps, whatever the signal"
         stretches = lambda: [(_ReadingAsScore(), _both(rng.normal(size=(total, 1))), 0)]  # noqa: E731 - as the others
     elif (missing := _why_none(monitor, kind, readings)):
-        return NullRate(np.nan, "none", missing, np.empty((0, total), bool))
+        return NullRate(np.nan, "none", missing, np.empty((0, total), bool), independent)
     elif kind == "permute":
         reason = "noise like that of the run's own readings, without their trend"
         stretches = _permuted(trigger, readings, motivated[at], probes, rng)
@@ -118,11 +126,10 @@ def null_rate(trigger: Trigger, at: np.ndarray, readings: np.ndarray, motivated:
     else:
         reason = "independent readings"
         stretches = lambda: [(trigger()[0], _both(rng.normal(size=(probes, readings.shape[1]))), 0)]  # noqa: E731
-    simulations = int(np.clip(SIMULATED_STEPS // total, 2, 200))
     simulated = np.stack([simulate_phases(trigger()[1], stretches(), total, steps_per_epoch, lag)
-                          for _ in range(simulations)])
-    closed = schedule.null_rate(monitor, steps_per_epoch) if kind == "analytic" else np.nan
-    return NullRate(float(simulated.mean() if np.isnan(closed) else closed), kind, reason, simulated)
+                          for _ in range(int(np.clip(SIMULATED_STEPS // total, *SIMULATIONS)))])
+    rate = float(simulated.mean()) if kind != "analytic" or np.isnan(independent) else independent
+    return NullRate(rate, kind, reason, simulated, independent)
 
 
 def simulate_phases(schedule: Schedule, stretches: Iterable[Stretch], total: int, steps_per_epoch: int,
@@ -156,8 +163,13 @@ class _ReadingAsScore(Monitor):
         return value
 
 
-def _both(readings: np.ndarray) -> dict[str, list[list[float]]]:
-    return dict.fromkeys(("base", "motivated"), readings.tolist())
+def _both(readings: np.ndarray) -> dict[str, list[tuple[float, ...]]]:
+    return dict.fromkeys(("base", "motivated"), _rows(readings))
+
+
+def _rows(readings: np.ndarray) -> list[tuple[float, ...]]:
+    # Tuples of floats cost the garbage collector nothing; lists took most of the time of a null.
+    return list(zip(*readings.T.tolist(), strict=True))
 
 
 def _why_none(monitor: Monitor, kind: Null, readings: np.ndarray) -> str:
@@ -196,7 +208,7 @@ def _permuted(trigger: Trigger, readings: np.ndarray, motivated: np.ndarray, pro
                 drawn[:, 0] = values + on * difference
                 if "motivated" in monitor.reads:
                     drawn[:, monitor.reads.index("motivated")] = on
-                shown[phase] = drawn.tolist()
+                shown[phase] = _rows(drawn)
             yield monitor, shown, warm_up
 
     return stretches
@@ -219,7 +231,7 @@ def _sign_flipped(trigger: Trigger, at: np.ndarray, readings: np.ndarray, motiva
         for phase, (mine, first, width) in pools.items():
             signed = mine[first + rng.integers(0, width, probes)]
             signed[:, 0] *= rng.choice([-1.0, 1.0], probes)
-            shown[phase] = signed.tolist()
+            shown[phase] = _rows(signed)
         return [(trigger()[0], shown, 0)]
 
     return stretches

@@ -9,7 +9,7 @@ import numpy as np
 from motivation.data.dataset import Part
 from motivation.phase import PHASES, Phase
 from motivation.run.session import Session
-from motivation.run.signals import Interrupted, StopRequest
+from motivation.run.signals import StopRequest
 from motivation.training.distributed import all_gather, all_reduce_max, all_reduce_mean, running_statistics, share
 
 # Class probabilities (N, classes) by network; None without images or network.
@@ -22,11 +22,10 @@ def evaluate(session: Session, stop: StopRequest, *splits: Part | None) -> list[
     Of several processes each predicts some of the batches, and all return the same.
 
     Raises:
-        Interrupted: a signal came; the ledger is as it was before.
+        Interrupted: a signal came.
     """
     trainer, loader = session.trainer, session.loader
-    engine, pair, ledger = trainer.engine, trainer.pair, trainer.ledger
-    copied = ledger.bytes_copied
+    engine, pair = trainer.engine, trainer.pair
     trainer.synchronize()
     session.synchronized = pair and pair.is_synchronized()
     if pair is not None and pair.batch_norm == "recalibrate":
@@ -47,11 +46,7 @@ def evaluate(session: Session, stop: StopRequest, *splits: Part | None) -> list[
         predicted = engine.predict(trainer.network(phase), stop.interruptible(batches, all_reduce_max(len(mine))))
         return np.concatenate([part for part in all_gather(predicted) if part is not None])
 
-    try:
-        return [{phase: predict(phase, split) for phase in PHASES} for split in splits]
-    except Interrupted:
-        ledger.bytes_copied = copied
-        raise
+    return [{phase: predict(phase, split) for phase in PHASES} for split in splits]
 
 
 def evaluate_epoch(session: Session, stop: StopRequest) -> tuple[dict[str, Any], Predictions]:

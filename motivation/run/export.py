@@ -1,14 +1,13 @@
-"""Networks of a finished run as safetensors, each with a small JSON that says how to build and feed it.
+"""Networks of a finished run as safetensors, each with a small JSON that says how to build and feed it; or as ONNX.
 
-A network's folder is timm's own layout, ``model.safetensors`` and ``config.json``: `load_network` reads it for every
+A safetensors folder is timm's own layout, ``model.safetensors`` and ``config.json``: `load_network` reads it for every
 network, and ``timm.create_model("local-dir:FOLDER", pretrained=True)`` for timm's.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -17,14 +16,17 @@ from motivation.models import create_model
 from motivation.phase import PHASES, Phase
 from motivation.registry import check
 from motivation.run.model_choice import PairModel
+from motivation.run.onnx_file import check_onnx, write_onnx
 from motivation.run_folder.checkpoints import load_checkpoint
 from motivation.run_folder.config import read_config
+from motivation.run_folder.mount import move, remove
 
 # Arguments of timm.create_model that say where weights come from: an export brings its own.
 WEIGHTS_OPTIONS = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
 
 
-def export_run(run: Path, out: Path | None = None, network: Phase | None = None) -> list[Path]:
+def export_run(run: Path, out: Path | None = None, network: Phase | None = None,
+               format: Literal["safetensors", "onnx"] = "safetensors") -> list[Path]:
     """Export a finished run's final networks; an earlier export in the same folder is replaced.
 
     Nothing in the run folder is trusted: its checkpoint is read without running code, and its config names networks,
@@ -34,14 +36,18 @@ def export_run(run: Path, out: Path | None = None, network: Phase | None = None)
         run: the run folder.
         out: gets a folder a network, ``base`` and ``motivated``; default ``export`` in the run folder.
         network: only this one.
+        format: ``safetensors``, or ``onnx``: a file ``model.onnx`` in each folder, see `motivation.run.onnx_file`.
 
     Returns:
-        The folders written.
+        The folders written; of ONNX the files.
 
     Raises:
-        ValueError: no finished run, a damaged one, or a network that it does not have.
+        ValueError: no finished run, a damaged one, or a network that it does not have; or that ONNX cannot hold, or
+            whose packages are missing.
         OSError: the export cannot be written.
     """
+    if format == "onnx":
+        check_onnx()
     config, data, summary = read_config(run), _read_json(run, "data.json"), _read_json(run, "summary.json")
     # Checked and not built: a transferred network's own source need not be here.
     maker, choice = check(motivation.run.model_choice.BY_NAME, config.get("model"), "model")
@@ -76,7 +82,8 @@ def export_run(run: Path, out: Path | None = None, network: Phase | None = None)
         except (KeyError, TypeError, ValueError, AssertionError, RuntimeError, AttributeError) as error:
             raise ValueError(f"{run}: its {phase} network cannot be exported: "
                              f"{' '.join(str(error).split())[:300]}") from error
-        written.append(_write((out or run / "export") / phase, described, filled))
+        write = write_onnx if format == "onnx" else _write
+        written.append(write((out or run / "export") / phase, described, filled))
     return written
 
 
@@ -136,10 +143,10 @@ def _write(folder: Path, described: Mapping[str, Any], model: nn.Module) -> Path
     temporary = folder / "model.safetensors.tmp"
     try:
         save_file(weights, temporary, metadata={"format": "pt"})
-        os.replace(temporary, folder / "model.safetensors")
+        move(temporary, folder / "model.safetensors")
         temporary = folder / "config.json.tmp"
         temporary.write_text(json.dumps(described, indent=2) + "\n")
-        os.replace(temporary, folder / "config.json")
+        move(temporary, folder / "config.json")
     finally:
-        temporary.unlink(missing_ok=True)
+        remove(temporary)
     return folder

@@ -1,13 +1,16 @@
-"""Before step 0: both networks fit in memory with the real batch, and the disk holds the checkpoints.
+"""Before step 0: a real step of both networks and an evaluation fit in memory, and the disk holds the checkpoints.
 
 An interval hours into training is then never the first to run out of memory.
 """
 
+import copy
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +19,10 @@ from motivation.command_line import resume_command
 from motivation.phase import PHASES
 from motivation.randomness import random_state, restore_random_state
 from motivation.run_folder.write import HoldsRun, UnusableFolder
-from motivation.training.engine import Engine, OutOfMemory, out_of_memory_named
+from motivation.training.engine import OutOfMemory, out_of_memory_named
 from motivation.training.trainer import Trainer
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -41,7 +46,10 @@ def memory_advice() -> Iterator[None]:
 
 
 def needed_micro_batches(trainer: Trainer, images: Tensor, targets: Tensor) -> int:
-    """Micro-batches that every network needs for one batch, found by its forward and backward; leaves no trace.
+    """Micro-batches that every network needs for one batch, found by a step of each; leaves no trace.
+
+    Steps with optimizer state and the monitor's probes, one network after the other as a run trains them: the state of
+    both is in memory at once. Until they are undone, a copy of weights and state is in the main memory.
 
     With an engine's ``accumulation="auto"`` they are doubled until both networks fit; otherwise they are the engine's.
 
@@ -56,9 +64,10 @@ def needed_micro_batches(trainer: Trainer, images: Tensor, targets: Tensor) -> i
     engine = trainer.engine
     while True:
         try:
-            for phase in reversed(PHASES) if trainer.pair else PHASES[:1]:
-                with out_of_memory_named(phase, len(images), engine.micro_batches):
-                    _forward_backward(trainer, engine, trainer.network(phase), images, targets)
+            with _undone(trainer):
+                for phase in PHASES if trainer.pair else PHASES[:1]:
+                    with out_of_memory_named(phase, len(images), engine.micro_batches):
+                        trainer.rehearse(phase, images, targets, engine)
             return engine.micro_batches
         except OutOfMemory:
             if trainer.engine.accumulation != "auto" or engine.micro_batches * 2 > len(images):
@@ -105,19 +114,44 @@ def _modes_kept(network: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _forward_backward(trainer: Trainer, engine: Engine, network: nn.Module, images: Tensor, targets: Tensor) -> None:
-    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
-    generators = random_state()
+@contextmanager
+def _undone(trainer: Trainer) -> Iterator[None]:
+    """Context whose training steps are undone at its end, bit for bit: weights, buffers, gradients, modes, the state of
+    optimizers and monitor, and random numbers.
+    """
+    model, monitor, optimizers = trainer.model, trainer.monitor, trainer.optimizers
+    tensors = [(tensor, _copied(tensor)) for tensor in (*model.parameters(), *model.buffers())]
+    # The dicts themselves stay: that of an aliased weight is in both optimizers.
+    known = [set(optimizer.state) for optimizer in optimizers]
+    states = [*(state for optimizer in optimizers for state in optimizer.state.values()),
+              *(group for optimizer in optimizers for group in optimizer.param_groups)]
+    held = [(state, {key: (value, _copied(value)) for key, value in state.items() if key != "params"})
+            for state in {id(state): state for state in states}.values()]
+    seen, generators = None if monitor is None else monitor.state_dict(), random_state()
     try:
-        with _modes_kept(network):
-            network.train()
-            engine.gradients(network, trainer.loss, images, targets)
+        with _modes_kept(model):
+            yield
     finally:
-        network.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         with torch.no_grad():
-            for buffer, value in buffers:
-                buffer.copy_(value)
+            for tensor, value in tensors:
+                tensor.copy_(value)
+            for state, values in held:
+                for key in state.keys() - values.keys() - {"params"}:
+                    del state[key]
+                for key, (value, copied) in values.items():
+                    state[key] = value.copy_(copied) if isinstance(value, Tensor) else copied
+        for optimizer, parameters in zip(optimizers, known, strict=True):
+            for parameter in optimizer.state.keys() - parameters:
+                del optimizer.state[parameter]
+        if monitor is not None:
+            monitor.load_state_dict(seen)
         restore_random_state(generators)
+
+
+def _copied(value: Any) -> Any:
+    """A copy, of a tensor in the main memory and its layout."""
+    return value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else copy.deepcopy(value)
 
 
 def check_disk(folder: Path, checkpoint_bytes: int, checkpoints: int) -> None:
@@ -131,7 +165,13 @@ def check_disk(folder: Path, checkpoint_bytes: int, checkpoints: int) -> None:
     while not folder.exists():
         folder = folder.parent
     needed = checkpoint_bytes * checkpoints
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise ValueError(f"{folder} has {free / 1e6:.0f} MB free, {checkpoints} checkpoints need "
+    try:
+        disk = shutil.disk_usage(folder)
+    except OSError as error:
+        logger.warning("%s: its file system does not say how much is free (%s); %d checkpoints need %.0f MB", folder,
+                       error.strerror, checkpoints, needed / 1e6)
+        return
+    # Some network mounts say 0 of 0.
+    if disk.total and disk.free < needed:
+        raise ValueError(f"{folder} has {disk.free / 1e6:.0f} MB free, {checkpoints} checkpoints need "
                          f"{needed / 1e6:.0f} MB; free some, or choose another disk with hydra.run.dir=PATH")

@@ -35,31 +35,38 @@ class PlainProgress:
         self.total_steps = total_steps
         self.epochs = -(-total_steps // steps_per_epoch)
         self.start = perf_counter()
-        self.epoch_start = self.start
+        self.taken = 0
 
     def __enter__(self):
+        self.start = perf_counter()
         return self
 
     def __exit__(self, *exception):
         pass
 
     def step(self, step: int, epoch: int, result: StepResult, ledger: Ledger) -> None:
-        """Show a training step."""
+        """Count and show a training step."""
+        self.taken += 1
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Show a finished epoch."""
         logger.info(self.line(row))
 
+    def eta(self, steps: int) -> str:
+        """Time left after so many steps of the run, at the rate of this process: a resumed run had another before."""
+        if not self.taken:
+            return clock(0) if steps >= self.total_steps else "unknown"
+        return clock((perf_counter() - self.start) / self.taken * (self.total_steps - steps))
+
     def line(self, row: Mapping[str, Any]) -> str:
         """A finished epoch in words."""
         steps = row["steps/base"] + row["steps/motivated"]
-        elapsed = perf_counter() - self.start
         accuracy = "".join(f"  {network} {row[f'{network}/top1']:.2f} %" for network in ("base", "motivated")
                            if row[f"{network}/top1"] is not None)
         return (f"epoch {row['epoch'] + 1}/{self.epochs}  step {steps}/{self.total_steps}  "
                 f"loss {row['train/loss']:.4f}{accuracy}  motivated steps {row['steps/motivated'] / steps:.1%}  "
                 f"{row['budget/flops']:.3g} FLOPs  {row['budget/images'] / row['budget/seconds']:.0f} images/s  "
-                f"ETA {clock(elapsed / steps * (self.total_steps - steps))}")
+                f"ETA {self.eta(steps)}")
 
 
 class LiveProgress(PlainProgress):
@@ -78,13 +85,14 @@ class LiveProgress(PlainProgress):
 
     def __enter__(self):
         self.bar.start()
-        return self
+        return super().__enter__()
 
     def __exit__(self, *exception):
         self.bar.stop()
 
     def step(self, step: int, epoch: int, result: StepResult, ledger: Ledger) -> None:
         """Show a training step, a few times a second."""
+        super().step(step, epoch, result, ledger)
         now = perf_counter()
         if now - self.shown < 0.2 and step + 1 < self.total_steps:
             return
@@ -93,8 +101,9 @@ class LiveProgress(PlainProgress):
         seconds = sum(ledger.seconds.values())
         colour = PHASE_COLOURS[result.phase]
         figures = (f"loss {result.loss:.3f}  [{colour}]{result.phase:9}[/]  motivated {share:.1%}  "
-                   f"{sum(ledger.images.values()) / seconds:.0f} images/s  {sum(ledger.flops.values()):.3g} FLOPs  "
-                   f"ETA {clock((now - self.start) / (step + 1) * (self.total_steps - step - 1))}")
+                   f"{sum(ledger.images.values()) / seconds if seconds else 0:.0f} images/s  "
+                   f"{sum(ledger.flops.values()):.3g} FLOPs  "
+                   f"ETA {self.eta(step + 1)}")
         self.bar.update(self.task, completed=step + 1, epoch=f"{epoch + 1}/{self.epochs}", figures=figures)
 
     def epoch(self, row: Mapping[str, Any]) -> None:

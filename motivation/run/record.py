@@ -1,14 +1,18 @@
 """What the first process writes while a run trains: rows, checkpoints, the tracker's mirror and progress."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
+from motivation.run.mirror import MirrorRows
 from motivation.run.progress import open_progress
 from motivation.run.session import Session
 from motivation.run.trackers import Expendable
 from motivation.run_folder.checkpoints import Checkpoints
+from motivation.run_folder.read import identify_sources, read_sources
 from motivation.run_folder.write import RunFolder
+from motivation.training.ledger import Ledger
+from motivation.training.trainer import StepResult
 
 
 class Record:
@@ -25,7 +29,7 @@ class Record:
         self.tracker = Expendable(session.tracker)
         self.progress = open_progress(session.total_steps, len(session.loader))
         self.summary: dict[str, Any] | None = None
-        self._mirrored = 0
+        self._rows = MirrorRows(None)
         self._exit = ExitStack()
 
     def __enter__(self):
@@ -39,19 +43,35 @@ class Record:
     def start(self, session: Session) -> None:
         """Write what is known before the first step, and open tracker and progress."""
         pair = session.trainer.pair
-        self.folder.data(session.input_spec)
+        # A source that has gone since is still known.
+        self.folder.data(session.input_spec | {"sources": identify_sources(session.config) |
+                                               read_sources(self.folder.path)})
         if pair:
             self.folder.weights_map(pair.weights_map.to_json())
-        self.tracker.start(self.folder.path, session.config, self.folder.epochs)
-        self._mirrored = session.position.epoch
+        self.tracker.start(self.folder.path, session.config)
+        self.replay()
         self._exit.enter_context(self.progress)
 
+    def replay(self) -> None:
+        """Offer the tracker the rows of the folder so far, after a resume or a rollback; it takes none twice."""
+        self._rows = MirrorRows(self.tracker.every)
+        self._mirror(self._rows.replay(self.folder.path, self.folder.epochs))
+
+    def step(self, step: int, epoch: int, loss: float, result: StepResult, ledger: Ledger) -> None:
+        """Write a trained step, and show it in progress and tracker."""
+        row = result.phase, loss, result.score, result.lr, result.flops
+        self.folder.step(step, epoch, *row)
+        self.progress.step(step, epoch, result, ledger)
+        self._mirror(self._rows.step(*row))
+
     def mirror(self, row: Mapping[str, Any]) -> None:
-        """Show a row of epochs.jsonl in progress and tracker; after a rollback the tracker takes no epoch twice."""
-        if row["epoch"] >= self._mirrored:
-            self.tracker.epoch(row)
-            self._mirrored = row["epoch"] + 1
+        """Show a row of epochs.jsonl in progress and tracker."""
+        self._mirror(self._rows.epoch(row))
         self.progress.epoch(row)
+
+    def _mirror(self, rows: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
+        for number, row in rows:
+            self.tracker.log(number, row)
 
 
 def record_steps(session: Session, record: Record | None, leave: int = 0) -> None:
@@ -71,8 +91,7 @@ def record_steps(session: Session, record: Record | None, leave: int = 0) -> Non
         loss = result.loss
         session.position.loss_sum += loss
         if record:
-            record.folder.step(step, session.position.epoch, result.phase, loss, result.score, result.lr, result.flops)
-            record.progress.step(step, session.position.epoch, result, session.trainer.ledger)
+            record.step(step, session.position.epoch, loss, result, session.trainer.ledger)
         if reads != ("loss",) and result.reading is not None:
             session.position.signals += 1
             if record:

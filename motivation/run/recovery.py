@@ -63,9 +63,10 @@ def save_first(session: Session, record: Record | None) -> None:
 
 def restore(session: Session, record: Record | None) -> None:
     """Load the newest checkpoint that can be read and whose rows are all on disk; without any, start at step 0."""
-    source, state = broadcast_from_main(lambda: _newest_usable(record))
+    source, state = broadcast_from_main(lambda: _newest_usable(session, record))
     if state is not None:
         session.load_state_dict(state, source)
+    reopened = session.reopen_epoch()
     if record:
         if state is not None:
             record.checkpoints.discard_after(session.trainer.steps)
@@ -76,6 +77,9 @@ def restore(session: Session, record: Record | None) -> None:
                 and "changed" in session.history[-1]:
             logger.warning("trained %s: compare takes it as another run than one with this config from the start",
                            in_words(session.history[-1]))
+    if reopened:
+        first = session.position.epoch * len(session.loader)
+        session.position.loss_sum = broadcast_from_main(lambda: sum(record.folder.history.loss[first:]))
 
 
 def roll_back(session: Session, record: Record | None, error: NonFiniteLoss) -> None:
@@ -101,6 +105,7 @@ def roll_back(session: Session, record: Record | None, error: NonFiniteLoss) -> 
         record.folder.rewind(session.trainer.steps, session.position.epoch, session.position.signals)
         record.checkpoints.discard_after(target.step)
         record.folder.write_history(session.history)
+        record.replay()
     # A run that is killed now has to know of the rollback too.
     save(session, record, target.validation)
     if record:
@@ -110,12 +115,12 @@ def roll_back(session: Session, record: Record | None, error: NonFiniteLoss) -> 
                        session.position.lr_scale)
 
 
-def _newest_usable(record: Record) -> tuple[Path | None, dict | None]:
+def _newest_usable(session: Session, record: Record) -> tuple[Path | None, dict | None]:
     """Path and state of the newest checkpoint that can be resumed from; None where there has been none."""
     folder, checkpoints = record.folder, record.checkpoints
     rows, missing = folder.valid_rows(), ""
     for saved, state in checkpoints.readable():
-        missing = _missing_rows(saved.step, state, rows)
+        missing = _missing_rows(session, saved.step, state, rows)
         if not missing:
             return saved.path, state
         logger.warning("%s is of step %d, but %s; an older one is tried", saved.path, saved.step, missing)
@@ -127,10 +132,14 @@ def _newest_usable(record: Record) -> tuple[Path | None, dict | None]:
     return None, None
 
 
-def _missing_rows(step: int, state: Mapping[str, Any], rows: Mapping[str, tuple[int, str]]) -> str:
+def _missing_rows(session: Session, step: int, state: Mapping[str, Any], rows: Mapping[str, tuple[int, str]]) -> str:
     """Which files have fewer rows than a checkpoint's run had written; empty where none has."""
     try:
-        needed = {"steps.csv": step, "epochs.jsonl": state["position"]["epoch"],
+        epochs = state["position"]["epoch"]
+        if step < session.total_steps:
+            # An epoch in which training once ended has a row that its continuation replaces.
+            epochs = min(epochs, step // len(session.loader))
+        needed = {"steps.csv": step, "epochs.jsonl": epochs,
                   "signals.csv": state["position"]["signals"]}
         return " and ".join(rows[name][1] for name, count in needed.items() if rows[name][0] < count)
     except (KeyError, TypeError):

@@ -8,7 +8,7 @@ import motivation.data
 from motivation.registry import build
 from motivation.run_folder.config import read_config
 from motivation.run_folder.identity import PLACES, differences, identity
-from motivation.run_folder.read import read_fingerprint
+from motivation.run_folder.read import read_fingerprint, read_history
 
 # What changes how or how long a run is executed, not what is trained.
 MAY_CHANGE = ("engine", "tracker", "checkpoint", "data.workers", "data.download")
@@ -45,7 +45,7 @@ def find_run(root: Path, config: Mapping[str, Any]) -> Path | None:
     for path in root.rglob("config.yaml") if root.is_dir() else ():
         try:
             saved = read_config(path.parent)
-            if identity(saved, "") != setting or _refused(saved, config):
+            if identity(saved, "", read_history(path.parent)) != setting or _refused(saved, config):
                 continue
         except (ValueError, KeyError, TypeError, AttributeError):
             continue

@@ -17,10 +17,11 @@ from motivation.run.preflight import (
     memory_advice,
     needed_micro_batches,
 )
+from motivation.run.prepare import prepare
 from motivation.run.record import Record, record_steps
 from motivation.run.recovery import restore, roll_back, save, save_first, save_if_due
 from motivation.run.resume import check_changes
-from motivation.run.session import Session, prepare
+from motivation.run.session import Session
 from motivation.run.signals import Interrupted, StopRequest
 from motivation.run.summary import finish
 from motivation.run_folder.checkpoints import Checkpoints
@@ -36,7 +37,7 @@ def run(config: Mapping[str, Any], path: Path | str, resume: bool = False, suffi
     """Train one run and leave its run folder.
 
     Args:
-        config: the resolved config, plain mappings; see `motivation.run.session.prepare`.
+        config: the resolved config, plain mappings; see `motivation.run.prepare.prepare`.
         path: the run folder; it must not hold a run, or with ``resume`` one of this very config (more epochs or
             steps, and another engine, tracker or checkpointing, may be asked for).
         resume: resume the run in this folder from its newest usable checkpoint. The result is, but for seconds,

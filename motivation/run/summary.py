@@ -1,12 +1,12 @@
 """The end of a run: its predictions, its final networks, and summary.json with the null rate of its trigger."""
 
 import functools
-import math
 
-from motivation.null.rate import build_trigger, null_rate
+from motivation.null.rate import NullRate, build_trigger, null_rate
 from motivation.run.evaluation import Predictions
+from motivation.run.prepare import FACTS, split_lag
 from motivation.run.record import Record
-from motivation.run.session import FACTS, Session, split_lag
+from motivation.run.session import Session
 from motivation.run_folder.checkpoints import save_checkpoint
 from motivation.run_folder.write import History
 
@@ -17,19 +17,21 @@ def finish(session: Session, record: Record, predictions: Predictions) -> None:
     folder.predictions(labels=session.dataset.test.labels,
                        **{phase: array for phase, array in predictions.items() if array is not None})
     save_checkpoint(folder.path / "checkpoints" / "final.pt", session.trainer.model.state_dict())
+    null = null_of(session, folder.history) if pair else None
     summary = {**folder.epochs[-1], "seed": session.config["seed"],
-               "null_rate": null_rate_of(session, folder.history) if pair else math.nan,
+               "null_rate": null and null.rate, "null_kind": null and null.kind,
+               "null_rate_independent": null and null.independent,
                "pair/batch_norm": pair and pair.batch_norm, "pair/synchronized": session.synchronized}
     record.checkpoints.wait()
     folder.summary(summary)
     record.summary = summary
 
 
-def null_rate_of(session: Session, history: History) -> float:
-    """Null rate of a run's monitor and schedule, see `motivation.null.rate`."""
+def null_of(session: Session, history: History) -> NullRate:
+    """The null that a run is judged by, see `motivation.null.rate.null_rate`."""
     steps_per_epoch = min(len(session.loader), session.total_steps)
     facts = dict(zip(FACTS, (session.config["seed"], session.total_steps, steps_per_epoch,
                              *session.forward_flops.values()), strict=True))
     monitor, lag = split_lag(session.config["monitor"])
     trigger = functools.partial(build_trigger, monitor, session.config["schedule"], **facts)
-    return null_rate(trigger, *history.readings, history.motivated, steps_per_epoch, lag).rate
+    return null_rate(trigger, *history.readings, history.motivated, steps_per_epoch, lag)

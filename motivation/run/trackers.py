@@ -1,12 +1,16 @@
-"""Trackers: mirrors of a run folder elsewhere. The only file that imports wandb."""
+"""Trackers: mirrors of a run folder elsewhere."""
 
+import json
 import logging
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
+
+from motivation.run.mirror import STEP_KEYS
+from motivation.validation import Count
 
 logger = logging.getLogger(__name__)
 # Characters that W&B takes; a longer tag stops the tracking of the whole run.
@@ -15,13 +19,19 @@ NAME_LENGTH = 128
 
 
 class Tracker(Protocol):
-    """Mirrors a run folder elsewhere."""
+    """Mirrors a run folder elsewhere.
 
-    def start(self, folder: Path, config: Mapping, history: Sequence[Mapping[str, Any]] = ()) -> None:
-        """Open the mirror for one run; a resumed run has a history of epochs."""
+    Attributes:
+        every: steps of a row of steps, see `motivation.run.mirror`; None for rows of epochs only. Valid once started.
+    """
 
-    def epoch(self, row: Mapping[str, Any]) -> None:
-        """Mirror a row of epochs.jsonl."""
+    every: int | None
+
+    def start(self, folder: Path, config: Mapping) -> None:
+        """Open the mirror for one run."""
+
+    def log(self, number: int, row: Mapping[str, Any]) -> None:
+        """Mirror the row of this number, from 0; one that the mirror has already is passed over."""
 
     def finish(self, summary: Mapping[str, Any] | None) -> None:
         """Close the mirror; without a summary the run failed."""
@@ -30,10 +40,12 @@ class Tracker(Protocol):
 class NoTracker:
     """Mirrors nothing; the run folder is the record."""
 
-    def start(self, folder: Path, config: Mapping, history: Sequence[Mapping[str, Any]] = ()) -> None:
+    every = None
+
+    def start(self, folder: Path, config: Mapping) -> None:
         """Open nothing."""
 
-    def epoch(self, row: Mapping[str, Any]) -> None:
+    def log(self, number: int, row: Mapping[str, Any]) -> None:
         """Mirror nothing."""
 
     def finish(self, summary: Mapping[str, Any] | None) -> None:
@@ -50,13 +62,18 @@ class Expendable:
     def __init__(self, tracker: Tracker):
         self.tracker = tracker
 
-    def start(self, folder: Path, config: Mapping, history: Sequence[Mapping[str, Any]] = ()) -> None:
+    @property
+    def every(self) -> int | None:
         """As the tracker's."""
-        self._try("start", folder, config, history)
+        return self.tracker.every
 
-    def epoch(self, row: Mapping[str, Any]) -> None:
+    def start(self, folder: Path, config: Mapping) -> None:
         """As the tracker's."""
-        self._try("epoch", row)
+        self._try("start", folder, config)
+
+    def log(self, number: int, row: Mapping[str, Any]) -> None:
+        """As the tracker's."""
+        self._try("log", number, row)
 
     def finish(self, summary: Mapping[str, Any] | None) -> None:
         """As the tracker's."""
@@ -74,7 +91,7 @@ class Expendable:
 
 @dataclass
 class Wandb:
-    """Mirrors epochs and summary in W&B, one W&B run a training run.
+    """Mirrors steps, epochs and summary in W&B, one W&B run a training run.
 
     Args:
         project: W&B project.
@@ -84,6 +101,7 @@ class Wandb:
         name: of the run; null for the run folder's name.
         tags: further tags beside model, data, monitor and schedule.
         mode: ``auto`` is online where there is a login and offline elsewhere; ``WANDB_MODE`` wins over it.
+        every: steps of a row of steps; null for rows of epochs only.
 
     Raises:
         ValueError: an empty project.
@@ -96,17 +114,19 @@ class Wandb:
     name: str | None = None
     tags: tuple[str, ...] = ()
     mode: Literal["auto", "online", "offline"] = "auto"
+    every: Count | None = 50
 
     def __post_init__(self):
         if not self.project:
             raise ValueError("project='': name a W&B project, or switch tracking off with tracker=none")
         self._run = None
+        # Rows that the W&B run has: one row is one W&B step.
+        self._held = 0
 
-    def start(self, folder: Path, config: Mapping, history: Sequence[Mapping[str, Any]] = ()) -> None:
+    def start(self, folder: Path, config: Mapping) -> None:
         """Open the W&B run; its files go to the run folder.
 
-        A resumed run keeps its id and is filled from its history: offline one new file holds all of it, online only
-        what the server does not have yet.
+        A resumed run keeps its id: offline one new file takes all rows, online the server has the first ones already.
         """
         import wandb
 
@@ -117,7 +137,7 @@ class Wandb:
             method = f"{labels['monitor']}-{labels['schedule']}"
         mode = os.environ.get("WANDB_MODE") or self.mode
         if mode == "auto":
-            mode = "online" if wandb.login(prompt=False) else "offline"
+            mode = "online" if logged_in() else "offline"
         # A run that is still open would be returned again by init: close it first.
         wandb.finish()
         online = mode == "online"
@@ -132,19 +152,24 @@ class Wandb:
         if mode != "disabled":
             # `wandb agent` chooses the id itself; a resumed run needs the one that was used.
             _id_file(folder).write_text(self._run.id)
-        self._run.define_metric("epoch")
-        self._run.define_metric("budget/flops")
+        self._held = self._run.step if online else 0
+        if mode != "disabled":
+            self._keep_every(folder / "wandb" / "every")
+        for axis in ("epoch", "trainer/step", "budget/flops"):
+            self._run.define_metric(axis)
         self._run.define_metric("*", step_metric="epoch")
+        # Each by its name: which of two globs wins is not defined.
+        for key in set(STEP_KEYS) - {"trainer/step", "budget/flops"}:
+            self._run.define_metric(key, step_metric="trainer/step")
         for network in ("base", "motivated"):
             for split in ("top1", "val_top1"):
                 self._run.define_metric(f"{network}/{split}", step_metric="budget/flops", summary="last")
-        # One row is one W&B step: the server has the first `step` of them.
-        for row in history[self._run.step if online else 0:]:
-            self.epoch(row)
 
-    def epoch(self, row: Mapping[str, Any]) -> None:
-        """Log a row of epochs.jsonl."""
-        self._run.log(dict(row))
+    def log(self, number: int, row: Mapping[str, Any]) -> None:
+        """Log a row, unless the W&B run has it already."""
+        if number >= self._held:
+            self._run.log(dict(row))
+            self._held = number + 1
 
     def finish(self, summary: Mapping[str, Any] | None) -> None:
         """Write the summary and close the W&B run, also after an error."""
@@ -154,6 +179,25 @@ class Wandb:
             self._run.summary.update(dict(summary))
         self._run.finish(exit_code=0 if summary is not None else 1)
         self._run = None
+
+    def _keep_every(self, path: Path) -> None:
+        """Rows go on as they began: with another ``every`` their numbers would mean other rows than the server has."""
+        if not self._held:
+            path.write_text(json.dumps(self.every))
+            return
+        # A W&B run of an earlier version has rows of epochs only.
+        kept = json.loads(path.read_text() or "null") if path.is_file() else None
+        if kept != self.every:
+            logger.warning("tracker.every=%s: stays %s, with which the history of this W&B run began",
+                           json.dumps(self.every), json.dumps(kept))
+            self.every = kept
+
+
+def logged_in() -> bool:
+    """Whether W&B knows a login here; asks nobody."""
+    import wandb
+
+    return bool(wandb.login(prompt=False))
 
 
 def _sweep_name(folder: Path) -> str | None:

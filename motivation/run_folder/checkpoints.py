@@ -8,7 +8,6 @@ where one was measured, and the file's own SHA-256, so that a damaged or foreign
 import errno
 import hashlib
 import logging
-import os
 import pickle
 import re
 from collections.abc import Callable, Iterator
@@ -18,6 +17,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from motivation.run_folder import mount
 
 logger = logging.getLogger(__name__)
 NAME = re.compile(r"step-(?P<step>\d{9})(?:-val(?P<validation>\d+\.\d{4}))?-(?P<digest>[0-9a-f]{16})\.pt")
@@ -184,7 +185,11 @@ class Checkpoints:
         """Set aside checkpoints of later steps as ``*.unused``: training is about to repeat them."""
         for saved in self.found():
             if saved.step > step:
-                saved.path.rename(saved.path.with_suffix(".pt.unused"))
+                mount.move(saved.path, saved.path.with_suffix(".pt.unused"))
+                if saved.path.exists():
+                    # A resume would take it for the newest.
+                    raise OSError(errno.EBUSY, "a checkpoint that is not used any more cannot be moved or removed",
+                                  str(saved.path))
 
     def _save(self, state: dict, step: int, validation: float | None) -> None:
         measured = "" if validation is None else f"-val{validation:.4f}"
@@ -200,13 +205,13 @@ class Checkpoints:
         found = self.found()
         for saved in [saved for saved in found if saved.step == found[0].step and saved.path != written]:
             # The same step again, after a resume.
-            saved.path.unlink(missing_ok=True)
+            mount.remove(saved.path)
             found.remove(saved)
         measured = [saved for saved in found if saved.validation is not None]
         best = max(measured, key=lambda saved: (saved.validation, saved.step), default=None)
         for saved in found[self.keep:]:
             if saved != best:
-                saved.path.unlink(missing_ok=True)
+                mount.remove(saved.path)
 
 
 def _write(temporary: Path, state: dict, name: Callable[[str], str], before: Callable[[], None] = lambda: None) -> Path:
@@ -221,23 +226,14 @@ def _write(temporary: Path, state: dict, name: Callable[[str], str], before: Cal
                 # torch's archive writer raises a RuntimeError for a failed write.
                 raise OSError(None, str(error).split("\n")[0]) from error
             file.flush()
-            os.fsync(file.fileno())
+            mount.flush(file.fileno(), temporary)
         before()
         path = folder / name(_digest(temporary))
-        os.replace(temporary, path)
-        _flush_names(folder)
+        mount.move(temporary, path)
+        mount.flush_names(folder)
         return path
     finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _flush_names(folder: Path) -> None:
-    """A rename is durable only when the folder itself is on disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        mount.remove(temporary)
 
 
 def _digest(path: Path) -> str:

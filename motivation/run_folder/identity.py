@@ -5,6 +5,8 @@ sets the result        the networks and their options, the data (fingerprint, sp
                        schedule, seed, ``engine.precision`` and ``engine.accumulation``
 sets none              tracker, checkpoint, evaluate_every, the rest of engine (device, threads, layout), data.workers,
                        data.download, and where the data is: data.root, data.path
+another run            a run that is started from or whose moments are replayed (model.run, schedule.run) is known by
+                       its own identity, wherever its folder is
 only a pair reads      monitor, schedule, recipe.state, recipe.differential_lr, recipe.differential_weight_decay: no
                        part of a run of one network
 =====================  =====================================================================================
@@ -12,7 +14,12 @@ only a pair reads      monitor, schedule, recipe.state, recipe.differential_lr, 
 Runs that differ in their seed alone are repetitions of one another.
 """
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
+from operator import getitem
+from types import MappingProxyType
 from typing import Any
 
 # Models of one network, which no monitor and no schedule touches.
@@ -29,7 +36,8 @@ PAIR_RECIPE = ("state", "differential_lr", "differential_weight_decay")
 
 
 def identity(config: Mapping[str, Any], data_fingerprint: str | None,
-             history: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+             history: Sequence[Mapping[str, Any]] = (), sources: Mapping[str, str] = MappingProxyType({})
+             ) -> dict[str, Any]:
     """What sets a run's result, as plain mappings; see the list above.
 
     Args:
@@ -37,6 +45,8 @@ def identity(config: Mapping[str, Any], data_fingerprint: str | None,
         data_fingerprint: of its data set; None where it is unknown: the data is then known by its place.
         history: rows of its history.jsonl. A run that was resumed with another config is another one than a run with
             its last config from the start.
+        sources: digests of the runs that the config names, by dotted key, see `digest`; one that is missing is known
+            by its place.
     """
     data, model = config["data"], config["model"]
     alone = model["name"] in ALONE
@@ -53,7 +63,33 @@ def identity(config: Mapping[str, Any], data_fingerprint: str | None,
     kept["engine"] = {key: (config.get("engine") or {}).get(key, default) for key, default in ARITHMETIC.items()}
     if changes := [dict(row) for row in history if "changed" in row]:
         kept["history"] = changes
+    for key, source in sources.items():
+        *groups, last = key.split(".")
+        if groups[0] in kept:
+            kept[groups[0]] = json.loads(json.dumps(kept[groups[0]]))
+            reduce(getitem, groups, kept)[last] = source
     return kept
+
+
+def digest(what: Any) -> str:
+    """SHA-256 of plain values, whatever the order of their keys."""
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+
+def without_seed(what: Mapping[str, Any]) -> dict[str, Any]:
+    """An identity as repetitions with other seeds share it."""
+    return {key: value for key, value in what.items() if key != "seed"}
+
+
+def named_runs(config: Mapping[str, Any]) -> dict[str, str]:
+    """Folders of the runs that a config names, by dotted key: ``model.run``, ``schedule.run``, also inside a gate."""
+    def walk(part: Any, where: str) -> Iterator[tuple[str, str]]:
+        for key, value in part.items() if isinstance(part, Mapping) else ():
+            if key == "run" and isinstance(value, str):
+                yield f"{where}.{key}", value
+            yield from walk(value, f"{where}.{key}")
+
+    return {key: value for group in ("model", "schedule") for key, value in walk(config.get(group), group)}
 
 
 def sets_result(key: str) -> bool:

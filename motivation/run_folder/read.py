@@ -5,22 +5,34 @@ import glob
 import json
 import logging
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from motivation.phase import PHASES, Phase
 from motivation.run_folder.config import read_config
-from motivation.run_folder.identity import ALONE, identity
+from motivation.run_folder.identity import ALONE, digest, identity, named_runs, without_seed
 
 logger = logging.getLogger(__name__)
 CONFIG_GROUPS = ("model", "data", "recipe")
 # What numpy and zipfile raise for an .npz that is damaged, or holds objects.
 DAMAGED_ARRAYS = (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile)
+
+
+class StepRow(NamedTuple):
+    """A row of steps.csv."""
+
+    step: int
+    epoch: int
+    phase: Phase
+    loss: float
+    score: float
+    lr: float
+    flops: int
 
 
 @dataclass(frozen=True)
@@ -76,7 +88,7 @@ class Run:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What set its result, see `motivation.run_folder.identity`."""
-        return identity(self.config, self.fingerprint, self.history)
+        return identity(self.config, self.fingerprint, self.history, read_sources(self.path))
 
     @cached_property
     def steps(self) -> dict[str, np.ndarray]:
@@ -91,6 +103,31 @@ def read_fingerprint(folder: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return fingerprint if isinstance(fingerprint, str) else None
+
+
+def read_sources(folder: Path) -> dict[str, str]:
+    """Digests of the runs that a run's config names, from data.json, see `identify_sources`."""
+    try:
+        sources = json.loads((folder / "data.json").read_text())["sources"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    return sources if isinstance(sources, dict) else {}
+
+
+def identify_sources(config: Mapping[str, Any]) -> dict[str, str]:
+    """Digest of the identity, but for the seed, of each run that a config names, by dotted key; those that can be read.
+
+    But for the seed: repetitions whose sources are repetitions are repetitions.
+    """
+    found = {}
+    for key, path in named_runs(config).items():
+        folder = Path(path)
+        try:
+            what = identity(read_config(folder), read_fingerprint(folder), read_history(folder), read_sources(folder))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue
+        found[key] = digest(without_seed(what))
+    return found
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
@@ -123,6 +160,16 @@ def read_steps(folder: Path) -> dict[str, np.ndarray]:
     return {"loss": np.array([float(row["loss"]) for row in rows]),
             "motivated": np.array([row["phase"] == "motivated" for row in rows], dtype=bool),
             "epoch": np.array([int(row["epoch"]) for row in rows], dtype=int)}
+
+
+def read_step_rows(folder: Path) -> Iterator[StepRow]:
+    """Rows of steps.csv, one at a time; a last one that is cut short is left out."""
+    with open(folder / "steps.csv", newline="") as file:
+        next(file, None)
+        for line in file:
+            if line.endswith("\n"):
+                step, epoch, phase, loss, score, lr, flops = line.rstrip().split(",")
+                yield StepRow(int(step), int(epoch), phase, float(loss), float(score), float(lr), int(flops))
 
 
 def read_readings(folder: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -216,6 +263,8 @@ def _check_figures(run: Run) -> None:
     _check_row(run, "summary.json", run.summary)
     if not isinstance(run.summary["null_rate"], int | float | None) or not isinstance(run.summary["seed"], int):
         raise ValueError("summary.json: null_rate and seed must be numbers")
+    if not isinstance(run.summary.get("null_rate_independent"), int | float | None):
+        raise ValueError("summary.json: null_rate_independent must be a number")
     if not run.summary["steps/base"] + run.summary["steps/motivated"]:
         raise ValueError("summary.json says 0 steps")
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from io import FileIO
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from motivation.phase import Phase
+from motivation.run_folder import mount
 
 STEP_COLUMNS = ("step", "epoch", "phase", "loss", "score", "lr", "flops")
 RUN_FILES = ("config.yaml", "data.json", "steps.csv", "signals.csv", "epochs.jsonl", "summary.json")
@@ -80,14 +82,16 @@ class RunFolder:
             if config is not None:
                 self.path.mkdir(parents=True, exist_ok=True)
             # A forked child, such as a worker that reads images, does not keep the lock when this process is killed.
-            self._lock = FileLock(self.path / ".lock")
-            self._lock.acquire(blocking=False)
+            self._lock, unlocked = _locked(self.path / ".lock")
             self._steps = Rows(self.path / "steps.csv")
             self._epochs = Rows(self.path / "epochs.jsonl")
             self._signals = Rows(self.path / "signals.csv") if (self.path / "signals.csv").is_file() else None
             if config is not None:
                 self.config(config)
                 self.rewind(0, 0, 0)
+            if unlocked is not None:
+                # A folder that cannot be written at all is an error, and of more than the lock.
+                mount.say(mount.LOCK, self.path, unlocked)
         except Timeout:
             raise UnusableFolder(f"run folder {self.path} is being written by another process") from None
         except OSError as error:
@@ -179,10 +183,12 @@ class RunFolder:
     def abandon(self) -> None:
         """Remove what the start of a refused run wrote."""
         for name in (*RUN_FILES, ".lock"):
-            (self.path / name).unlink(missing_ok=True)
-        for folder in (self.path / "checkpoints", self.path):
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
+            mount.remove(self.path / name)
+        # OSError: a network mount keeps the names of open files.
+        with suppress(OSError):
+            for folder in (self.path / "checkpoints", self.path):
+                if folder.is_dir() and not any(folder.iterdir()):
+                    folder.rmdir()
 
     def close(self) -> None:
         """Close the growing files."""
@@ -191,7 +197,7 @@ class RunFolder:
             self._signals.file.close()
         self._epochs.file.close()
         # Its next holder makes it again.
-        (self.path / ".lock").unlink(missing_ok=True)
+        mount.remove(self.path / ".lock")
         self._lock.release()
 
 
@@ -204,8 +210,11 @@ class Rows:
 
     def __init__(self, path: Path):
         self.path = path
+        self.file = self._opened()
+
+    def _opened(self) -> FileIO:
         # Unbuffered: no row waits in memory, and none is written again when a full disk made it fail.
-        self.file = open(path, "a+b", buffering=0)  # noqa: SIM115 - open as long as the run
+        return open(self.path, "a+b", buffering=0)
 
     def append(self, row: str) -> None:
         """Add a row.
@@ -236,11 +245,38 @@ class Rows:
 
     def keep(self, lines: int) -> None:
         """Cut the file after its first lines."""
-        self.file.truncate(sum(len(line) + 1 for line in self.lines()[:lines]))
+        kept = b"".join(line + b"\n" for line in self.lines()[:lines])
+        if len(kept) == self.path.stat().st_size:
+            return
+        try:
+            self.file.truncate(len(kept))
+        except OSError as error:
+            if error.errno not in mount.REFUSALS:
+                raise
+            self.file.close()
+            with _replaced(self.path) as temporary:
+                temporary.write_bytes(kept)
+            self.file = self._opened()
 
     def flush(self) -> None:
         """Wait until the rows are on the disk."""
-        os.fsync(self.file.fileno())
+        mount.flush(self.file.fileno(), self.path)
+
+
+def _locked(path: Path) -> tuple[FileLock, BaseException | None]:
+    """A lock, held; and why it is not, where the file system has none.
+
+    Raises:
+        Timeout: another process holds it.
+    """
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise
+    except (OSError, NotImplementedError) as error:
+        return lock, error
+    return lock, None
 
 
 def _is_step(number: int, row: bytes) -> bool:
@@ -261,12 +297,12 @@ def _replaced(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+            mount.flush(file.fileno(), temporary)
+        mount.move(temporary, path)
     except OSError as error:
         raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        mount.remove(temporary)
 
 
 def _replace(path: Path, text: str) -> None:

@@ -1,7 +1,7 @@
 """Cells: the runs of tables, each identified by what determines its result, and the folder that holds them."""
 
-import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,8 +11,8 @@ from typing import Any, Literal
 from motivation.analysis.budgets import LENGTH
 from motivation.phase import PHASES, Phase
 from motivation.run_folder.config import read_config
-from motivation.run_folder.identity import differences, identity
-from motivation.run_folder.read import Run, read_figures
+from motivation.run_folder.identity import differences, digest, identity, in_words
+from motivation.run_folder.read import Run, read_figures, read_history
 from motivation.training.ledger import TRAINING_FORWARDS
 
 FORMAT_VERSION = 4
@@ -50,9 +50,9 @@ class Cell:
     @cached_property
     def setting(self) -> str:
         """SHA-256 of everything that determines the result except the data's fingerprints."""
-        return _digest({"format": FORMAT_VERSION, "control": self.control,
-                        "config": _without_nulls(identity(self.config, "")),
-                        "source": self.source.setting if self.source else None})
+        return digest({"format": FORMAT_VERSION, "control": self.control,
+                       "config": _without_nulls(identity(self.config, "")),
+                       "source": self.source.setting if self.source else None})
 
     @property
     def fingerprints(self) -> list[str]:
@@ -62,7 +62,7 @@ class Cell:
     @cached_property
     def identity(self) -> str:
         """SHA-256 of everything that determines the result."""
-        return _digest([self.setting, self.fingerprints])
+        return digest([self.setting, self.fingerprints])
 
     @cached_property
     def kind(self) -> str:
@@ -80,7 +80,7 @@ class Cell:
     @property
     def name(self) -> str:
         """Name of its run folder: its stem, and its data."""
-        return f"{self.stem}-{_digest(self.fingerprints)[:8]}"
+        return f"{self.stem}-{digest(self.fingerprints)[:8]}"
 
 
 def _without_nulls(what: Any) -> Any:
@@ -88,10 +88,6 @@ def _without_nulls(what: Any) -> Any:
     if isinstance(what, Mapping):
         return {key: _without_nulls(value) for key, value in what.items() if value is not None}
     return what
-
-
-def _digest(what: Any) -> str:
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -139,7 +135,7 @@ class Archive:
         """
         if cell.source is not None:
             return None
-        data = "????????" if UNREAD in cell.fingerprints else _digest(cell.fingerprints)[:8]
+        data = "????????" if UNREAD in cell.fingerprints else digest(cell.fingerprints)[:8]
         for path in sorted(self.folder.glob(f"{cell.kind}_????????????-{data}")):
             try:
                 if (path / "summary.json").is_file() and not list(differences(
@@ -174,11 +170,15 @@ class Archive:
             run = self._figures(path) if (path / "summary.json").is_file() else None
             saved = run.config if run else read_config(path)
             changed = list(differences(self._compared(saved, cell), self._compared(self._linked(cell), cell)))
+            resumed = [row for row in read_history(path) if "changed" in row]
         except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
             return State("broken", trouble=" ".join(str(error).split()).removeprefix(f"{path} "))
         if changed:
             what = "; ".join(f"{key} is {found!r}, not {right!r}" for key, found, right in changed[:3])
             return State("foreign", trouble=f"it holds a run of another config: {what}")
+        if resumed:
+            return State("foreign", trouble=f"it holds a run that was resumed with another config: "
+                         f"{in_words(resumed[0])}")
         return State("finished", run) if run else State("unfinished")
 
     @staticmethod
@@ -236,4 +236,6 @@ def set_aside(path: Path) -> Path:
     number = 1
     while (aside := path.with_name(f"{path.name}.broken-{number}")).exists():
         number += 1
-    return path.rename(aside)
+    # A folder that the file system does not rename is copied.
+    shutil.move(path, aside)
+    return aside

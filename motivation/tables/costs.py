@@ -14,7 +14,7 @@ import motivation.run.model_choice
 from motivation.models import create_model
 from motivation.phase import PHASES
 from motivation.registry import build
-from motivation.run.session import prepare
+from motivation.run.prepare import prepare
 from motivation.tables.cells import OF_FLOPS, Cell
 from motivation.training.engine import Engine
 from motivation.training.ledger import TRAINING_FORWARDS, forward_flops

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from motivation.analysis.markdown import NONE, markdown_table, mean_std, number
+from motivation.analysis.nulls import footnotes
 from motivation.tables.cells import Archive, Cell
 from motivation.tables.latex import latex_table
 from motivation.tables.plan import Plan
@@ -34,7 +35,7 @@ LEGEND = (
     "acc/F: the paper's ACC/FLOPs, points gained per extra F of the classical base; ratio: that of a base after dual "
     "training over that of the classical large network. Reported ones are as printed; where the printed accuracies and "
     "F give another figure, it is added as a misprint, and where none is printed, it is shown alone. null: share of "
-    "motivated steps that noise alone would give."
+    "motivated steps that noise like the run's own readings would give, by which `motivation diagnose` judges."
 )
 
 
@@ -102,7 +103,7 @@ def _cells(row: TableRow, by_label: Mapping[tuple[str | None, str], TableRow]) -
             _printed(row.reported.get("acc_per_flops"), reported.gain), number(measured.gain, ".4g"),
             _printed(row.reported.get("ratio"), reported.ratio, reported.rounded_ratio),
             number(measured.ratio, ".4g"),
-            number(row.measured.share, ".1%"), number(row.measured.null_rate, ".1%")]
+            number(row.measured.share, ".1%"), str(row.measured.null)]
 
 
 def to_markdown(title: str, note: str, rows: Sequence[TableRow]) -> str:
@@ -122,7 +123,8 @@ def legend(rows: Sequence[TableRow]) -> str:
     units_in_words = [f"points per {per:.0e} {'FLOP (2 a multiply-add)' if unit == '2mac' else 'multiply-adds'}"
                       + (f" for {labels[0]} to {labels[-1]}" if len(units) > 1 else "")
                       for (unit, per), labels in units.items()]
-    return f"{LEGEND} Unit of acc/F, the paper's: {', '.join(units_in_words)}."
+    nulls = {f"{row.label} ({row.dataset})": row.measured.null for row in rows if not row.method}
+    return " ".join([f"{LEGEND} Unit of acc/F, the paper's: {', '.join(units_in_words)}.", *footnotes(nulls)])
 
 
 def to_csv(rows: Sequence[TableRow]) -> str:

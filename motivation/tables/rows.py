@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from motivation.analysis.nulls import NO_NULL, RowNull, row_null
 from motivation.analysis.statistics import Difference, difference, holm
 from motivation.run_folder.read import Run
 
@@ -25,13 +26,13 @@ class Measured:
         accuracy: test accuracy in percent, by seed.
         forward: mean forward FLOPs an image over training, 2 per multiply-add (the paper's F), mean over seeds.
         share: of motivated steps, mean over seeds; None for classical training.
-        null_rate: share of motivated steps on noise; None where undefined.
+        null: share of motivated steps on noise.
     """
 
     accuracy: Mapping[int, float]
     forward: float | None = None
     share: float | None = None
-    null_rate: float | None = None
+    null: RowNull = NO_NULL
 
     @classmethod
     def of(cls, runs: Sequence[Run], key: str) -> "Measured":
@@ -45,7 +46,7 @@ class Measured:
         return cls({run.summary["seed"] if fold is None else fold: run.summary[key]
                     for run, fold in zip(runs, folds, strict=True)},
                    _mean([run.summary["budget/forward_per_image"] for run in runs]),
-                   _mean([run.motivated_share for run in runs]), _mean([run.summary["null_rate"] for run in runs]))
+                   _mean([run.motivated_share for run in runs]), row_null(runs))
 
 
 @dataclass(frozen=True, kw_only=True)

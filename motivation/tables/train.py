@@ -1,15 +1,16 @@
 """The missing runs of a table: what is planned, and the training of it, one after another or several at once."""
 
+import functools
 import itertools
 import logging
-import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
 
+from motivation.run.jobs import Jobs
+from motivation.run.pool import Pool
 from motivation.run.progress import clock
 from motivation.run.run import run
 from motivation.tables.cells import Archive, Cell, set_aside
@@ -104,37 +105,36 @@ def finish_table(plan: Plan, archive: Archive, jobs: int = 1, launch: Launch | N
     errors = {cell.identity: str(archive.state(cell).trouble) for cell in foreign}
     failed += [(cell.name, errors[cell.identity]) for cell in foreign]
     done = 0
-    for wave in ([cell for cell in trainable if cell.source is None], [cell for cell in trainable if cell.source]):
-        orphans = [(cell, f"its source failed: {cell.source.name}") for cell in wave
-                   if cell.source and cell.source.identity in errors]
-        ready = [cell for cell in wave if cell.source is None or cell.source.identity not in errors]
-        trained = launch(ready) if launch else _train_all(plan, ready, archive, jobs, start_worker)
-        for cell, error in itertools.chain(orphans, trained):
-            done += 1
-            logger.info("run %d of %d: %s: %s", done, len(trainable), cell.name, error or "finished")
-            if error:
-                errors[cell.identity] = error
-                failed.append((cell.name, error))
-            elif record:
-                record([cell])
+    train = functools.partial(train_cell, runs=archive.folder, table=plan.name)
+    with _launching(launch, train, min(jobs, len(trainable)), start_worker) as train_all:
+        for wave in ([cell for cell in trainable if cell.source is None], [cell for cell in trainable if cell.source]):
+            orphans = [(cell, f"its source failed: {cell.source.name}") for cell in wave
+                       if cell.source and cell.source.identity in errors]
+            ready = [cell for cell in wave if cell.source is None or cell.source.identity not in errors]
+            for cell, error in itertools.chain(orphans, train_all(ready)):
+                done += 1
+                logger.info("run %d of %d: %s: %s", done, len(trainable), cell.name, error or "finished")
+                if error:
+                    errors[cell.identity] = error
+                    failed.append((cell.name, error))
+                elif record:
+                    record([cell])
     return failed
 
 
-def _train_all(plan: Plan, cells: Sequence[Cell], archive: Archive, jobs: int,
-               start_worker: Callable[[], None] | None) -> Iterator[tuple[Cell, str | None]]:
-    if jobs == 1 or len(cells) < 2:
-        for cell in cells:
-            yield cell, train_cell(cell, archive.folder, plan.name)
-        return
-    # Not forked: torch's threads do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=start_worker) as pool:
-        futures = [pool.submit(train_cell, cell, archive.folder, plan.name) for cell in cells]
-        for cell, future in zip(cells, futures, strict=True):
-            try:
-                yield cell, future.result()
-            except BrokenProcessPool:
-                yield cell, "a process was killed, and the others were stopped; the same command resumes them"
+@contextmanager
+def _launching(launch: Launch | None, train: Callable[[Cell], str | None], jobs: int,
+               start_worker: Callable[[], None] | None) -> Iterator[Launch]:
+    """Context of what trains cells: a launcher, this process, or processes of its own."""
+    with ExitStack() as opened:
+        if launch is not None:
+            yield launch
+            return
+        stop = opened.enter_context(Jobs())
+        if jobs > 1:
+            yield opened.enter_context(Pool(stop, jobs, train, start_worker)).do_all
+        else:
+            yield lambda cells: ((cell, train(cell)) for cell in cells)
 
 
 def train_cell(cell: Cell, runs: Path, table: str) -> str | None:

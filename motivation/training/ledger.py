@@ -1,9 +1,11 @@
 """What training cost: FLOPs, steps, images and seconds, by phase."""
 
 import copy
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from time import perf_counter
 
 import torch
 from torch import nn
@@ -83,6 +85,41 @@ def _matrix_products() -> Iterator[None]:
             library.enabled = value
 
 
+class Stopwatch:
+    """Time of one step, running from its making on.
+
+    On a GPU by events in its stream: the host launches the work and does not wait for it.
+
+    Args:
+        device: where the step runs.
+    """
+
+    def __init__(self, device: torch.device):
+        self._events = None
+        if device.type == "cuda":
+            self._events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+            self._stream = torch.cuda.current_stream(device)
+            self._events[0].record(self._stream)
+        self._start = perf_counter()
+
+    def stop(self) -> "float | Stopwatch":
+        """The seconds; on a GPU itself, since they are known once the GPU has got so far."""
+        if self._events is None:
+            return perf_counter() - self._start
+        self._events[1].record(self._stream)
+        return self
+
+    @property
+    def ready(self) -> bool:
+        """Whether the GPU has got so far."""
+        return self._events[1].query()
+
+    def seconds(self) -> float:
+        """The seconds between start and stop; waits for the GPU."""
+        self._events[1].synchronize()
+        return self._events[0].elapsed_time(self._events[1]) / 1000
+
+
 def _by_phase() -> dict[Phase, float]:
     return {"base": 0, "motivated": 0}
 
@@ -97,7 +134,8 @@ class Ledger:
         flops: training FLOPs by phase, 2 per multiply-add: images x 3 x forward, probes included.
         forward_flops: FLOPs of one image's forward pass, by network.
         forward: forward FLOPs of all images trained on, by phase, probes left out.
-        seconds: time inside training steps, by phase; without data loading and evaluation.
+        seconds: time inside training steps, by phase; without data loading and evaluation. On a GPU it lags behind
+            until `settle`, as the GPU does.
         bytes_copied: what the switches copied.
         intervals: unbroken runs of at least one motivated step.
     """
@@ -111,15 +149,16 @@ class Ledger:
     bytes_copied: int = 0
     intervals: int = 0
     in_interval: bool = False
+    _running: deque[tuple[Phase, Stopwatch]] = field(default_factory=deque, repr=False, compare=False)
 
-    def record(self, phase: Phase, images: int, forward: int, seconds: float, probes: int = 0) -> int:
+    def record(self, phase: Phase, images: int, forward: int, seconds: float | Stopwatch, probes: int = 0) -> int:
         """Enter one training step.
 
         Args:
             phase: the network it trained.
             images: number of images in the batch.
             forward: FLOPs of one image's forward pass.
-            seconds: how long the step took.
+            seconds: how long the step took, or the stopwatch that will know.
             probes: FLOPs of the step's probes.
 
         Returns:
@@ -131,13 +170,28 @@ class Ledger:
         self.flops[phase] += flops
         self.forward[phase] += images * forward
         self.forward_flops[phase] = forward
-        self.seconds[phase] += seconds
+        if isinstance(seconds, Stopwatch):
+            self._running.append((phase, seconds))
+            self.settle(wait=False)
+        else:
+            self.seconds[phase] += seconds
         self.intervals += phase == "motivated" and not self.in_interval
         self.in_interval = phase == "motivated"
         return flops
 
+    def settle(self, wait: bool = True) -> None:
+        """Add the seconds of steps that a GPU has finished.
+
+        Args:
+            wait: for all of them.
+        """
+        while self._running and (wait or self._running[0][1].ready):
+            phase, stopwatch = self._running.popleft()
+            self.seconds[phase] += stopwatch.seconds()
+
     def totals(self) -> dict[str, float]:
         """The keys that epochs.jsonl and summary.json carry."""
+        self.settle()
         images = sum(self.images.values())
         return {
             "budget/flops": sum(self.flops.values()),
@@ -152,9 +206,11 @@ class Ledger:
 
     def state_dict(self) -> dict:
         """All totals, as plain numbers."""
-        return asdict(self)
+        self.settle()
+        return {name: value for name, value in asdict(self).items() if name != "_running"}
 
     def load_state_dict(self, state: dict) -> None:
         """Restore totals saved by `state_dict`."""
+        self._running.clear()
         for name, value in copy.deepcopy(state).items():
             setattr(self, name, value)

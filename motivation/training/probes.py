@@ -42,8 +42,8 @@ class Observation:
         step: its number, from 0.
         phase: the network it trained.
         flops: its training FLOPs.
-        values: the loss and the largest norm of a gradient, then the monitor's numbers, the loss after the update and
-            the held-out losses, as far as due.
+        values: the loss; 0, or infinity where a gradient is not finite; then the monitor's numbers, the loss after the
+            update and the held-out losses, as far as due.
         measured: how many of them are the monitor's numbers.
         after: whether the loss after the update is among them.
         gradient: of the mapped weights, for a monitor that measures nothing on the device.
@@ -77,7 +77,7 @@ class Observation:
             self.values, self.copied = self.values.tolist(), None
         loss, gradient, *rest = self.values
         if not (math.isfinite(loss) and math.isfinite(gradient)):
-            what = f"loss is {loss}" if not math.isfinite(loss) else f"gradient has a norm of {gradient}"
+            what = f"loss is {loss}" if not math.isfinite(loss) else "gradient is not finite"
             raise NonFiniteLoss(f"the {self.phase} network's {what} at step {self.step}; lower the learning rate or "
                                 "check the images", self.step)
         measured, rest = rest[:self.measured], rest[self.measured:]
@@ -154,7 +154,7 @@ class Probes:
         return forward * (images * ("after" in due) + (len(self.heldout[1]) if "heldout" in due else 0))
 
     def observe(self, due: frozenset[str], step: int, phase: Phase, flops: int, network: nn.Module,
-                loss_and_norm: Tensor, images: Tensor, targets: Tensor, engine: Engine) -> Observation:
+                loss_and_spoiled: Tensor, images: Tensor, targets: Tensor, engine: Engine) -> Observation:
         """Run what is due after the update, and put all that the step showed into one tensor.
 
         Args:
@@ -163,27 +163,30 @@ class Probes:
             phase: the network it trained.
             flops: its FLOPs, probes included.
             network: that network.
-            loss_and_norm: ``(2,)`` what `Engine.step` returned.
+            loss_and_spoiled: ``(2,)`` what `Engine.step` returned.
             images: the batch.
             targets: its labels, or shares of them.
             engine: its precision and micro-batches hold for probes too.
         """
-        values = [loss_and_norm]
-        seen = Observation(step, phase, flops, loss_and_norm)
-        if self._measured is not None:
-            seen.measured = len(self._measured)
-            values.append(self._measured)
-        if "after" in due:
-            seen.after = True
-            values.append(self.after(engine, network, images, targets).reshape(1))
-        if "heldout" in due:
-            values.append(self.heldout_losses(engine, network))
-        seen.gradient, self._gradient, self._measured = self._gradient, None, None
-        seen.values = torch.cat(values) if len(values) > 1 else loss_and_norm
+        seen = Observation(step, phase, flops, loss_and_spoiled, after="after" in due, gradient=self._gradient,
+                           measured=0 if self._measured is None else len(self._measured))
+        if values := self.after_update(due, engine, network, images, targets):
+            seen.values = torch.cat([loss_and_spoiled, *values])
         if processes() > 1:
             seen.values = seen.values.clone()
             all_reduce_mean([seen.values])
         return seen
+
+    def after_update(self, due: frozenset[str], engine: Engine, network: nn.Module, images: Tensor,
+                     targets: Tensor) -> list[Tensor]:
+        """The numbers of what is due: the monitor's, the loss after the update, held-out losses; see `observe`."""
+        values = [] if self._measured is None else [self._measured]
+        if "after" in due:
+            values.append(self.after(engine, network, images, targets).reshape(1))
+        if "heldout" in due:
+            values.append(self.heldout_losses(engine, network))
+        self._gradient = self._measured = None
+        return values
 
     @torch.no_grad()
     def after(self, engine: Engine, network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
@@ -205,14 +208,16 @@ class Probes:
 
     @torch.no_grad()
     def heldout_losses(self, engine: Engine, network: nn.Module) -> Tensor:
-        """Per-image losses ``(N,)`` in evaluation mode."""
+        """Per-image losses ``(N,)`` in evaluation mode, in as many parts as a batch is trained in."""
         images, targets = self.heldout
         training = [module for module in network.modules() if module.training]
         network.eval()
         try:
             with self._rng(images), engine.autocast():
-                logits = network(images)
-                return torch.vmap(lambda logit, target: self.loss(logit[None], target[None]))(logits, targets)
+                parts = zip(images.chunk(engine.micro_batches), targets.chunk(engine.micro_batches), strict=True)
+                losses = [torch.vmap(lambda logit, target: self.loss(logit[None], target[None]))(network(part), labels)
+                          for part, labels in parts]
+                return torch.cat(losses)
         finally:
             for module in training:
                 module.training = True

@@ -5,7 +5,6 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from time import perf_counter
 from types import MappingProxyType
 
 from torch import Tensor, nn
@@ -18,7 +17,7 @@ from motivation.schedules import Never, Schedule
 from motivation.schedules.schedule import check_saves, completed
 from motivation.training.distributed import broadcast, processes
 from motivation.training.engine import Engine, Loss, out_of_memory_named
-from motivation.training.ledger import TRAINING_FORWARDS, Ledger, forward_flops
+from motivation.training.ledger import TRAINING_FORWARDS, Ledger, Stopwatch, forward_flops
 from motivation.training.optimizer_state import (
     SharedState,
     StatePolicy,
@@ -173,7 +172,7 @@ class Trainer:
         phase, count = self.phase, len(images) * processes()
         network = self.network(phase)
         forward = self._forward(network, images)
-        start = perf_counter()
+        stopwatch = Stopwatch(images.device)
         if not network.training:
             network.train()
         optimizer = self.optimizers[phase == "motivated"]
@@ -182,17 +181,17 @@ class Trainer:
         signal = None
         probes.before_forward(due, images)
         with out_of_memory_named(phase, len(images), self.engine.micro_batches):
-            loss_and_norm = self.engine.step(network, optimizer, self.loss, images, targets, measure)
+            loss_and_spoiled = self.engine.step(network, optimizer, self.loss, images, targets, measure)
             extra = probes.flops(due, count, forward)
             flops = TRAINING_FORWARDS * count * forward + extra
-            seen = probes.observe(due, self.steps, phase, flops, network, loss_and_norm, images, targets,
+            seen = probes.observe(due, self.steps, phase, flops, network, loss_and_spoiled, images, targets,
                                   self.engine)
             if self.lag:
                 seen.send()
             self._unread.append(seen)
             if len(self._unread) > self.lag:
                 signal = self._unread.popleft().signal()
-        self.ledger.record(phase, count, forward, perf_counter() - start, extra)
+        self.ledger.record(phase, count, forward, stopwatch.stop(), extra)
         self.steps += 1
         score, reading = math.nan, None
         if self.monitor is not None and signal is not None:
@@ -202,6 +201,29 @@ class Trainer:
         self._switch(self._decisions.decide(score))
         return StepResult(phase, score, flops, lr, reading, seen)
 
+    def rehearse(self, phase: Phase, images: Tensor, targets: Tensor, engine: Engine) -> None:
+        """Do what takes memory in a step of a phase, its probes included; neither recorded nor decided on.
+
+        It changes weights, state of the optimizer and of the monitor: the caller undoes that. No other process is
+        waited for.
+
+        Args:
+            phase: of the network that takes the step.
+            images: a batch, as in `step`.
+            targets: its labels, or shares of them.
+            engine: in place of the trainer's.
+        """
+        network, optimizer = self.network(phase), self.optimizers[phase == "motivated"]
+        network.train()
+        optimizer.zero_grad(set_to_none=True)
+        due = self._probes.due(0)
+        self._probes.before_forward(due, images)
+        engine.gradients(network, self.loss, images, targets)
+        if "gradient" in due:
+            self._probes.before_update(phase)
+        optimizer.step()
+        self._probes.after_update(due, engine, network, images, targets)
+
     def end_epoch(self) -> None:
         """Close an epoch: the schedule may switch here (the paper contracts)."""
         self._switch(self._decisions.end_epoch(self.phase))
@@ -209,7 +231,7 @@ class Trainer:
     def synchronize(self) -> None:
         """Bring the network that is not training up to date, before both are evaluated."""
         if self.pair:
-            self.ledger.bytes_copied += self.pair.synchronize(self.phase)
+            self.pair.synchronize(self.phase)
 
     def _switch(self, phase: Phase) -> None:
         if phase == self.phase:

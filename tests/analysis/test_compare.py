@@ -1,6 +1,7 @@
 """Comparison of runs, from their folders alone: labels, table, tests against the control, figure."""
 
 import inspect
+import json
 import shutil
 
 import numpy as np
@@ -13,7 +14,7 @@ from motivation.analysis.compare import comparison_table
 from motivation.analysis.figures import draw_comparison, intervals, save_figure
 from motivation.analysis.runs import DEFAULTS, describe, group_runs, read_runs
 from motivation.cli.main import main
-from motivation.run_folder.read import read_run
+from motivation.run_folder.read import identify_sources, read_run
 
 
 def test_one_row_a_group_of_seeds(invented):
@@ -149,6 +150,17 @@ def test_other_arithmetic_is_another_run(invented):
     runs = [invented("a", 0, 90.0), invented("b", 0, 91.0, engine=engine | {"precision": "bfloat16"}),
             invented("c", 1, 92.0, engine=engine | {"threads": 2})]
     assert [len(group) for group in group_runs(runs).values()] == [2, 1]
+
+
+def test_controls_of_several_seeds_are_repetitions_though_each_has_its_own_source(invented):
+    """A matched-random control names the folder of its seed's run."""
+    runs = [invented(f"control{seed}", seed, 91.0,
+                     schedule={"name": "matched_random", "run": str(invented(f"source{seed}", seed, 90.0).path)})
+            for seed in (0, 1)]
+    for run in runs:
+        data = json.loads((run.path / "data.json").read_text()) | {"sources": identify_sources(run.config)}
+        (run.path / "data.json").write_text(json.dumps(data))
+    assert [len(group) for group in group_runs([read_run(run.path) for run in runs]).values()] == [2]
 
 
 def test_an_unfinished_job_of_a_sweep_is_left_out_and_named(finished, tmp_path, caplog):

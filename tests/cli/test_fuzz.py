@@ -18,8 +18,8 @@ from motivation.analysis.compare import comparison_table
 from motivation.cli.main import main
 from motivation.cli.train import ask
 from motivation.data import Arrays
+from motivation.run.prepare import prepare
 from motivation.run.resume import check_changes
-from motivation.run.session import prepare
 from motivation.run_folder.checkpoints import load_checkpoint
 from motivation.run_folder.config import read_config
 from motivation.run_folder.read import read_run

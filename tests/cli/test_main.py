@@ -81,7 +81,7 @@ def test_default_run_folder_names_its_choices(tmp_path, capsys):
     assert main(["train", *SHORT, "seed=3", "schedule=never"]) == 0
     folder = capsys.readouterr().out.strip()
     assert folder.startswith("runs/")
-    assert folder.endswith("resnet20_32_never_seed3")
+    assert folder.endswith("resnet8_14_never_seed3")
     assert (tmp_path / folder / "summary.json").exists()
 
 

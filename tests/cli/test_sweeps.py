@@ -1,6 +1,9 @@
 """Sweeps on other launchers: joblib's processes, submitit's local executor, and what a SLURM cluster would be sent."""
 
 import json
+import os
+import shlex
+import signal
 
 import pytest
 import submitit
@@ -8,10 +11,14 @@ from commands import FAST, command, refused
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from omegaconf import OmegaConf
+from stopping import stop_after
 
 from motivation.analysis.runs import read_runs
 from motivation.cli.compose import compose
+from motivation.cli.interruption import stop_on_signals
 from motivation.cli.main import main
+from motivation.run.signals import Interrupted, StopRequest
+from motivation.run_folder.checkpoints import Checkpoints
 
 
 def summary(folder):
@@ -24,6 +31,7 @@ def failures(result):
     return [line for line in result.stderr.splitlines() if line.startswith("motivation: error")]
 
 
+@pytest.mark.soak
 def test_joblib_trains_a_grid_and_names_the_failed(tmp_path):
     """Monitor x schedule x seed in two processes; the seed that is refused there does not end the others."""
     sweep, short = tmp_path / "sweep", ("recipe.steps=2", "recipe.epochs=null")
@@ -41,6 +49,7 @@ def test_joblib_trains_a_grid_and_names_the_failed(tmp_path):
     assert summary(sweep / "5") == summary(tmp_path / "run")
 
 
+@pytest.mark.soak
 def test_submitits_local_executor_trains_and_names_the_failed(tmp_path):
     sweep = tmp_path / "sweep"
     result = command("train", "-m", *FAST, "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=3",
@@ -97,6 +106,49 @@ def test_a_launcher_that_dies_says_how_to_continue(tmp_path, capsys, monkeypatch
     assert f"hydra.sweep.dir={tmp_path / 'sweep'} resume=auto" in line
 
 
+def test_a_signal_ends_a_sweep_and_its_line_resumes_it(tmp_path, monkeypatch, capsys):
+    """In one process: the job saves, the next one does not begin."""
+    sweep, short = tmp_path / "a sweep", (*FAST, "recipe.steps=4", "recipe.epochs=null")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1)
+        assert main(["train", "-m", *short, "seed=0,1", f"hydra.sweep.dir={sweep}"]) == 128 + signal.SIGTERM
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("motivation: error")]
+    assert [saved.step for saved in Checkpoints(sweep / "0/checkpoints").found()] == [2, 0]
+    assert not (sweep / "1").exists()
+    what, _, command = line.partition("; resume it with: ")
+    assert what.endswith("stopped by SIGTERM")
+    assert main(shlex.split(command)[1:]) == 0
+    assert capsys.readouterr().out.splitlines() == [str(sweep / job) for job in "01"]
+    assert [len((sweep / job / "steps.csv").read_text().splitlines()) for job in "01"] == [5, 5]
+
+
+def test_a_launcher_gives_out_no_job_after_a_signal(tmp_path):
+    """It is asked job by job; where it waits for none of its processes, the signal ends it at once."""
+    given = []
+
+    class Asking:
+        def launch(self, job_overrides, initial_job_idx):
+            # A run in this process would save, and say so by raising; here it does not even begin.
+            for overrides in job_overrides:
+                given.append((overrides, initial_job_idx))
+                with StopRequest():
+                    os.kill(os.getpid(), signal.SIGTERM)
+            return []
+
+    launcher = Asking()
+    stop_on_signals(launcher)
+    with pytest.raises(Interrupted) as error:
+        launcher.launch([["a=1"], ["a=2"]], initial_job_idx=3)
+    assert error.value.number == signal.SIGTERM
+    assert given == [(["a=1"], 3)]
+    launcher = Asking()
+    launcher.launch = lambda job_overrides, initial_job_idx: os.kill(os.getpid(), signal.SIGINT)
+    stop_on_signals(launcher)
+    with pytest.raises(Interrupted) as error:
+        launcher.launch([["a=1"]], initial_job_idx=0)
+    assert error.value.number == signal.SIGINT
+
+
 def test_slurms_settings_are_submitits(tmp_path, monkeypatch):
     """Every setting is one that submitit's SLURM executor takes, and reaches the batch script."""
     config = compose(["hydra/launcher=slurm", "hydra.launcher.partition=gpu"])
@@ -122,6 +174,7 @@ def test_an_unknown_launcher_names_the_known(capsys):
     assert "choose one of basic, joblib, slurm" in line
 
 
+@pytest.mark.soak
 def test_a_launcher_trains_a_tables_runs(tmp_path):
     """Sources first, then their controls; the table is that of one process."""
     quick = ("table", "2", "--seeds", "1", "tracker=none", "engine.threads=1", "recipe.epochs=1",

@@ -154,11 +154,30 @@ def test_padding_moves_the_crop_and_policies_change_pixels(loader):
 
 
 def test_a_share_of_every_batch_is_the_same_images(loader):
-    """Of two processes each decodes its half, as one process would have augmented it."""
-    whole = epochs(loader(batch_size=6), 1)[0]
-    for share in (slice(0, 3), slice(3, 6)):
-        half = epochs(loader(batch_size=6, share=share), 1)[0]
-        assert_same([(images[share], labels[share]) for images, labels in whole], half)
+    """Of two processes each decodes its half, as one process would have augmented and erased it."""
+    for augmentation in (RICH, replace(RICH, random_erasing=0.7)):
+        whole = epochs(loader(batch_size=6, augmentation=augmentation), 1)[0]
+        for share in (slice(0, 3), slice(3, 6)):
+            half = epochs(loader(batch_size=6, augmentation=augmentation, share=share), 1)[0]
+            assert_same([(images[share], labels[share]) for images, labels in whole], half)
+
+
+def test_shares_are_not_erased_alike_and_are_mixed_as_one_batch_is(loader):
+    """Two processes draw one batch: a rectangle an image, one mixture for all."""
+    shares, plain = (slice(0, 6), slice(6, 12)), RICH
+    erased = []
+    for share in shares:
+        pairs = zip(epochs(loader(batch_size=12, share=share, augmentation=plain), 0)[0],
+                    epochs(loader(batch_size=12, share=share, augmentation=replace(plain, random_erasing=1.0)), 0)[0],
+                    strict=True)
+        erased.append([(before != after).any(1) for (before, _), (after, _) in pairs])
+    for first, second in zip(*erased, strict=True):
+        assert all(torch.cat((first, second)).flatten(1).any(1))
+        assert not any(torch.equal(one, other) for one in first for other in second)
+    mixed = replace(plain, mixup=0.4)
+    lams = [epochs(loader(batch_size=12, share=share, augmentation=mixed), 0)[0][0][1].max(1).values
+            for share in (*shares, slice(None))]
+    assert lams[0].min() == lams[1].min() == lams[2].min()
 
 
 def test_repeats_show_an_image_several_times_never_alike(loader):

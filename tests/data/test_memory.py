@@ -116,7 +116,7 @@ def test_both_are_in_the_fingerprint(arrays):
     ({"size": 0}, r"^data\.size=0: must be at least 1"),
 ])
 def test_mistakes_name_the_key(options, said):
-    from motivation.run.session import prepare
+    from motivation.run.prepare import prepare
 
     config = compose_config("model=resnet8", "tracker=none")
     with pytest.raises(ValueError, match=said) as caught:
@@ -132,7 +132,7 @@ def test_images_that_are_no_squares_are_refused(tmp_path):
 
 
 def test_a_subset_trains(tmp_path):
-    from motivation.run.session import prepare
+    from motivation.run.prepare import prepare
 
     session = prepare(compose_config("model=resnet8", "tracker=none", "data.train_subset=100", "data.size=8",
                                      "recipe.batch_size=16", "engine.threads=1"))

@@ -6,8 +6,8 @@ from conftest import QUICK, compose_config
 from stopping import left
 
 from motivation.run.preflight import fitting_evaluation_batch
+from motivation.run.prepare import prepare
 from motivation.run.run import run
-from motivation.run.session import prepare
 from motivation.run_folder.checkpoints import Checkpoints
 from motivation.training.engine import Engine
 

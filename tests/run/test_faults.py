@@ -12,17 +12,18 @@ import torch
 from conftest import QUICK, compose_config
 from killing import command, kill_and_resume, lines_of
 from processes import finish, start
+from served import serve
 from stopping import left, stop_after, stopped
 
 import motivation.run.recovery
 import motivation.run.run
-import motivation.run.trackers
 from motivation.cli.main import main
 from motivation.run.preflight import check_disk, needed_micro_batches
+from motivation.run.prepare import prepare
 from motivation.run.run import run
-from motivation.run.session import prepare
 from motivation.run.signals import Interrupted
 from motivation.run_folder.checkpoints import CheckpointError, Checkpoints, load_checkpoint, save_checkpoint, snapshot
+from motivation.run_folder.read import read_steps
 from motivation.run_folder.write import RunFolder
 from motivation.training.engine import Engine, OutOfMemory
 
@@ -164,7 +165,7 @@ def test_second_process_is_refused(tmp_path, stopped_once):
 
 
 def nan_at(monkeypatch, steps, values):
-    """Make the engine report these (loss, gradient norm) in some of the steps that it takes, counted from 0."""
+    """Make the engine report these (loss, 0 or inf of the gradient) in some of its steps, counted from 0."""
     real, seen = Engine.step, iter(range(10_000))
 
     def reported(self, *arguments):
@@ -175,8 +176,8 @@ def nan_at(monkeypatch, steps, values):
 
 
 @pytest.mark.parametrize(("values", "said"), [
-    ((float("nan"), 1.0), "network's loss is nan at step 10"),
-    ((0.5, float("inf")), "gradient has a norm of inf at step 10"),
+    ((float("nan"), 0.0), "network's loss is nan at step 10"),
+    ((0.5, float("inf")), "gradient is not finite at step 10"),
 ])
 def test_nan_stops_with_the_batch_and_the_last_good_checkpoint(tmp_path, monkeypatch, values, said):
     nan_at(monkeypatch, {10}, values)
@@ -186,7 +187,7 @@ def test_nan_stops_with_the_batch_and_the_last_good_checkpoint(tmp_path, monkeyp
 
 
 def test_nan_rolls_back_with_a_smaller_learning_rate(tmp_path, monkeypatch, caplog):
-    nan_at(monkeypatch, {10}, (float("nan"), 1.0))
+    nan_at(monkeypatch, {10}, (float("nan"), 0.0))
     folder = run(compose_config(*QUICK, "recipe.rollbacks=1", "recipe.schedule.name=constant"), tmp_path / "run")
     assert "back to step 8, learning rate x 0.5" in caplog.text
     rows = [line.split(",") for line in (folder / "steps.csv").read_text().splitlines()[1:]]
@@ -203,7 +204,7 @@ def test_a_step_that_fails_again_goes_one_checkpoint_further_back(tmp_path, monk
     # Step 10, and after three steps from checkpoint 8 once more.
     for name in ("whole", "run"):
         with monkeypatch.context() as patch:
-            nan_at(patch, {10, 13}, (float("nan"), 1.0))
+            nan_at(patch, {10, 13}, (float("nan"), 0.0))
             if name == "whole":
                 run(config, tmp_path / name)
             else:
@@ -222,15 +223,15 @@ def test_a_step_that_fails_again_goes_one_checkpoint_further_back(tmp_path, monk
 def test_killed_right_after_a_rollback_knows_of_it(tmp_path, monkeypatch):
     config = compose_config(*QUICK, *ROLLING)
     with monkeypatch.context() as patch:
-        nan_at(patch, {10, 13}, (float("nan"), 1.0))
+        nan_at(patch, {10, 13}, (float("nan"), 0.0))
         run(config, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        nan_at(patch, {10}, (float("nan"), 1.0))
+        nan_at(patch, {10}, (float("nan"), 0.0))
         patch.setattr(motivation.run.recovery.logger, "warning", lambda line, *values: "back to" in line and 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run(config, tmp_path / "run")
     # Its step 10 fails again.
-    nan_at(monkeypatch, {2}, (float("nan"), 1.0))
+    nan_at(monkeypatch, {2}, (float("nan"), 0.0))
     run(config, tmp_path / "run", resume=True)
     assert left(tmp_path / "run") == left(tmp_path / "whole")
 
@@ -243,7 +244,7 @@ def test_weights_that_are_not_finite_are_no_checkpoint(tmp_path, monkeypatch, ca
         result = real(self, *batch)
         if next(seen) == 7:
             with torch.no_grad():
-                self.model.motivated.layer3[4].conv2.weight[0, 0, 0, 0] = float("inf")
+                self.model.motivated.layer3[1].conv2.weight[0, 0, 0, 0] = float("inf")
                 self.model.base.conv1.weight[0, 0, 0, 0] = float("nan")
         return result
 
@@ -255,7 +256,7 @@ def test_weights_that_are_not_finite_are_no_checkpoint(tmp_path, monkeypatch, ca
 
 
 def test_with_a_lag_the_batch_named_is_the_losss(tmp_path, monkeypatch):
-    nan_at(monkeypatch, {9}, (float("nan"), 1.0))
+    nan_at(monkeypatch, {9}, (float("nan"), 0.0))
     with pytest.raises(ValueError, match=r"loss is nan at step 9; .* \(epoch 1, batch 1\)"):
         run(compose_config(*QUICK, "monitor.lag=3"), tmp_path / "run")
 
@@ -272,7 +273,7 @@ def too_large(monkeypatch, images):
     real = motivation.models.CifarResNet.forward
 
     def forward(self, x):
-        if len(x) > images and len(self.layer1) == 5 and self.training and x.device.type != "meta":
+        if len(x) > images and len(self.layer1) == 2 and self.training and x.device.type != "meta":
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
         return real(self, x)
 
@@ -296,14 +297,61 @@ def test_accumulation_grows_until_both_networks_fit(tmp_path, monkeypatch):
     assert (folder / "summary.json").exists()
 
 
-def test_preflight_leaves_no_trace():
-    session = prepare(compose_config(*QUICK))
-    before, random_before = snapshot(session.trainer.state_dict()), torch.get_rng_state()
-    needed_micro_batches(session.trainer, *next(session.loader.epoch(0)))
-    after = session.trainer.state_dict()
-    assert all(torch.equal(after["model"][name], tensor) for name, tensor in before["model"].items())
-    assert torch.equal(torch.get_rng_state(), random_before)
-    assert all(parameter.grad is None for parameter in session.trainer.model.parameters())
+def bits(state):
+    """A state as plain values, tensors by their bytes and strides."""
+    if isinstance(state, dict):
+        return {key: bits(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return [bits(value) for value in state]
+    if isinstance(state, torch.Tensor):
+        return str(state.dtype), state.stride(), state.contiguous().numpy().tobytes()
+    return repr(state)
+
+
+SGD = ("recipe.optimizer.name=sgd",)
+ADAMW, LAMB = ((f"recipe.optimizer.name={name}", "recipe.optimizer.momentum=null", "recipe.optimizer.lr=0.01")
+               for name in ("adamw", "lamb"))
+
+
+@pytest.mark.parametrize("overrides", [
+    (*SGD, "schedule=periodic", "schedule.period=3", "schedule.length=1"), (*ADAMW, "schedule=always"),
+    (*LAMB, "schedule=always"), (*SGD, "model=resnet20"), (*ADAMW, "model=resnet20"),
+    (*ADAMW, "schedule.k=0.1", "monitor=gradient_agreement"), (*SGD, "monitor=prediction_gain"),
+    (*SGD, "monitor=heldout", "data.heldout=0.1"),
+], ids=lambda overrides: " ".join((overrides[0].split("=")[1], *overrides[-1:])))
+def test_preflight_leaves_no_trace(overrides):
+    """Training after it is that without it, bit for bit: weights, optimizers, monitor, random numbers, losses."""
+    runs = []
+    for tried in (True, False):
+        session = prepare(compose_config(*QUICK, "recipe.batch_size=16", *overrides))
+        before = bits(session.state_dict())
+        if tried:
+            assert needed_micro_batches(session.trainer, *next(session.loader.epoch(0))) == 1
+            assert bits(session.state_dict()) == before
+            assert all(parameter.grad is None for parameter in session.trainer.model.parameters())
+            assert not any("step" in state for optimizer in session.trainer.optimizers
+                           for state in optimizer.state.values())
+        for _, (images, targets) in zip(range(5), session.batches(), strict=False):
+            session.step(images, targets)
+        state = bits(session.state_dict())
+        del state["trainer"]["ledger"]["seconds"]
+        runs.append((before, [result.loss for _, result in session.pending], state))
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("moment", ["update", "held-out batch"])
+def test_memory_of_a_whole_step_is_known_before_step_0(monkeypatch, moment):
+    """What the optimizer's state and the held-out batch take is tried too, not only forward and backward."""
+    def full(*arguments, **keywords):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    session = prepare(compose_config(*QUICK, *ADAMW, "monitor=heldout", "data.heldout=0.1"))
+    before = bits(session.state_dict())
+    monkeypatch.setattr(*((torch.optim.AdamW, "step") if moment == "update" else
+                          (motivation.training.probes.Probes, "heldout_losses")), full)
+    with pytest.raises(OutOfMemory, match="the base network does not fit with a batch of 128 images"):
+        needed_micro_batches(session.trainer, *next(session.loader.epoch(0)))
+    assert bits(session.state_dict()) == before
 
 
 @pytest.mark.parametrize("moment", ["init", "log", "finish"])
@@ -351,9 +399,9 @@ def test_checkpoint_never_runs_code(tmp_path):
 def test_a_signal_while_data_and_networks_are_built(tmp_path, monkeypatch):
     real = prepare
 
-    def interrupted(config):
+    def interrupted(*arguments):
         os.kill(os.getpid(), signal.SIGUSR1)
-        return real(config)
+        return real(*arguments)
 
     monkeypatch.setattr(motivation.run.run, "prepare", interrupted)
     with pytest.raises(Interrupted, match="stopped by SIGUSR1 before training; nothing was written"):
@@ -372,12 +420,17 @@ def test_equal_runs_have_equal_checkpoints(tmp_path, monkeypatch):
         states[0]["random"][0]["numpy"][1:], states[1]["random"][0]["numpy"][1:], strict=True))
 
 
-def test_after_a_rollback_an_epoch_is_mirrored_once(tmp_path, monkeypatch):
-    told = []
-    monkeypatch.setattr(motivation.run.trackers.NoTracker, "epoch", lambda self, row: told.append(row["epoch"]))
-    nan_at(monkeypatch, {10}, (float("nan"), 1.0))
-    run(compose_config(*QUICK, "recipe.rollbacks=1", "checkpoint.every_epochs=null"), tmp_path / "run")
-    assert told == [0, 1]
+def test_after_a_rollback_a_row_is_mirrored_once(tmp_path, monkeypatch):
+    """Back to step 0 from step 10, inside the third row of the second epoch: all before it are known already."""
+    nan_at(monkeypatch, {13}, (float("nan"), 0.0))
+    logged = serve(monkeypatch).rows
+    run(compose_config(*QUICK, "tracker=wandb", "tracker.every=3", "recipe.rollbacks=1",
+                       "checkpoint.every_epochs=null"), tmp_path / "run")
+    assert [row.get("trainer/step", "epoch") for row in logged] == [3, 6, 8, "epoch", 11, 14, 16, "epoch"]
+    assert len((tmp_path / "run/history.jsonl").read_text().splitlines()) == 1
+    # The row that the failure left open is of the repeated steps alone.
+    steps = read_steps(tmp_path / "run")
+    assert logged[5]["trainer/loss"] == pytest.approx(steps["loss"][11:14].mean())
 
 
 def test_checkpoints_wait_little(tmp_path):

@@ -19,7 +19,7 @@ from motivation.run.signals import Interrupted
 from motivation.run_folder.checkpoints import load_checkpoint
 from motivation.run_folder.read import read_run
 
-RECIPE = ("recipe.batch_size=6", "recipe.epochs=2", "recipe.crop_padding=0", "recipe.image_size=20",
+RECIPE = ("model=resnet8_14", "recipe.batch_size=6", "recipe.epochs=2", "recipe.crop_padding=0", "recipe.image_size=20",
           "recipe.test_size=24", "recipe.test_crop=0.9", "recipe.flip=true", "recipe.scale=[0.3,1]",
           "recipe.auto_augment=rand-m6-n1", "recipe.random_erasing=0.3", "recipe.mixup=0.2", "recipe.cutmix=1.0",
           "recipe.repeats=2", "tracker=none", "engine.threads=1")

@@ -15,8 +15,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from motivation.run.export import export_run
+from motivation.run.prepare import prepare
 from motivation.run.run import run
-from motivation.run.session import prepare
 from motivation.run_folder.checkpoints import load_checkpoint
 from motivation.training.ledger import forward_flops
 from motivation.training.recipe import Recipe
@@ -152,8 +152,9 @@ def test_the_docs_table_is_what_the_files_hold():
     names = [cell.strip(" `") for cell in lines[header][1:]]
     assert {*names} == {path.stem for path in (Path(motivation.conf.__path__[0]) / "recipe").glob("*.yaml")}
     defaults = yaml.safe_load((Path(motivation.conf.__path__[0]) / "recipe_defaults.yaml").read_text())
+    known = compose_config()["recipe"]
     table = {cells[0].strip(" `"): [cell.strip(" *°") for cell in cells[1:]] for cells in lines[header + 2:]
-             if cells[0].strip(" `").split(".")[0] in compose_config()["recipe"] and len(cells) == len(lines[header])}
+             if cells[0].strip(" `").split(".")[0] in known and len(cells) == len(lines[header])}
     for column, name in enumerate(names):
         flat = {}
         for key, value in compose_config(f"recipe={name}")["recipe"].items():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import QUICK, compose_config
-from stopping import left, stopped
+from stopping import left, stop_after, stopped
 
 import motivation.training.engine
 from motivation.analysis.compare import comparison_table
@@ -181,6 +181,24 @@ def test_more_epochs_go_on_from_the_last_checkpoint(tmp_path):
     run(compose_config(*QUICK, "recipe.epochs=2", "engine.threads=2"), folder, resume=True)
     assert len((folder / "steps.csv").read_text().splitlines()) == 17
     assert json.loads((folder / "summary.json").read_text())["epoch"] == 1
+
+
+def test_training_that_ended_inside_an_epoch_continues_it(tmp_path, monkeypatch):
+    """At a constant learning rate as if it had never ended, but for the epoch edge there; also after a second stop."""
+    length = ("recipe.epochs=null", "recipe.schedule.name=constant", "schedule=never")
+    short, long = (compose_config(*QUICK, *length, f"recipe.steps={steps}") for steps in (10, 20))
+    whole = run(long, tmp_path / "whole")
+    folder = run(short, tmp_path / "run")
+    assert [json.loads(line)["epoch"] for line in (folder / "epochs.jsonl").read_text().splitlines()] == [0, 1]
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        with pytest.raises(Interrupted, match="at step 13 of 20"):
+            run(long, folder, resume=True)
+    run(long, folder, resume=True)
+    ours, theirs = left(folder), left(whole)
+    assert ours["steps.csv"] == theirs["steps.csv"]
+    assert ours["rows"] == theirs["rows"]
+    assert ours["weights"] == theirs["weights"]
 
 
 @pytest.mark.parametrize(("override", "message"), [

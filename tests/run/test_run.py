@@ -13,8 +13,8 @@ from conftest import QUICK, compose_config, write_arrays
 from motivation.data import Digits
 from motivation.models import create_model
 from motivation.run.evaluation import evaluate
+from motivation.run.prepare import prepare
 from motivation.run.run import run
-from motivation.run.session import prepare
 from motivation.run.signals import StopRequest
 from motivation.run_folder.checkpoints import load_checkpoint
 
@@ -51,7 +51,8 @@ def test_run_folder_is_the_contracts(finished):
     assert all(repr(float(row[key])) == row[key] for row in steps for key in ("loss", "score", "lr"))
     rows = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
     assert [set(row) for row in rows] == [EPOCH_KEYS] * 2
-    assert set(summary_of(folder)) == EPOCH_KEYS | {"seed", "null_rate", "pair/batch_norm", "pair/synchronized"}
+    assert set(summary_of(folder)) == EPOCH_KEYS | {"seed", "null_rate", "null_kind", "null_rate_independent",
+                                                 "pair/batch_norm", "pair/synchronized"}
     assert rows[-1].items() <= summary_of(folder).items()
 
 
@@ -68,7 +69,8 @@ def test_ledger_is_the_sum_over_steps(finished):
     forward = {phase: summary[f"{phase}/forward_flops"] for phase in ("base", "motivated")}
     assert all(int(row["flops"]) == 3 * 128 * forward[row["phase"]] for row in steps)
     assert summary["budget/forward_per_image"] == pytest.approx(summary["budget/flops"] / summary["budget/images"] / 3)
-    assert summary["null_rate"] == pytest.approx(1 / 6 * (1 - 1 / 8))
+    assert summary["null_rate"] == summary["null_rate_independent"] == pytest.approx(1 / 6 * (1 - 1 / 8))
+    assert summary["null_kind"] == "analytic"
     assert summary["budget/seconds"] > 0
 
 
@@ -77,6 +79,7 @@ def test_classical_training_costs_images_times_three_forwards(finished):
     summary = summary_of(finished("model=resnet8"))
     assert summary["budget/flops"] == summary["budget/images"] * 3 * summary["base/forward_flops"]
     assert summary["motivated/top1"] is summary["motivated/forward_flops"] is summary["null_rate"] is None
+    assert summary["null_kind"] is summary["null_rate_independent"] is None
     assert summary["steps/motivated"] == 0
     assert all(math.isnan(float(row["score"])) for row in steps_of(finished("model=resnet8")))
 
@@ -95,7 +98,7 @@ def test_never_equals_classical_training_of_the_base(finished):
 def test_always_trains_the_motivated_network(finished):
     summary = summary_of(finished("schedule=always"))
     assert (summary["steps/base"], summary["steps/motivated"], summary["intervals"]) == (0, 16, 1)
-    assert summary["null_rate"] == 1
+    assert (summary["null_rate"], summary["null_kind"]) == (1, "set")
 
 
 def test_the_same_seed_gives_the_same_bits(finished, tmp_path):

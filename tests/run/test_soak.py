@@ -2,13 +2,17 @@
 
 import gc
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from conftest import batches, mlp
-from killing import kill_and_resume
+from killing import kill_and_resume, lines_of
 
 from motivation.monitors import Consecutive
 from motivation.pairing.pair import Pair
@@ -17,7 +21,7 @@ from motivation.run_folder.write import RunFolder
 from motivation.schedules import Threshold
 from motivation.training.trainer import Trainer
 
-soak = pytest.mark.skipif("MOTIVATION_SOAK" not in os.environ, reason="minutes long; make soak")
+soak = pytest.mark.soak
 
 
 @soak
@@ -73,3 +77,53 @@ def resident() -> float:
 
 def handles() -> int:
     return len(os.listdir("/proc/self/fd"))
+
+
+LONG = ("tracker=none", "model=resnet20", "recipe.epochs=100", "recipe.batch_size=16", "engine.threads=1")
+SWEEP = ("train", "-m", *LONG, "seed=0,1,2,3", "hydra.sweep.dir=runs")
+
+
+@soak
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("command", "group"), [
+    ((*SWEEP, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"), "[01]"),
+    ((*SWEEP, "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=10"), "[01]"),
+    (("table", "1", "--seeds", "2", "--jobs", "2", "--runs", "runs", *LONG[:1], *LONG[2:]), "*"),
+], ids=["joblib", "submitit", "table"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+def test_a_signal_saves_every_job_and_leaves_no_process(tmp_path, command, group, number):
+    """SIGINT comes to the whole group, as from a terminal; the others to the first process alone."""
+    if "submitit" in str(command) and number == signal.SIGKILL:
+        pytest.skip("submitit's jobs outlive what queued them")
+    process = subprocess.Popen([sys.executable, "-m", "motivation", *command], start_new_session=True, text=True,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        while len(jobs := [file.parent for file in (tmp_path / "runs").glob(f"{group}/steps.csv")
+                           if lines_of(file) > 20]) < 2:
+            assert process.poll() is None
+            time.sleep(0.1)
+        os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+        words = process.communicate(timeout=120)[1]
+        while members(process.pid):
+            time.sleep(0.1)
+    finally:
+        for member in members(process.pid):
+            os.kill(member, signal.SIGKILL)
+    if number != signal.SIGKILL:
+        assert process.returncode == 128 + number
+        assert f"stopped by {number.name}; resume it with: motivation " in words.splitlines()[-1]
+    for job in jobs:
+        assert Checkpoints(job / "checkpoints").found()[0].step == lines_of(job / "steps.csv") - 1
+
+
+def members(session: int) -> list[int]:
+    """Living processes of a session."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, of = path.read_text().rpartition(")")[2].split()[:4]
+        except OSError:
+            continue
+        if int(of) == session and state != "Z":
+            found.append(int(path.parent.name))
+    return found

@@ -125,7 +125,7 @@ def test_a_signal_to_one_stops_all_and_resume_is_exact(tmp_path, uninterrupted):
 
 
 FAULTS = {
-    "a bad config": (["recipe.optimizer.lr=-1"], {}, r"recipe.optimizer.lr=-1: must be a number above 0", False),
+    "a bad config": (["recipe.optimizer.lr=-1"], {}, r"recipe.optimizer.lr=-1: must be above 0", False),
     "an unknown key": (["recipe.epoch=1"], {}, r"recipe.epoch: unknown key", False),
     "a batch that does not divide": (["recipe.batch_size=63"], {}, r"recipe.batch_size=63: .* divisible by 2", False),
     "a sweep": (["-m"], {}, r"-m trains many runs, torchrun one", False),
@@ -196,6 +196,7 @@ def at_step(launcher, folder, step):
     assert launcher.poll() is None, (folder / "0.txt").read_text()
 
 
+@pytest.mark.soak
 def test_torchrun_hands_on_a_signal_and_restarts_what_died(tmp_path, uninterrupted):
     """A process killed at a random step, restarted, stopped by SIGTERM to torchrun, resumed: the run that nothing
     stopped.

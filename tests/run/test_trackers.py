@@ -1,7 +1,9 @@
 """The mirror of a run in W&B: the same history, one W&B run a training run."""
 
+import csv
 import itertools
 import json
+import math
 import re
 import struct
 import time
@@ -11,15 +13,19 @@ import pytest
 import wandb
 import yaml
 from conftest import QUICK, compose_config
+from served import serve
 from stopping import stopped
 from wandb.proto.wandb_internal_pb2 import Record
 
 from motivation.cli.main import main
+from motivation.run.mirror import STEP_KEYS, MirrorRows
+from motivation.run.prepare import prepare
 from motivation.run.run import run
-from motivation.run.session import prepare
 from motivation.run.trackers import Wandb
+from motivation.run_folder.checkpoints import Checkpoints
 
 HEADER, BLOCK = 7, 32768
+SMALL = (*QUICK, "tracker=wandb", "tracker.every=3", "model.base=resnet8", "model.motivated=resnet14")
 
 
 def wandb_records(path: Path) -> list:
@@ -64,19 +70,55 @@ def history(records):
             yield {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
 
 
+def rows_of(folder: Path, every: int | None) -> list[dict]:
+    """The history that a run folder gives, by steps.csv and epochs.jsonl alone."""
+    with open(folder / "steps.csv", newline="") as file:
+        steps = list(csv.DictReader(file))
+    rows, flops, before = [], 0, "base"
+    for line in (folder / "epochs.jsonl").read_text().splitlines():
+        epoch = json.loads(line)
+        trained = [row for row in steps if int(row["epoch"]) == epoch["epoch"]]
+        for start in range(0, len(trained), every) if every else ():
+            part = trained[start:start + every]
+            flops += sum(int(row["flops"]) for row in part)
+            phases = [before, *(row["phase"] for row in part)]
+            before = phases[-1]
+            scores = [float(row["score"]) for row in part]
+            known = [score for score in scores if not math.isnan(score)]
+            rows.append({
+                "trainer/step": int(part[-1]["step"]) + 1,
+                "trainer/loss": sum(float(row["loss"]) for row in part) / len(part),
+                "trainer/motivated_share": phases[1:].count("motivated") / len(part),
+                "trainer/expansions": list(itertools.pairwise(phases)).count(("base", "motivated")),
+                **({"trainer/score_max": max(known)} if known else {}),
+                "trainer/phase": int(before == "motivated"),
+                **({} if math.isnan(scores[-1]) else {"trainer/score": scores[-1]}),
+                "trainer/lr": float(part[-1]["lr"]), "budget/flops": flops})
+        rows.append(epoch)
+    return rows
+
+
+def logged(records) -> list[dict]:
+    return [{key: value for key, value in row.items() if not key.startswith("_")} for row in history(records)]
+
+
 @pytest.fixture
 def tracked(tmp_path):
-    config = compose_config(*QUICK, "tracker=wandb", "tracker.tags=[mine]")
+    config = compose_config(*QUICK, "tracker=wandb", "tracker.tags=[mine]", "tracker.every=3")
     return run(config, tmp_path / "tracked")
 
 
 def test_wandb_holds_the_same_history(tracked):
-    """The offline file read back equals epochs.jsonl, and its summary summary.json."""
+    """The offline file read back equals steps.csv and epochs.jsonl, and its summary summary.json."""
     records = wandb_records(wandb_file(tracked))
-    rows = [json.loads(line) for line in (tracked / "epochs.jsonl").read_text().splitlines()]
-    logged = [{key: value for key, value in row.items() if not key.startswith("_")} for row in history(records)]
-    assert logged == rows
-    assert len(rows) == 2
+    rows = logged(records)
+    assert rows == rows_of(tracked, 3)
+    assert [row.get("trainer/step", "epoch") for row in rows] == [3, 6, 8, "epoch", 11, 14, 16, "epoch"]
+    steps, epochs = ([row for row in rows if key in row] for key in ("trainer/step", "epoch"))
+    # Nothing between the rows is lost.
+    assert sum(row["trainer/expansions"] for row in steps) == epochs[-1]["intervals"] > 0
+    assert [steps[2]["budget/flops"], steps[5]["budget/flops"]] == [row["budget/flops"] for row in epochs]
+    assert set(STEP_KEYS) == set().union(*steps)
     summary = {}
     for record in records:
         if record.WhichOneof("record_type") == "summary":
@@ -91,6 +133,8 @@ def test_wandb_holds_the_same_history(tracked):
     metrics = {r.metric.name or r.metric.glob_name: r.metric.step_metric for r in records
                if r.WhichOneof("record_type") == "metric"}
     assert metrics["base/top1"] == metrics["motivated/val_top1"] == "budget/flops"
+    assert {metrics[key] for key in STEP_KEYS if key not in ("trainer/step", "budget/flops")} == {"trainer/step"}
+    assert metrics["trainer/step"] == metrics["budget/flops"] == metrics["epoch"] == ""
     assert wandb.run is None
 
 
@@ -122,15 +166,16 @@ def test_the_sweep_file_composes():
         assert config["tracker"]["name"] == "wandb"
         # A metric of the validation split needs one.
         assert config["data"]["validation"] > 0
+        config["model"] |= {"base": "resnet8", "motivated": "resnet14"}
         assert prepare(config).total_steps > 0
 
 
 def test_the_docs_page_names_keys_that_a_run_logs(finished):
-    """Every `key` of docs/wandb.md that looks like a metric is in summary.json."""
+    """Every `key` of docs/wandb.md that looks like a metric is in summary.json or a row of steps; all of these are."""
     page = (Path(__file__).parents[2] / "docs/wandb.md").read_text()
-    named = set(re.findall(r"`((?:base|motivated|budget|steps|train)/\w+)`", page))
-    assert len(named) > 8
-    assert named <= set(json.loads((finished() / "summary.json").read_text()))
+    named = set(re.findall(r"`((?:base|motivated|budget|steps|trainer?)/\w+)`", page))
+    assert set(STEP_KEYS) <= named
+    assert named <= {*json.loads((finished() / "summary.json").read_text()), *STEP_KEYS}
 
 
 def test_one_wandb_run_a_training_run_also_after_an_error(tmp_path):
@@ -149,7 +194,7 @@ def test_one_wandb_run_a_training_run_also_after_an_error(tmp_path):
              for records in (failed, whole)]
     assert exits == [1, 0]
     assert len(list(history(failed))) == 0
-    assert len(list(history(whole))) == 2
+    assert [row.get("trainer/step", "epoch") for row in history(whole)] == [8, "epoch", 16, "epoch"]
 
 
 @pytest.mark.parametrize(("login", "expected"), [(True, "online"), (False, "offline")])
@@ -158,7 +203,7 @@ def test_online_where_there_is_a_login(tmp_path, monkeypatch, login, expected):
     seen = {}
 
     class Run:
-        step = 0
+        step, id = 0, "served"
 
         def define_metric(self, *_, **__):
             pass
@@ -179,38 +224,70 @@ def test_online_where_there_is_a_login(tmp_path, monkeypatch, login, expected):
 
 
 def test_a_resumed_run_keeps_its_id_and_one_file_holds_the_whole_history(tmp_path, monkeypatch):
-    config = compose_config(*QUICK, "tracker=wandb", "model=resnet8")
+    config = compose_config(*QUICK, "tracker=wandb", "tracker.every=3", "model=resnet8")
     folder = stopped(config, tmp_path / "run", monkeypatch, 12)
     run(config, folder, resume=True)
     first, second = (wandb_records(file) for file in sorted(folder.glob("wandb/offline-run-*/run-*.wandb"),
                                                             key=lambda file: file.stat().st_ctime_ns))
     ids = {next(r.run for r in records if r.WhichOneof("record_type") == "run").run_id for records in (first, second)}
     assert ids == {(folder / "wandb" / "id").read_text()}
-    assert [row["epoch"] for row in history(first)] == [0]
-    rows = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
-    assert [{key: value for key, value in row.items() if not key.startswith("_")} for row in history(second)] == rows
+    assert logged(first) == logged(second)[:5]
+    assert logged(second) == rows_of(folder, 3)
 
 
-def test_online_the_server_gets_the_rows_above_its_last_step(tmp_path, monkeypatch):
-    logged = []
+@pytest.mark.parametrize("lost", [0, 1], ids=["stopped", "the newest checkpoint is lost"])
+def test_online_the_server_gets_every_row_once(tmp_path, monkeypatch, lost):
+    """Also where it has rows of steps that are trained again, and where the last of them did not arrive."""
+    server = serve(monkeypatch)
+    config = compose_config(*SMALL)
+    folder = stopped(config, tmp_path / "run", monkeypatch, 12)
+    assert [row.get("trainer/step", "epoch") for row in server.rows] == [3, 6, 8, "epoch", 11]
+    if lost:
+        # Back to step 8; and to the server that is new.
+        Checkpoints(folder / "checkpoints").found()[0].path.unlink()
+    else:
+        del server.rows[3:]
+    run(config, folder, resume=True)
+    assert server.options["resume"] == "allow"
+    assert [without_seconds(row) for row in server.rows] == [without_seconds(row) for row in rows_of(folder, 3)]
+    # Finished: a resume that trains one epoch more adds its rows.
+    before = list(server.rows)
+    run(compose_config(*SMALL, "recipe.epochs=3"), folder, resume=True)
+    assert server.rows[:8] == before
+    assert [without_seconds(row) for row in server.rows[8:]] == [without_seconds(row)
+                                                                for row in rows_of(folder, 3)[8:]]
+    assert len(server.rows) == 12
 
-    class Run:
-        step, id = 2, "served"
 
-        def define_metric(self, *_, **__):
-            pass
+def without_seconds(row: dict) -> dict:
+    return {key: value for key, value in row.items() if key != "budget/seconds"}
 
-        def log(self, row):
-            logged.append(row["epoch"])
 
-    monkeypatch.setenv("WANDB_MODE", "online")
-    seen = {}
-    monkeypatch.setattr(wandb, "init", lambda **options: seen.update(options) or Run())
-    Wandb().start(tmp_path, compose_config(), [{"epoch": epoch} for epoch in range(4)])
-    assert logged == [2, 3]
-    assert seen["resume"] == "allow"
-    Wandb().start(tmp_path, compose_config(), [])
-    assert seen["id"] == "served"
+def test_a_history_goes_on_with_the_rows_that_it_began_with(tmp_path, monkeypatch, caplog):
+    """Another `tracker.every` on a resume, and a W&B run from when there were rows of epochs only."""
+    server = serve(monkeypatch)
+    folder = stopped(compose_config(*SMALL), tmp_path / "run", monkeypatch, 12)
+    run(compose_config(*SMALL, "tracker.every=5"), folder, resume=True)
+    assert [row.get("trainer/step", "epoch") for row in server.rows] == [3, 6, 8, "epoch", 11, 14, 16, "epoch"]
+    assert "tracker.every=5: stays 3" in caplog.text
+    (folder / "wandb" / "every").unlink()
+    tracker = Wandb()
+    tracker.start(folder, compose_config())
+    assert tracker.every is None
+
+
+def test_an_interval_shorter_than_a_row_is_seen():
+    rows = MirrorRows(50)
+    closed = [found for step in range(100) for found in rows.step(
+        "motivated" if step == 60 else "base", 1.0 + (step >= 50), float(step == 60), 0.1, 10)]
+    assert [(number, row["trainer/motivated_share"], row["trainer/expansions"], row["trainer/phase"],
+             row["trainer/score"], row["trainer/score_max"], row["trainer/loss"], row["budget/flops"])
+            for number, row in closed] == [(0, 0, 0, 0, 0, 0, 1, 500), (1, 0.02, 1, 0, 0, 1, 2, 1000)]
+
+
+def test_rows_of_epochs_only(tmp_path):
+    folder = run(compose_config(*SMALL, "tracker.every=null"), tmp_path / "run")
+    assert logged(wandb_records(wandb_file(folder))) == rows_of(folder, None)
 
 
 def test_a_resumed_run_has_the_id_that_the_agent_of_a_sweep_chose(tmp_path, monkeypatch):

@@ -1,9 +1,13 @@
 """What a run is: what sets its result tells runs apart, and nothing else does."""
 
+import shutil
+
 import pytest
+import yaml
 from conftest import compose_config
 
 from motivation.run_folder.identity import identity, in_words, sets_result, with_changes
+from motivation.run_folder.read import identify_sources
 
 FOLDER = ("data=image_folder", "data.root=A")
 
@@ -45,3 +49,27 @@ def test_a_history_holds_what_a_resume_changes():
     assert with_changes(rows, 8, half, config) == []
     assert len(with_changes(rows, 9, half, config)) == 2
     assert identity(half, "f", rows) != identity(half, "f")
+
+
+def write_source(folder, seed, k=2):
+    folder.mkdir()
+    config = compose_config("model=resnet8_14", f"seed={seed}", f"schedule.k={k}")
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "data.json").write_text('{"fingerprint": "f"}')
+    return folder
+
+
+@pytest.mark.parametrize("schedule", ["{{name: matched_random, run: {}}}",
+                                      "{{name: cooldown, steps: 3, schedule: {{name: matched_random, run: {}}}}}"])
+def test_another_run_is_known_by_what_it_is_and_not_by_its_folder(tmp_path, schedule):
+    """Also inside a gate; repetitions of a source are one, another source is another."""
+    sources = [write_source(tmp_path / "a", 0), write_source(tmp_path / "b", 1), write_source(tmp_path / "c", 0, k=3)]
+    configs = [{**compose_config("model=resnet8_14"), "schedule": yaml.safe_load(schedule.format(path))}
+               for path in sources]
+    first, second, other = (identity(config, "f", (), identify_sources(config)) for config in configs)
+    assert first == second != other
+    assert configs[0]["schedule"] != configs[1]["schedule"]
+    # A source that is gone is known by its place.
+    shutil.rmtree(tmp_path / "a")
+    assert identify_sources(configs[0]) == {}
+    assert str(tmp_path / "a") in str(identity(configs[0], "f")["schedule"])

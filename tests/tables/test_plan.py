@@ -2,8 +2,11 @@
 
 import functools
 import json
+import os
 import re
+import shlex
 import shutil
+import signal
 import time
 from pathlib import Path
 
@@ -21,6 +24,7 @@ from motivation.cli.main import main
 from motivation.data import Digits
 from motivation.models import create_model
 from motivation.registry import build
+from motivation.run.signals import StopRequest
 from motivation.tables.cells import Archive, Cell
 from motivation.tables.costs import DataSets, cost_of
 from motivation.tables.plan import SCALES, plan_table
@@ -207,6 +211,27 @@ def test_a_method_and_its_controls_are_trained(composed, tmp_path):
     assert by_control["equal_flops"]["budget/flops"] == pytest.approx(source["budget/flops"], abs=step / 2)
 
 
+def test_a_signal_ends_a_table_and_its_line_resumes_it(tmp_path, capsys, monkeypatch, untrained):
+    trained = []
+
+    def stopped(config, path, resume):
+        trained.append(path)
+        with StopRequest() as stop:
+            if len(trained) == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+            stop.check()
+        return write_finished(config, path, resume)
+
+    monkeypatch.setattr(motivation.tables.train, "run", stopped)
+    assert table(tmp_path, "k", *QUICK) == 128 + signal.SIGINT
+    assert len(trained) == 2
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("motivation: error")]
+    what, _, command = line.partition("; resume it with: ")
+    assert what.endswith("stopped by SIGINT")
+    assert main(shlex.split(command)[1:]) == 0
+    assert len(trained) == 2 + 20 - 1
+
+
 def test_k_is_tuned_by_cross_validation(tmp_path, capsys, monkeypatch, untrained):
     def write_fold(config, path, resume):
         accuracy = 90 + config["data"]["fold"] / 10 - abs(config["schedule"]["k"] - 3)
@@ -291,7 +316,7 @@ def test_a_missing_data_set_leaves_the_others(composed, tmp_path, untrained):
     plan = plan_table(three, "smoke", 1, composed, DataSets().fingerprint, QUICK)
     [(dataset, reason)] = finish_table(plan, Archive(tmp_path))
     assert dataset == "imagenet"
-    assert re.search("cannot be read: .*CIFAR-10 in ", reason)
+    assert re.search("cannot be read: .*CIFAR-10", reason)
     assert [row.label for row in plan.measured(Archive(tmp_path)) if row.measured.accuracy] == ["alone"]
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,29 @@ def test_every_table_renders_at_every_scale(composed, tmp_path, name, scale):
         for column, figure in (("reported acc/F", "acc_per_flops"), ("reported ratio", "ratio")):
             if figure in figures:
                 assert float(line[column].split(" ")[0]) == figures[figure]
+
+
+def test_the_null_column_is_the_null_that_judges(composed, tmp_path):
+    """The closed form is a footnote; where an earlier version wrote the summaries, it is in the column, marked."""
+    plan = stubbed(composed, "table1", "smoke", seeds=1)
+    for number, (shown, marked) in enumerate([("20.0%", False), ("16.7%*", True)]):
+        archive = Archive(tmp_path / f"cells{number}")
+        for cell in plan.cells:
+            path = fabricate(archive, cell) / "summary.json"
+            summary = json.loads(path.read_text())
+            if marked and not summary["null_kind"]:
+                continue
+            if marked:
+                for key in ("null_kind", "null_rate_independent"):
+                    del summary[key]
+                path.write_text(json.dumps(summary | {"null_rate": 1 / 6}))
+        markdown, paths = write_table(plan, archive, tmp_path / f"out{number}")
+        lines = list(csv.DictReader(io.StringIO(paths[2].read_text())))
+        nulls = {line["row"]: line["null"] for line in lines if not line["row"].startswith("  vs")}
+        assert {null for null in nulls.values() if null != "-"} == {shown}
+        legend = markdown.splitlines()[-1]
+        assert "16.7% for " in legend
+        assert ("* this closed form" in legend) == marked
 
 
 # paper.md, point 6: what the printed accuracies and F give in place of what is printed.

@@ -14,7 +14,7 @@ import motivation.schedules
 from motivation.analysis.statistics import holm, minimum_effect
 from motivation.models import create_pair
 from motivation.registry import build
-from motivation.run.session import FACTS, split_lag
+from motivation.run.prepare import FACTS, split_lag
 from motivation.tables.cells import OF_PHASES, Archive
 from motivation.tables.comparisons import Comparison, Network, crossing, planned_comparisons, power_note, with_tests
 from motivation.tables.costs import DataSets, cost_of

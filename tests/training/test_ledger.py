@@ -1,12 +1,14 @@
 """FLOPs: what the literature gives, what the counter does not touch, and totals that add up."""
 
+from time import perf_counter
+
 import pytest
 import timm
 import torch
 from torch import nn
 
 from motivation.models import create_model
-from motivation.training.ledger import Ledger, forward_flops
+from motivation.training.ledger import Ledger, Stopwatch, forward_flops
 
 
 @pytest.mark.parametrize(("name", "megaflops"), [("resnet20", 81.10), ("resnet32", 137.73)])
@@ -129,3 +131,60 @@ def test_totals_and_state_round_trip():
     other.record("motivated", 10, 300, 1.0)
     assert other == ledger
     assert other.intervals == 1
+
+
+class Event:
+    """A GPU's event: it is reached when the GPU gets there, which `reach` says."""
+
+    def __init__(self, enable_timing):
+        assert enable_timing
+        self.reached, self.stream = None, None
+
+    def record(self, stream):
+        self.stream = stream
+
+    def query(self):
+        return self.reached is not None
+
+    def synchronize(self):
+        assert self.stream == "stream"
+        if self.reached is None:
+            self.reached = 9000.0
+
+    def elapsed_time(self, other):
+        """Milliseconds."""
+        return other.reached - self.reached
+
+
+def test_seconds_of_a_gpu_are_its_own(monkeypatch):
+    """The host is far ahead: a step's seconds come when the GPU has finished it, at the latest with the totals."""
+    made = []
+    monkeypatch.setattr(torch.cuda, "Event", lambda **options: made.append(Event(**options)) or made[-1])
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "stream")
+    ledger = Ledger()
+    for phase in ("base", "motivated"):
+        ledger.record(phase, 2, 10, Stopwatch(torch.device("cuda")).stop())
+    assert ledger.seconds == {"base": 0, "motivated": 0}
+    for event, reached in zip(made, (1000.0, 3000.0, 4000.0), strict=False):
+        event.reached = reached
+    ledger.settle(wait=False)
+    assert ledger.seconds == {"base": 2.0, "motivated": 0}
+    other = Ledger()
+    other.load_state_dict(ledger.state_dict())
+    assert other.seconds == ledger.seconds == {"base": 2.0, "motivated": 5.0}
+    assert ledger.totals()["budget/seconds"] == 7.0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no NVIDIA GPU")
+def test_seconds_of_a_real_gpu_are_its_own():
+    """A stopwatch waits for work that the host has only launched."""
+    device = torch.device("cuda")
+    large = torch.rand(8192, 8192, device=device)
+    torch.cuda.synchronize()
+    stopwatch = Stopwatch(device)
+    for _ in range(20):
+        large = large @ large
+    launched = perf_counter()
+    seconds = stopwatch.stop().seconds()
+    assert seconds > 0.5 * (perf_counter() - launched) > 0

@@ -9,7 +9,8 @@ AREA = (0.02, 1 / 3)
 RATIO = (0.3, 1 / 0.3)
 
 
-def erase(images: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+def erase(images: Tensor, probability: float, generator: torch.Generator, count: int | None = None,
+          share: slice = slice(None)) -> Tensor:
     """Replace a rectangle of some images by noise of zero mean and unit variance.
 
     timm's mode ``pixel``, but that the rectangles of a batch show parts of one noise image: noise is drawn on the CPU,
@@ -19,14 +20,18 @@ def erase(images: Tensor, probability: float, generator: torch.Generator) -> Ten
         images: normalised, ``(N, C, H, W)``.
         probability: of an image to lose a rectangle.
         generator: CPU generator.
+        count: images of the whole batch, for all of which is drawn; default N.
+        share: which of them the images are.
 
     Returns:
         ``(N, C, H, W)``.
     """
-    count, channels, height, width = images.shape
+    channels, height, width = images.shape[1:]
+    count = len(images) if count is None else count
     boxes, found = random_boxes(count, height, width, AREA, RATIO, generator)
     found &= torch.rand(count, generator=generator) < probability
     noise = torch.randn(channels, height, width, generator=generator).to(images.device)
+    boxes, found = boxes[share], found[share]
     tops, lefts, heights, widths = boxes.T[:, :, None]
     rows, columns = torch.arange(height), torch.arange(width)
     erased = (((rows >= tops) & (rows < tops + heights))[:, :, None]

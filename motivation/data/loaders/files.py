@@ -27,7 +27,7 @@ from motivation.data.sources.files import CorruptImage, Files
 from motivation.randomness import AUGMENTATION, IMAGE, derived_generator, random_state, restore_random_state
 
 # What asks a job to stop (SLURM, Ctrl-C, kill) reaches its workers too.
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 logger = logging.getLogger(__name__)
 # Images that are looked at before training, and the largest value of images that are almost black.
 DARK_SAMPLE, DARKEST = 8, 16
@@ -46,7 +46,8 @@ class FileLoader(EpochLoader):
         files: the training images.
         batch_size: images a batch; see `EpochLoader` for this and the rest.
         normalization: applied to augmented images.
-        options: of `EpochLoader`; with a ``share``, erasing and mixing are drawn for the share alone.
+        options: of `EpochLoader`; with a ``share``, its images are mixed with one another, as much as the whole
+            batch's are.
 
     Raises:
         ValueError: fewer images than a batch, or no ``image_size``.
@@ -88,7 +89,7 @@ class FileLoader(EpochLoader):
                 raise
             self._place = (epoch, step + 1) if step + 1 < len(self) else (epoch + 1, 0)
             generator = derived_generator(self.seed, AUGMENTATION, epoch, step)
-            yield self._finished(images, labels, generator, epoch, step)
+            yield self._finished(images, labels, generator, epoch, step, self.share)
 
     def evaluation_batches(self, part: Files, batch_size: int = EVALUATION_BATCH) -> Iterator[Tensor]:
         """See `EpochLoader.evaluation_batches`."""

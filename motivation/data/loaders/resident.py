@@ -135,12 +135,12 @@ class EpochLoader:
     def close(self) -> None:
         """End what works in the background, if anything does."""
 
-    def _finished(self, images: Tensor, labels: Tensor, generator: torch.Generator, epoch: int,
-                  step: int) -> tuple[Tensor, Tensor]:
-        """A batch as it is trained on, from augmented images uint8 ``(N, H, W, C)``."""
+    def _finished(self, images: Tensor, labels: Tensor, generator: torch.Generator, epoch: int, step: int,
+                  share: slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """A batch, or this share of one, as it is trained on, from augmented images uint8 ``(N, H, W, C)``."""
         images = self.normalization.apply(images)
         if self.augmentation.random_erasing:
-            images = erase(images, self.augmentation.random_erasing, generator)
+            images = erase(images, self.augmentation.random_erasing, generator, self.batch_size, share)
         if self._mixing:
             images, labels = self._mixing(images, labels, epoch, step)
         return _laid_out(images, self.channels_last), labels

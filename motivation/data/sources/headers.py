@@ -156,7 +156,10 @@ class Known:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             # Processes of one job write at once: each its own file, moved into place whole.
             part = self._path.with_name(f"{self._path.name}.{os.getpid()}")
-            part.write_bytes(self.keys.tobytes())
-            os.replace(part, self._path)
+            try:
+                part.write_bytes(self.keys.tobytes())
+                os.replace(part, self._path)
+            finally:
+                part.unlink(missing_ok=True)
         except OSError as error:
             logger.debug("images of %s are not remembered: %s", self._path, error)

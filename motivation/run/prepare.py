@@ -1,0 +1,166 @@
+"""From a config to a session: what it names is checked and built, once, before anything is on disk."""
+
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import motivation.data
+import motivation.monitors
+import motivation.run.model_choice
+import motivation.run.trackers
+import motivation.schedules
+from motivation.data import Dataset, EpochLoader, open_loader
+from motivation.pairing.pair import Pair
+from motivation.phase import PHASES
+from motivation.randomness import DROPOUT, HELDOUT, derived_generator, derived_seed
+from motivation.registry import ConfigError, build, check_keys, convert, named, refuse_targets
+from motivation.run.model_choice import ClassicalModel, PairModel
+from motivation.run.session import Checkpointing, Session
+from motivation.training.distributed import main_first, processes, rank, share
+from motivation.training.engine import Engine
+from motivation.training.ledger import forward_flops
+from motivation.training.recipe import Recipe
+from motivation.training.trainer import Trainer
+
+GROUPS = ("model", "data", "recipe", "monitor", "schedule", "engine", "tracker")
+# What the run knows and no config says; a monitor or schedule that has such an argument is given it. The FLOPs are
+# those of one image's forward pass.
+FACTS = ("seed", "total_steps", "steps_per_epoch", "base_flops", "motivated_flops")
+
+
+def prepare(config: Mapping[str, Any], restored: bool = False) -> Session:
+    """Check a config, load the data and build what trains.
+
+    Args:
+        config: ``seed``, ``evaluate_every``, ``checkpoint``, and one mapping a group of conf/.
+        restored: all weights will come from a checkpoint: a transfer run does not need its source again.
+
+    Raises:
+        ValueError: what in the config or the data cannot be right, in one line that names the key.
+    """
+    refuse_targets(config)
+    check_keys(config, ["seed", "evaluate_every", "checkpoint", *GROUPS])
+    seed = convert(config.get("seed"), int, "seed")
+    if not 0 <= seed < 1 << 32:
+        raise ValueError(f"seed={seed}: must be from 0 to 2^32 - 1")
+    if convert(config.get("evaluate_every"), int, "evaluate_every") < 1:
+        raise ValueError(f"evaluate_every={config['evaluate_every']}: must be at least 1 epoch")
+    model = config.get("model")
+    if restored and model["name"] == "transfer":
+        model = {key: value for key, value in model.items() if key not in ("run", "of")} | {"name": "classical"}
+    choice = build(motivation.run.model_choice.BY_NAME, model, "model")
+    data = build(motivation.data.BY_NAME, config.get("data"), "data")
+    recipe = _only(Recipe, config, "recipe")
+    engine = _only(Engine, config, "engine")
+    checkpointing = _only(Checkpointing, config, "checkpoint")
+    tracker = build(motivation.run.trackers.BY_NAME, config.get("tracker"), "tracker")
+    if recipe.batch_size % processes():
+        raise ValueError(f"recipe.batch_size={recipe.batch_size}: is shared by {processes()} processes, and must be "
+                         f"divisible by {processes()}")
+
+    engine.configure()
+    with _naming("data", type(data)):
+        dataset = main_first(data.load)
+    with _naming("recipe", Recipe):
+        loader = open_loader(dataset, recipe.batch_size, seed=seed, device=engine.torch_device,
+                             augmentation=recipe.augmentation, channels_last=engine.channels_last,
+                             share=share(recipe.batch_size))
+    trainer, flops = _trainer(config, choice, recipe, engine, dataset, loader)
+    # Dropout draws from torch's global generator: seeded here, so that pair and classical training draw alike, and
+    # every process differently, for its own images.
+    torch.manual_seed(derived_seed(seed, DROPOUT, rank()) if rank() else derived_seed(seed, DROPOUT))
+    # Nothing of ours draws from these two in this process; equal runs have equal checkpoints.
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    with _naming("recipe", Recipe):
+        learning_rates = recipe.learning_rates(trainer.optimizers, len(loader))
+    return Session(dict(config), dataset, loader, trainer, learning_rates, recipe.total_steps(len(loader)), flops,
+                   recipe, checkpointing, tracker,
+                   recalibration_batches=getattr(choice, "recalibration_batches", 0))
+
+
+def _trainer(config: Mapping[str, Any], choice: PairModel | ClassicalModel, recipe: Recipe, engine: Engine,
+             dataset: Dataset, loader: EpochLoader) -> tuple[Trainer, dict[str, int]]:
+    """The trainer, and both networks' forward FLOPs."""
+    shape = loader.image_shape
+    with _naming("model", type(choice)):
+        model = engine.place(_network(choice, recipe, dataset.num_classes, shape[0], loader.seed))
+    networks = {phase: model.network(phase) for phase in PHASES} if isinstance(model, Pair) else {PHASES[0]: model}
+    flops = {phase: forward_flops(network, shape) for phase, network in networks.items()}
+    known = {(phase, tuple(shape)): value for phase, value in flops.items()}
+    if not isinstance(model, Pair):
+        return Trainer(model, recipe.optimizer_factory(), recipe.loss_function(), groups=recipe.groups, engine=engine,
+                       known_flops=known), flops
+    facts = dict(zip(FACTS, (loader.seed, recipe.total_steps(len(loader)), len(loader), *flops.values()), strict=True))
+    spec, lag = split_lag(config["monitor"])
+    if lag > facts["total_steps"]:
+        raise ConfigError(f"monitor.lag={lag}: longer than training, which has {facts['total_steps']} steps")
+    monitor = build(motivation.monitors.BY_NAME, spec, "monitor", **facts)
+    schedule = build(motivation.schedules.BY_NAME, config["schedule"], "schedule", **facts)
+    try:
+        schedule.bind(monitor)
+    except ValueError as error:
+        raise ConfigError(f"schedule.{error}") from error
+    heldout = _heldout_batch(dataset, loader, spec["name"]) if "heldout" in monitor.needs else None
+    return Trainer(model, recipe.optimizer_factory(), recipe.loss_function(), monitor, schedule, groups=recipe.groups,
+                   heldout=heldout, engine=engine, lag=lag, state=recipe.state, differential_lr=recipe.differential_lr,
+                   differential_weight_decay=recipe.differential_weight_decay,
+                   known_flops=known), flops
+
+
+def _network(choice: PairModel | ClassicalModel, recipe: Recipe, num_classes: int, in_chans: int, seed: int) -> Any:
+    """Build what conf/model chose, with the recipe's dropout; the choice's own options win."""
+    try:
+        return replace(choice, options=recipe.network_options | choice.options).build(num_classes, in_chans, seed)
+    except TypeError as error:
+        for key, option in (("dropout", "drop_rate"), ("drop_path", "drop_path_rate")):
+            if option in recipe.network_options and f"'{option}'" in str(error):
+                raise ConfigError(f"recipe.{key}={getattr(recipe, key)}: the model takes none ({error}); leave it out "
+                                  f"with recipe.{key}=null") from error
+        raise
+
+
+def split_lag(spec: Any) -> tuple[Any, int]:
+    """A monitor's spec without ``lag``, which is the trainer's, and the lag."""
+    if not isinstance(spec, Mapping):
+        return spec, 0
+    lag = convert(spec.get("lag", 0), int, "monitor.lag")
+    if lag < 0:
+        raise ConfigError(f"monitor.lag={lag}: must be 0 or more steps")
+    return {key: value for key, value in spec.items() if key != "lag"}, lag
+
+
+def _heldout_batch(dataset: Dataset, loader: EpochLoader, monitor: str) -> tuple[Tensor, Tensor]:
+    """One fixed batch of held-out training images, as large as a training batch where there are as many."""
+    if dataset.heldout is None:
+        raise ConfigError(f"monitor.name={monitor}: needs held-out images and there are none; keep some of the "
+                          "training set with data.heldout, such as data.heldout=0.1")
+    order = torch.randperm(len(dataset.heldout), generator=derived_generator(loader.seed, HELDOUT))
+    part = dataset.heldout.take(order[:loader.batch_size].sort().values.numpy())
+    [images] = loader.evaluation_batches(part, len(part))
+    return images, torch.from_numpy(part.labels).to(loader.device)
+
+
+@contextmanager
+def _naming(group: str, maker: type) -> Iterator[None]:
+    """Put the config's key before an error of data, loader or network, also one that torch or timm raises."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (ValueError, TypeError, AssertionError, RuntimeError) as error:
+        raise ConfigError(named(error, group, maker)) from error
+
+
+def _only(maker: type, config: Mapping[str, Any], group: str) -> Any:
+    """Build a group that has one kind of thing, and so needs no name."""
+    values = config.get(group)
+    if not isinstance(values, Mapping | None):
+        raise ConfigError(f"{group}={values!r}: must be a mapping")
+    return build({group: maker}, {"name": group, **(values or {})}, group)
