@@ -3,8 +3,11 @@
 import contextlib
 import csv
 import json
+import os
 import re
+import shlex
 import shutil
+import signal
 
 import pytest
 from fabricated import fabricate, write_finished
@@ -12,6 +15,7 @@ from fabricated import fabricate, write_finished
 import motivation.tables.results
 import motivation.tables.train
 from motivation.cli.main import main
+from motivation.run.signals import StopRequest
 from motivation.tables.cells import UNREAD, Archive, Cell
 from motivation.tables.plan import plan_table
 from motivation.tables.render import write_table
@@ -163,6 +167,27 @@ def test_the_command_keeps_results_and_goes_on_from_them(tmp_path, capsys, caplo
     trained.clear()
     assert table(tmp_path) == 0
     assert len(trained) == 11
+
+
+def test_a_signal_leaves_the_rows_and_its_line_goes_on_from_them(tmp_path, capsys, monkeypatch):
+    file, trained = tmp_path / "results" / "initialization_smoke.csv", []
+
+    def stopped(config, path, resume):
+        trained.append(path.name)
+        with StopRequest() as stop:
+            if len(trained) == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+            stop.check()
+        return write_finished(config, path, resume)
+
+    monkeypatch.setattr(motivation.tables.train, "run", stopped)
+    monkeypatch.setattr(motivation.tables.train, "flops_per_second", lambda cell, datasets: 1e9)
+    assert table(tmp_path, "--results", str(file.parent)) == 128 + signal.SIGINT
+    assert [row["run"] for row in rows_of(file)] == trained[:2]
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("motivation: error")]
+    assert main(shlex.split(line.partition("; resume it with: ")[2])[1:]) == 0
+    assert len(rows_of(file)) == 11
+    assert len(trained) == 11 + 1
 
 
 def test_committed_results_show_without_runs_and_without_data(composed, tmp_path, capsys, monkeypatch):
