@@ -58,7 +58,7 @@ def test_quickstart_trains_looks_and_compares(tmp_path, monkeypatch):
 @KERNELS_OWN
 def test_paper_tables_reads_run_folders(tmp_path, finished, monkeypatch):
     folders = [finished(), finished("seed=1"), finished("model=resnet8"), finished("model=resnet8", "seed=1"),
-               finished("model=resnet14")]
+               finished("model=resnet8", "model.network=resnet14")]
     monkeypatch.setenv("RUNS", " ".join(map(str, folders)))
     text, pictures = executed("paper_tables", tmp_path)
     assert pictures == 3
@@ -67,6 +67,7 @@ def test_paper_tables_reads_run_folders(tmp_path, finished, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.soak
 @KERNELS_OWN
 def test_paper_tables_without_a_pair_says_so(tmp_path, finished, monkeypatch):
     monkeypatch.setenv("RUNS", str(finished("model=resnet8")))

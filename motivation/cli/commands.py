@@ -3,8 +3,17 @@
 import argparse
 import functools
 import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from motivation.cli.logs import LOGGER, start_worker
+
+if TYPE_CHECKING:
+    from motivation.run.pool import Pool
+
+# Of a process that trains runs of a table: all that its first run needs.
+IMPORTS = ("motivation.tables.train", "timm.optim", "timm.scheduler")
 
 
 def compare(options: argparse.Namespace) -> int:
@@ -33,23 +42,55 @@ def compare(options: argparse.Namespace) -> int:
 
 def table(options: argparse.Namespace) -> int:
     """``motivation table N``."""
+    from motivation.run.machine import data_folder, thread_environment
+    from motivation.run.pool import Pool
+
+    launcher = [override for override in options.overrides
+                if override.startswith(("hydra/launcher=", "hydra.launcher."))]
+    if options.jobs != "auto" and options.jobs < 1:
+        raise ValueError(f"--jobs {options.jobs}: must be at least 1")
+    if launcher and options.jobs != 1:
+        raise ValueError(f"--jobs {options.jobs}: leave it out where hydra/launcher is given")
+    trains = options.name is not None and not (options.list or options.plan or options.show)
+    with ExitStack() as opened:
+        pool, data = None, opened.enter_context(data_folder()) if trains else None
+        if trains and options.jobs != 1:
+            # Of this process too: it measures while the others import.
+            opened.enter_context(thread_environment(None))
+        if trains and options.jobs not in (1, "auto"):
+            # Before anything heavy is imported here: they import meanwhile.
+            pool = opened.enter_context(Pool(options.jobs, start_worker, IMPORTS))
+            pool.start_all()
+        return _table(options, launcher, pool, data, opened)
+
+
+def _table(options: argparse.Namespace, launcher: list[str], pool: "Pool | None", data: Path | None,
+           opened: ExitStack) -> int:
+    """The same.
+
+    Args:
+        options: of the command line.
+        launcher: overrides that choose a launcher.
+        pool: processes that have been started; None without any.
+        data: folder in which they share data sets; None where nothing is trained.
+        opened: ends with the command.
+    """
     from motivation.cli.compose import composing
     from motivation.cli.interruption import interrupted
-    from motivation.cli.launch import cell_launcher
     from motivation.command_line import pasteable
+    from motivation.data.shared import shared_in
+    from motivation.run.pool import Pool
     from motivation.run.signals import Interrupted
     from motivation.tables.cells import Archive
+    from motivation.tables.costs import DataSets
     from motivation.tables.render import write_table
     from motivation.tables.results import Results, committed
     from motivation.tables.spec import table_name
-    from motivation.tables.train import finish_table, list_states, show_plan
+    from motivation.tables.train import choose_jobs, finish_table, list_states, show_plan
 
-    archive = Archive(options.runs)
-    launcher = [override for override in options.overrides
-                if override.startswith(("hydra/launcher=", "hydra.launcher."))]
+    archive, datasets = Archive(options.runs), DataSets()
+    opened.enter_context(shared_in(data))
     overrides = tuple(override for override in options.overrides if override not in launcher)
-    if launcher and options.jobs != 1:
-        raise ValueError(f"--jobs {options.jobs}: leave it out where hydra/launcher is given")
     with composing() as compose:
         if options.list or options.name is None:
             print(list_states(compose, options.scale, options.seeds, archive, overrides))
@@ -59,7 +100,7 @@ def table(options: argparse.Namespace) -> int:
             results = Results(options.results or committed(), table_name(options.name), options.scale)
             archive = Archive(options.runs, results)
         plan = show_plan(compose, options.name, options.scale, options.seeds, archive, overrides,
-                         costs=not options.show, first_seed=options.first_seed)
+                         costs=not options.show, datasets=datasets, first_seed=options.first_seed)
         if results and (others := results.left_out(plan)):
             LOGGER.warning(f"{results.path}: {others} rows of these labels and seeds are of other configs or data, and "
                            "left out")
@@ -69,12 +110,18 @@ def table(options: argparse.Namespace) -> int:
     if options.show:
         failed = plan.troubles(archive)
     else:
-        launch = cell_launcher(launcher, options.runs, plan) if launcher else None
+        launch = None
+        if launcher:
+            from motivation.cli.launch import cell_launcher
+
+            launch = cell_launcher(launcher, options.runs, plan, data)
+        elif options.jobs == "auto" and (jobs := choose_jobs(plan, archive, datasets)) > 1:
+            pool = opened.enter_context(Pool(jobs, start_worker, IMPORTS))
         record = functools.partial(results.record, plan, archive) if results else None
         try:
             if record:
                 record(plan.cells)
-            failed = finish_table(plan, archive, options.jobs, launch, start_worker, record)
+            failed = finish_table(plan, archive, pool, launch, data, record)
         except Interrupted as error:
             raise interrupted(error, pasteable("motivation", *options.arguments)) from None
     text, paths = write_table(plan, archive, options.out)

@@ -1,14 +1,24 @@
-"""Hydra launchers that a signal ends: it reaches every job, and what has not begun does not begin."""
+"""Hydra launchers whose jobs share a machine: a signal reaches every job, and what has not begun does not begin; the
+threads of one job leave the cores to the others.
+"""
 
 import signal
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig
 
 from motivation.run.jobs import Jobs, Stopped
+from motivation.run.machine import thread_environment
 from motivation.run.signals import Interrupted
+
+
+def shares_machine(config: DictConfig) -> bool:
+    """Whether a launcher's jobs run on this machine and end with the command; those in a queue may not."""
+    return "submitit" not in str(config.hydra.launcher.get("_target_"))
 
 
 def stop_on_signals(launcher: Launcher) -> None:
@@ -19,8 +29,10 @@ def stop_on_signals(launcher: Launcher) -> None:
     launch = launcher.launch
 
     def launch_until_signal(job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        # submitit's local executor starts its processes by itself.
-        with Jobs(all_children="submitit" in type(launcher).__module__) as stop:
+        # submitit's local executor starts its processes by itself. joblib sets their number of threads, cores by jobs.
+        beside = "joblib" in type(launcher).__module__ and len(job_overrides) > 1
+        with (Jobs(all_children="submitit" in type(launcher).__module__) as stop,
+              thread_environment(None) if beside else nullcontext()):
             try:
                 jobs = launch(_UntilStopped(job_overrides, stop), initial_job_idx=initial_job_idx)
             except Exception:

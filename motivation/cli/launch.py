@@ -11,7 +11,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
 from motivation.cli.compose import config_loader
-from motivation.cli.interruption import stop_on_signals
+from motivation.cli.interruption import shares_machine, stop_on_signals
 from motivation.cli.logs import on_stderr, one_line
 from motivation.command_line import override
 from motivation.run.jobs import Stopped, run_for
@@ -20,13 +20,14 @@ from motivation.tables.plan import Plan
 from motivation.tables.train import Launch, train_cell
 
 
-def cell_launcher(overrides: list[str], runs: Path, plan: Plan) -> Launch:
+def cell_launcher(overrides: list[str], runs: Path, plan: Plan, data: Path) -> Launch:
     """Trains cells, each a job.
 
     Args:
         overrides: that choose and set the launcher.
         runs: folder of all cells.
         plan: the table.
+        data: folder in which this machine's processes share data sets.
 
     Raises:
         ValueError: there is no such launcher, or it refuses a setting.
@@ -38,7 +39,7 @@ def cell_launcher(overrides: list[str], runs: Path, plan: Plan) -> Launch:
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=HydraContext(config_loader=loader, callbacks=Callback()), config=config,
             task_function=functools.partial(_job, {cell.name: cell for cell in plan.cells}, runs, plan.name,
-                                            os.getpid()))
+                                            data if shares_machine(config) else None, os.getpid()))
     stop_on_signals(launcher)
 
     def launch(cells: Sequence[Cell]) -> list[tuple[Cell, str | None]]:
@@ -57,7 +58,8 @@ def cell_launcher(overrides: list[str], runs: Path, plan: Plan) -> Launch:
     return launch
 
 
-def _job(cells: dict[str, Cell], runs: Path, table: str, launcher: int, config: DictConfig) -> str | Stopped | None:
+def _job(cells: dict[str, Cell], runs: Path, table: str, data: Path | None, launcher: int,
+         config: DictConfig) -> str | Stopped | None:
     """One cell, in whichever process the launcher chose; its error, if any."""
     with on_stderr():
-        return run_for(launcher, functools.partial(train_cell, cells[config.cell], runs, table))
+        return run_for(launcher, functools.partial(train_cell, cells[config.cell], runs, table, data))

@@ -80,7 +80,8 @@ def command_parser() -> Parser:
     tables.add_argument("--results", type=Path, metavar="DIR", help="keep a row for every finished run in "
                         "DIR/NAME_SCALE.csv; runs that have a row there count as finished (default: keep none, and "
                         "--show reads the results that come with the package, experiments/results)")
-    tables.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once, each in its own process "
+    tables.add_argument("--jobs", type=_jobs, default=1, metavar="N", help="runs at once, each in its own process with "
+                        "its share of the cores, or auto: as many as a measurement says are fastest and memory holds "
                         "(default: %(default)s); or choose a launcher with overrides: hydra/launcher=joblib "
                         "hydra.launcher.n_jobs=4, or hydra/launcher=slurm hydra.launcher.partition=NAME, a job a run")
     tables.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="overrides of every run")
@@ -115,6 +116,16 @@ def _percentage(text: str) -> float:
     if not 0 <= value <= 100:
         raise argparse.ArgumentTypeError(f"{text}: must be a percentage from 0 to 100")
     return value
+
+
+def _jobs(text: str) -> int | str:
+    """A number of runs at once, or auto."""
+    if text == "auto":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}: must be a number or auto") from None
 
 
 def parse_table(arguments: list[str]) -> argparse.Namespace:

@@ -17,10 +17,11 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from motivation.cli.compose import config_loader, holds_time, search_path
-from motivation.cli.interruption import interrupted, stop_on_signals
+from motivation.cli.interruption import interrupted, shares_machine, stop_on_signals
 from motivation.cli.logs import LOGGER, on_stderr, one_line, tracebacks
 from motivation.command_line import override, pasteable
 from motivation.run.jobs import Stopped, run_for
+from motivation.run.machine import data_folder
 from motivation.run.signals import Interrupted
 from motivation.run_folder.write import new_folder
 
@@ -61,10 +62,12 @@ def sweep(overrides: list[str], name: str = "config", folder: str | None = None)
             config.hydra.overrides.hydra.append(override("hydra.sweep.dir", where))
         else:
             _check_free(where, config)
-        with _errors_of(where, made, _resuming(overrides, name, folder, where)):
+        with _errors_of(where, made, _resuming(overrides, name, folder, where)), data_folder() as data:
             sweeper = Plugins.instance().instantiate_sweeper(
                 hydra_context=HydraContext(config_loader=loader, callbacks=Callback()), config=config,
-                task_function=functools.partial(_job, None if named else where.absolute().parent.parent, os.getpid()))
+                task_function=functools.partial(
+                    _job, None if named else where.absolute().parent.parent, data if shares_machine(config) else None,
+                    os.getpid()))
             if launcher := getattr(sweeper, "launcher", None):
                 stop_on_signals(launcher)
             batches = sweeper.sweep(arguments=list(config.hydra.overrides.task))
@@ -85,27 +88,29 @@ def _resuming(overrides: list[str], name: str, folder: str | None, where: Path) 
     return pasteable("motivation", "train", "-m", *configs, *kept, override("hydra.sweep.dir", where), "resume=auto")
 
 
-def _job(root: Path | None, launcher: int, config: DictConfig) -> Path | str | Stopped:
+def _job(root: Path | None, data: Path | None, launcher: int, config: DictConfig) -> Path | str | Stopped:
     """One job of a sweep, in whichever process the launcher chose.
 
     Args:
         root: where ``resume=auto`` looks for earlier runs; None for the job's own folder.
+        data: folder in which the jobs share data sets; None shares none.
         launcher: process id of the one that launches.
         config: of the job.
 
     Returns:
         The run folder, or the error in words: not every exception can travel between processes.
     """
-    return run_for(launcher, functools.partial(_train, root, config))
+    return run_for(launcher, functools.partial(_train, root, data, config))
 
 
-def _train(root: Path | None, config: DictConfig) -> Path | str:
+def _train(root: Path | None, data: Path | None, config: DictConfig) -> Path | str:
     """Train a job; see `_job`."""
     from motivation.cli.train import where_to_train
+    from motivation.data.shared import shared_in
     from motivation.run.run import run
 
     path = Path(HydraConfig.get().runtime.output_dir)
-    with on_stderr():
+    with on_stderr(), shared_in(data):
         try:
             return run(*where_to_train(config, path, root or path))
         except Exception as error:

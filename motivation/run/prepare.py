@@ -1,5 +1,6 @@
 """From a config to a session: what it names is checked and built, once, before anything is on disk."""
 
+import functools
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ import motivation.run.model_choice
 import motivation.run.trackers
 import motivation.schedules
 from motivation.data import Dataset, EpochLoader, open_loader
+from motivation.data.shared import load
 from motivation.pairing.pair import Pair
 from motivation.phase import PHASES
 from motivation.randomness import DROPOUT, HELDOUT, derived_generator, derived_seed
@@ -66,7 +68,7 @@ def prepare(config: Mapping[str, Any], restored: bool = False) -> Session:
 
     engine.configure()
     with _naming("data", type(data)):
-        dataset = main_first(data.load)
+        dataset = main_first(functools.partial(load, data))
     with _naming("recipe", Recipe):
         loader = open_loader(dataset, recipe.batch_size, seed=seed, device=engine.torch_device,
                              augmentation=recipe.augmentation, channels_last=engine.channels_last,

@@ -11,6 +11,8 @@ only a pair reads      monitor, schedule, recipe.state, recipe.differential_lr, 
                        part of a run of one network
 =====================  =====================================================================================
 
+The number of threads changes the order of sums: runs that differ in it differ by rounding, as on another machine.
+
 Runs that differ in their seed alone are repetitions of one another.
 """
 

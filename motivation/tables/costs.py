@@ -11,10 +11,12 @@ import torch
 
 import motivation.data
 import motivation.run.model_choice
+from motivation.data.shared import load
 from motivation.models import create_model
 from motivation.phase import PHASES
 from motivation.registry import build
 from motivation.run.prepare import prepare
+from motivation.run.session import Session
 from motivation.tables.cells import OF_FLOPS, Cell
 from motivation.training.engine import Engine
 from motivation.training.ledger import TRAINING_FORWARDS, forward_flops
@@ -39,7 +41,7 @@ class DataSets:
         key = repr(spec)
         if key not in self._known:
             try:
-                self._known[key] = build(motivation.data.BY_NAME, spec, "data").load()
+                self._known[key] = load(build(motivation.data.BY_NAME, spec, "data"))
             except ValueError as error:
                 self._known[key] = error
         if isinstance(self._known[key], ValueError):
@@ -105,24 +107,33 @@ def _forward_flops(name: str, options: str, num_classes: int, shape: tuple[int, 
 
 
 def flops_per_second(cell: Cell, datasets: DataSets) -> float:
-    """Training speed on this machine, from a few steps of a cell, or of its source.
+    """Training speed on this machine, from a few steps of a cell, or of its source."""
+    session = prepare(cut_to_seconds(cell.source or cell, datasets)[0])
+    with closing(session.loader):
+        return flops_per_second_of(session)
+
+
+def cut_to_seconds(cell: Cell, datasets: DataSets) -> tuple[dict[str, Any], float]:
+    """The config of a cell whose steps are to be timed, and the share of a batch that is left.
 
     On a CPU, whose speed hardly depends on the batch size, the batch is cut to what takes some seconds.
     """
-    cell = cell.source or cell
     config = cell.config
-    batch, _, image = _batch_steps_flops(cell, datasets)
+    whole, _, image = _batch_steps_flops(cell, datasets)
+    batch = whole
     if build({"engine": Engine}, {"name": "engine", **config["engine"]}, "engine").torch_device.type == "cpu":
         # An even number, which Mixup needs.
         batch = min(batch, max(2, int(TIMED_FLOPS / image / (TIMED_STEPS + 1)) // 2 * 2))
         config = config | {"recipe": config["recipe"] | {"batch_size": batch}}
-    session = prepare(config)
-    with closing(session.loader):
-        batches = session.batches()
-        # The first step warms up.
-        session.step(*next(batches))
-        before, start = sum(session.trainer.ledger.flops.values()), perf_counter()
-        for batch in itertools.islice(batches, TIMED_STEPS):
-            session.step(*batch)
-        seconds = perf_counter() - start
+    return config, batch / whole
+
+
+def flops_per_second_of(session: Session) -> float:
+    """Training speed of a session at its next steps, of which the first warms up."""
+    batches = session.batches()
+    session.step(*next(batches))
+    before, start = sum(session.trainer.ledger.flops.values()), perf_counter()
+    for batch in itertools.islice(batches, TIMED_STEPS):
+        session.step(*batch)
+    seconds = perf_counter() - start
     return max(1.0, (sum(session.trainer.ledger.flops.values()) - before)) / seconds

@@ -4,11 +4,12 @@ import functools
 import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
+from motivation.data.shared import shared_in
 from motivation.run.jobs import Jobs
 from motivation.run.pool import Pool
 from motivation.run.progress import clock
@@ -17,6 +18,7 @@ from motivation.tables.cells import Archive, Cell, set_aside
 from motivation.tables.costs import DataSets, cost_of, flops_per_second
 from motivation.tables.plan import SCALES, Compose, Plan, plan_table
 from motivation.tables.spec import list_tables, read_table
+from motivation.tables.splits import jobs_by_measurement
 
 logger = logging.getLogger(__name__)
 # Trains cells, at once or one after another; yields each with its error, if any.
@@ -26,7 +28,7 @@ RUN_ERRORS = (ValueError, OSError, MemoryError, torch.OutOfMemoryError)
 
 
 def show_plan(compose: Compose, name: str, scale: str, seeds: int | None, archive: Archive,
-              overrides: tuple[str, ...], costs: bool, first_seed: int = 0) -> Plan:
+              overrides: tuple[str, ...], costs: bool, datasets: DataSets | None = None, first_seed: int = 0) -> Plan:
     """Plan a table, and log what is finished and what the rest costs.
 
     Args:
@@ -37,9 +39,10 @@ def show_plan(compose: Compose, name: str, scale: str, seeds: int | None, archiv
         archive: the folder of all cells.
         overrides: of every cell.
         costs: estimate FLOPs, and the time from a few steps of the first missing run.
+        datasets: that have been read; it keeps those that are read here.
         first_seed: see `plan_table`.
     """
-    datasets = DataSets()
+    datasets = datasets or DataSets()
     plan = plan_table(read_table(name), scale, seeds, compose, datasets.fingerprint, overrides, first_seed)
     unfinished = plan.unfinished(archive)
     logger.info("%s at scale %s: %d runs, %d finished", plan.name, scale, len(plan.cells),
@@ -74,17 +77,18 @@ def list_states(compose: Compose, scale: str, seeds: int | None, archive: Archiv
     return "\n".join(lines)
 
 
-def finish_table(plan: Plan, archive: Archive, jobs: int = 1, launch: Launch | None = None,
-                 start_worker: Callable[[], None] | None = None,
+def finish_table(plan: Plan, archive: Archive, pool: Pool | None = None, launch: Launch | None = None,
+                 data: Path | None = None,
                  record: Callable[[Sequence[Cell]], None] | None = None) -> list[tuple[str, str]]:
     """Train every cell that is missing, sources first; a failed one does not end the others.
 
     Args:
         plan: the table.
         archive: the folder of all cells.
-        jobs: runs at once, each in its own process; 1 trains in this one.
-        launch: trains cells somewhere else, in place of ``jobs``.
-        start_worker: called first in each of those processes, such as to set logging up.
+        pool: processes that train several at once; None trains one after another in this process, and so does a
+            single missing run.
+        launch: trains cells somewhere else, in place of a pool.
+        data: folder in which the processes of this machine share data sets.
         record: called with what finished, after every run, such as to keep its figures.
 
     Returns:
@@ -95,8 +99,6 @@ def finish_table(plan: Plan, archive: Archive, jobs: int = 1, launch: Launch | N
         ValueError: no data set that is still needed can be read.
         Interrupted: a signal came; the run it stopped can be resumed.
     """
-    if jobs < 1:
-        raise ValueError(f"--jobs {jobs}: must be at least 1")
     trainable = plan.trainable(archive)
     failed = [(dataset, f"cannot be read: {reason}") for dataset, reason in plan.missing.items()]
     foreign = [cell for cell in plan.cells if archive.state(cell).kind == "foreign"]
@@ -105,8 +107,8 @@ def finish_table(plan: Plan, archive: Archive, jobs: int = 1, launch: Launch | N
     errors = {cell.identity: str(archive.state(cell).trouble) for cell in foreign}
     failed += [(cell.name, errors[cell.identity]) for cell in foreign]
     done = 0
-    train = functools.partial(train_cell, runs=archive.folder, table=plan.name)
-    with _launching(launch, train, min(jobs, len(trainable)), start_worker) as train_all:
+    train = functools.partial(train_cell, runs=archive.folder, table=plan.name, data=data)
+    with _launching(launch, train, pool if len(trainable) > 1 else None) as train_all:
         for wave in ([cell for cell in trainable if cell.source is None], [cell for cell in trainable if cell.source]):
             orphans = [(cell, f"its source failed: {cell.source.name}") for cell in wave
                        if cell.source and cell.source.identity in errors]
@@ -123,27 +125,26 @@ def finish_table(plan: Plan, archive: Archive, jobs: int = 1, launch: Launch | N
 
 
 @contextmanager
-def _launching(launch: Launch | None, train: Callable[[Cell], str | None], jobs: int,
-               start_worker: Callable[[], None] | None) -> Iterator[Launch]:
+def _launching(launch: Launch | None, train: Callable[[Cell], str | None], pool: Pool | None) -> Iterator[Launch]:
     """Context of what trains cells: a launcher, this process, or processes of its own."""
-    with ExitStack() as opened:
-        if launch is not None:
-            yield launch
-            return
-        stop = opened.enter_context(Jobs())
-        if jobs > 1:
-            yield opened.enter_context(Pool(stop, jobs, train, start_worker)).do_all
+    if launch is not None:
+        yield launch
+        return
+    with Jobs() as stop:
+        if pool is not None:
+            yield lambda cells: pool.do_all(train, cells, stop)
         else:
             yield lambda cells: ((cell, train(cell)) for cell in cells)
 
 
-def train_cell(cell: Cell, runs: Path, table: str) -> str | None:
+def train_cell(cell: Cell, runs: Path, table: str, data: Path | None = None) -> str | None:
     """Train a cell, or resume it; a broken run is moved out of the way first.
 
     Args:
         cell: what to train.
         runs: folder of all cells.
         table: name of the table, the run's group in its tracker where the config names none.
+        data: folder in which this machine's processes share data sets; None shares none.
 
     Returns:
         Its error, if any.
@@ -158,10 +159,21 @@ def train_cell(cell: Cell, runs: Path, table: str) -> str | None:
                            set_aside(path).name)
         if config["tracker"].get("group", table) is None:
             config["tracker"]["group"] = table
-        run(config, path, resume=state.kind == "unfinished")
+        with shared_in(data):
+            run(config, path, resume=state.kind == "unfinished")
     except RUN_ERRORS as error:
         return _one_line(error)
     return None
+
+
+def choose_jobs(plan: Plan, archive: Archive, datasets: DataSets) -> int:
+    """Runs at once with which the missing runs of a table are finished first; 1 where that cannot be measured."""
+    trainable = plan.trainable(archive)
+    try:
+        return jobs_by_measurement(trainable, datasets) if trainable else 1
+    except RUN_ERRORS as error:
+        logger.warning("--jobs auto: one run at a time, since speed cannot be measured: %s", _one_line(error))
+        return 1
 
 
 def _one_line(error: BaseException) -> str:

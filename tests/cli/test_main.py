@@ -170,6 +170,7 @@ def test_unknown_command_is_refused(capsys):
         assert re.match(f"motivation: error: .*{named}.*; see motivation.* --help$", line)
 
 
+@pytest.mark.soak
 def test_killed_run_left_what_happened(tmp_path):
     """SIGKILL in mid-training: steps.csv and epochs.jsonl hold whole rows, without a gap, of all that was done."""
     folder = tmp_path / "run"

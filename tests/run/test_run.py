@@ -228,7 +228,8 @@ def test_recalibration_leaves_training_alone(finished):
     assert not np.array_equal(*predictions)
 
 
-@pytest.mark.parametrize("model", ["model=vit_tiny_small", "model=efficientnet_b0_b1", "model=resnet50_101",
+@pytest.mark.parametrize("model", ["model=vit_tiny_small", "model=efficientnet_b0_b1",
+                                   pytest.param("model=resnet50_101", marks=pytest.mark.soak),
                                    "model=timm model.base=convnext_atto model.motivated=convnext_femto"])
 def test_named_pairs_train(model, tmp_path):
     """Pairs of timm models, from config to run folder, on small images."""

@@ -115,9 +115,8 @@ def test_a_signal_reaches_every_job_of_a_pool(tmp_path):
     waiting = threading.Thread(target=lambda: (begun(tmp_path, 2), send(signal.SIGINT)), daemon=True)
     waiting.start()
     jobs = ["quick-0", "killed", "quick-1", "a", "b", "never"]
-    with pytest.raises(Interrupted) as error, Jobs() as stop, Pool(stop, 2, functools.partial(job, folder=tmp_path)
-                                                                   ) as pool:
-        list(pool.do_all(jobs))
+    with pytest.raises(Interrupted) as error, Jobs() as stop, Pool(2) as pool:
+        list(pool.do_all(functools.partial(job, folder=tmp_path), jobs, stop))
     waiting.join()
     assert error.value.number == signal.SIGINT
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.begun", "a.saved", "b.begun", "b.saved"]
@@ -125,8 +124,8 @@ def test_a_signal_reaches_every_job_of_a_pool(tmp_path):
 
 
 def test_a_killed_process_costs_its_cell(tmp_path):
-    with Jobs() as stop, Pool(stop, 2, functools.partial(job, folder=tmp_path)) as pool:
-        told = dict(pool.do_all(["quick-0", "killed", "quick-1"]))
+    with Jobs() as stop, Pool(2) as pool:
+        told = dict(pool.do_all(functools.partial(job, folder=tmp_path), ["quick-0", "killed", "quick-1"], stop))
         started = len(pool._of)
     assert (told["quick-0"], told["quick-1"]) == (None, None)
     assert "ended by SIGKILL" in told["killed"]
@@ -135,8 +134,8 @@ def test_a_killed_process_costs_its_cell(tmp_path):
 
 def parent(folder: Path) -> None:
     """A process that trains two jobs in processes of their own."""
-    with Jobs() as stop, Pool(stop, 2, functools.partial(job, folder=folder)) as pool:
-        list(pool.do_all(["a", "b"]))
+    with Jobs() as stop, Pool(2) as pool:
+        list(pool.do_all(functools.partial(job, folder=folder), ["a", "b"], stop))
 
 
 def test_jobs_save_and_end_with_a_parent_that_is_killed(tmp_path):

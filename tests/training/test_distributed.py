@@ -89,7 +89,8 @@ def in_two_processes(folder, name, norm):
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 
-@pytest.mark.parametrize("name", MONITORS)
+@pytest.mark.parametrize("name", ["consecutive", *(pytest.param(name, marks=pytest.mark.soak)
+                                                   for name in ("gradient_agreement", "paired_heldout"))])
 def test_two_processes_are_one(name, tmp_path):
     """Bit-equal on both ranks; without BatchNorm the phases of one process, and its losses within 1e-5."""
     first, second = in_two_processes(tmp_path, name, "plain")
