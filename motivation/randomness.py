@@ -10,7 +10,7 @@ import torch
 
 # One number a purpose. They are part of what a seed means: never change or reuse one.
 ORDER, AUGMENTATION, MOTIVATED_WEIGHTS, DROPOUT, MIXING, IMAGE = 0, 1, 2, 3, 4, 5
-SCHEDULE, MONITOR, HELDOUT = 10, 11, 12
+SCHEDULE, MONITOR, HELDOUT, SUBSET = 10, 11, 12, 13
 _64_BITS = (1 << 64) - 1
 
 

@@ -25,6 +25,7 @@ def write_finished(config, folder, resume=False, accuracy=90.0, share=1 / 6):
     mean = forward * (1 + steps[1] / 1000)
     summary = {"base/top1": accuracy, "motivated/top1": None if alone else accuracy + 1, "base/val_top1": accuracy,
                "steps/base": steps[0], "steps/motivated": steps[1], "base/forward_flops": forward,
+               "motivated/forward_flops": None if alone else 2 * forward,
                "budget/forward_per_image": mean, "budget/flops": 3 * mean * 1000 * 128,
                "null_rate": None if alone else 0.2, "null_kind": None if alone else "permute",
                "null_rate_independent": None if alone else 1 / 6, "seed": config["seed"]}

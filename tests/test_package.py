@@ -159,3 +159,8 @@ def test_wheel_works_in_a_clean_environment_from_an_empty_directory(tmp_path):
     listed = subprocess.run([tmp_path / "venv" / "bin" / "motivation", "bench"], cwd=empty, env=environment,
                             capture_output=True, text=True, check=True)
     assert "training" in listed.stdout
+    # Tables find the scale that they share, in experiments/scales/.
+    shared = subprocess.run([python, "-c", "from motivation.tables.spec import read_table; "
+                             "print(*read_table('signals')['scales']['cpu']['data'])"], cwd=empty, env=environment,
+                            capture_output=True, text=True, check=True)
+    assert shared.stdout == "cifar10\n"

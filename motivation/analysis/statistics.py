@@ -53,6 +53,34 @@ def difference(method: dict[int, float], control: dict[int, float]) -> Differenc
     return Difference(mean, float(result.pvalue), name, (float(low), float(high)))
 
 
+def minimum_effect(deviation: float, n: int, level: float = 0.05, power: float = 0.8) -> float | None:
+    """The least mean difference that a two-sided paired t test shows with this probability (noncentral t).
+
+    Args:
+        deviation: standard deviation of the paired differences, in the measure's own unit.
+        n: pairs.
+        level: p-value below which the test counts.
+        power: the probability, above the level.
+
+    Returns:
+        In the measure's own unit; None below n = 3, where one degree of freedom tells nothing of the deviation.
+    """
+    from scipy import optimize, stats
+
+    if n < 3:
+        return None
+    critical = stats.t.ppf(1 - level / 2, n - 1)
+
+    def missing(shift: float) -> float:
+        # SciPy gives NaN for the other tail where that is below 1e-13.
+        wrong_side = np.nan_to_num(stats.nct.cdf(-critical, n - 1, shift))
+        return power - float(stats.nct.sf(critical, n - 1, shift) + wrong_side)
+
+    # At shift = critical the power is about a half; further on it soon is almost 1.
+    shift = float(optimize.brentq(missing, 0, 4 * critical + 10))
+    return shift * deviation / n ** 0.5
+
+
 def holm(p_values: list[float]) -> list[float]:
     """Holm's step-down correction (Holm 1979): p-values that hold for a whole family of tests, in the given order."""
     order = np.argsort(p_values)

@@ -1,6 +1,7 @@
 """The subcommands other than ``train``: each takes its parsed arguments and returns the exit status."""
 
 import argparse
+import functools
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -83,6 +84,8 @@ def _table(options: argparse.Namespace, launcher: list[str], pool: "Pool | None"
     from motivation.tables.cells import Archive
     from motivation.tables.costs import DataSets
     from motivation.tables.render import write_table
+    from motivation.tables.results import Results, committed
+    from motivation.tables.spec import table_name
     from motivation.tables.train import choose_jobs, finish_table, list_states, show_plan
 
     archive, datasets = Archive(options.runs), DataSets()
@@ -92,8 +95,15 @@ def _table(options: argparse.Namespace, launcher: list[str], pool: "Pool | None"
         if options.list or options.name is None:
             print(list_states(compose, options.scale, options.seeds, archive, overrides))
             return 0
+        results = None
+        if options.show or options.results:
+            results = Results(options.results or committed(), table_name(options.name), options.scale)
+            archive = Archive(options.runs, results)
         plan = show_plan(compose, options.name, options.scale, options.seeds, archive, overrides,
-                         costs=not options.show, datasets=datasets)
+                         costs=not options.show, datasets=datasets, first_seed=options.first_seed)
+        if results and (others := results.left_out(plan)):
+            LOGGER.warning(f"{results.path}: {others} rows of these labels and seeds are of other configs or data, and "
+                           "left out")
         if options.plan:
             print(*plan.listing(archive), sep="\n")
             return 0
@@ -107,8 +117,11 @@ def _table(options: argparse.Namespace, launcher: list[str], pool: "Pool | None"
             launch = cell_launcher(launcher, options.runs, plan, data)
         elif options.jobs == "auto" and (jobs := choose_jobs(plan, archive, datasets)) > 1:
             pool = opened.enter_context(Pool(jobs, start_worker, IMPORTS))
+        record = functools.partial(results.record, plan, archive) if results else None
         try:
-            failed = finish_table(plan, archive, pool, launch, data)
+            if record:
+                record(plan.cells)
+            failed = finish_table(plan, archive, pool, launch, data, record)
         except Interrupted as error:
             raise interrupted(error, pasteable("motivation", *options.arguments)) from None
     text, paths = write_table(plan, archive, options.out)

@@ -55,23 +55,31 @@ def command_parser() -> Parser:
     pairing.add_argument("--depth-rule", help="last-to-last, first or spread (default: the family's)")
     pairing.add_argument("--classes", type=int, default=1000, help="number of classes (default: %(default)s)")
     pairing.add_argument("--json", type=Path, metavar="FILE", help="also write the map, to edit and pass to Pair")
-    tables = commands.add_parser("table", help="run and show a table of the paper: reported beside measured",
+    tables = commands.add_parser("table", help="run and show a table: the paper's, reported beside measured, or ours",
                                  description="Plan the runs of a table, say what they cost, train those that are "
                                  "missing (interrupted runs are resumed, damaged ones set aside and trained again), "
-                                 "and print reported beside measured. "
+                                 "and print the table: the paper's figures beside measured, or differences to "
+                                 "named controls. "
                                  "Further arguments are overrides of every run, as `motivation train` takes them: "
                                  "tracker=none, data.root=PATH, engine.threads=1.")
     tables.add_argument("name", nargs="?", metavar="N", help="1 to 7, or a name that --list shows")
     tables.add_argument("--list", action="store_true", help="all tables and how much of each is finished")
     tables.add_argument("--scale", default="smoke", help="smoke: the whole pipeline on digits in minutes, no "
-                        "reproduction; reduced: real data, fewer epochs; paper: the full recipe (default: %(default)s)")
+                        "reproduction; cpu: 10,000 images of CIFAR-10 at 16 x 16, about a minute a run; reduced: real "
+                        "data, fewer epochs; paper: the full recipe (default: %(default)s)")
     tables.add_argument("--seeds", type=int, metavar="N", help="runs a cell (default: the scale's own)")
+    tables.add_argument("--first-seed", type=int, default=0, metavar="N", help="count seeds from here, such as for "
+                        "fresh ones (default: %(default)s)")
     tables.add_argument("--runs", type=Path, default=Path("runs/cells"), metavar="DIR",
                         help="folder of all runs, shared by all tables (default: %(default)s)")
     tables.add_argument("--out", type=Path, default=Path("runs/tables"), metavar="DIR",
                         help="where the table goes as .md, .tex and .csv (default: %(default)s)")
     tables.add_argument("--plan", action="store_true", help="print what would run and what it costs, and stop")
-    tables.add_argument("--show", action="store_true", help="print the table from the finished runs, and stop")
+    tables.add_argument("--show", action="store_true", help="print the table from the finished runs and the results' "
+                        "file, and stop")
+    tables.add_argument("--results", type=Path, metavar="DIR", help="keep a row for every finished run in "
+                        "DIR/NAME_SCALE.csv; runs that have a row there count as finished (default: keep none, and "
+                        "--show reads the results that come with the package, experiments/results)")
     tables.add_argument("--jobs", type=_jobs, default=1, metavar="N", help="runs at once, each in its own process with "
                         "its share of the cores, or auto: as many as a measurement says are fastest and memory holds "
                         "(default: %(default)s); or choose a launcher with overrides: hydra/launcher=joblib "

@@ -56,7 +56,8 @@ def identity(config: Mapping[str, Any], data_fingerprint: str | None,
     kept = {key: value for key, value in config.items()
             if key not in EXECUTION and not (alone and key in PAIR_GROUPS)}
     unread = READING if data_fingerprint is None else READING + PLACES
-    kept["data"] = {key: value for key, value in data.items() if key not in unread}
+    # An option of the data that is null is none: configs of versions that lacked it are of the same run.
+    kept["data"] = {key: value for key, value in data.items() if key not in unread and value is not None}
     if data_fingerprint is not None:
         kept["data"]["fingerprint"] = data_fingerprint
     # Options that are absent are none.

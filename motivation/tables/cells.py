@@ -2,22 +2,32 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from motivation.analysis.budgets import LENGTH
+from motivation.phase import PHASES, Phase
 from motivation.run_folder.config import read_config
 from motivation.run_folder.identity import differences, digest, identity, in_words
 from motivation.run_folder.read import Run, read_figures, read_history
 from motivation.training.ledger import TRAINING_FORWARDS
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 # Stands for the fingerprint of a data set that cannot be read.
 UNREAD = "unread"
-Kind = Literal["missing", "unfinished", "finished", "broken", "foreign"]
+Kind = Literal["missing", "unfinished", "finished", "recorded", "broken", "foreign"]
+# Controls of one network that train as long as a part of their source's FLOPs lasts: which network, and the part from
+# the source's forward FLOPs of (it, the other one). Two networks trained in proportion take as many steps.
+OF_FLOPS: Mapping[str, tuple[Phase, Callable[[float, float], float]]] = {
+    "equal_flops": ("base", lambda own, other: 1.0),
+    "equal_flops_motivated": ("motivated", lambda own, other: 1.0),
+    "split_flops": ("base", lambda own, other: own / (own + other)),
+    "split_flops_motivated": ("motivated", lambda own, other: own / (own + other))}
+# Controls whose schedule reads the source's phases.
+OF_PHASES = ("matched_random", "replay")
 
 
 @dataclass(frozen=True)
@@ -28,8 +38,8 @@ class Cell:
         config: resolved; `Archive.runnable` fills in what depends on the source.
         data: fingerprint of its data set.
         source: the run it is a control of.
-        control: how it depends on the source: ``matched_random``, ``equal_flops``, or ``transfer`` of its base network;
-            None without a source.
+        control: how it depends on the source: one of `OF_PHASES`, whose phases are made of the source's; one of
+            `OF_FLOPS`, whose length is; or ``transfer`` of its base network. None without a source.
     """
 
     config: dict[str, Any]
@@ -40,8 +50,9 @@ class Cell:
     @cached_property
     def setting(self) -> str:
         """SHA-256 of everything that determines the result except the data's fingerprints."""
-        return digest({"format": FORMAT_VERSION, "control": self.control, "config": identity(self.config, ""),
-                        "source": self.source.setting if self.source else None})
+        return digest({"format": FORMAT_VERSION, "control": self.control,
+                       "config": _without_nulls(identity(self.config, "")),
+                       "source": self.source.setting if self.source else None})
 
     @property
     def fingerprints(self) -> list[str]:
@@ -72,14 +83,22 @@ class Cell:
         return f"{self.stem}-{digest(self.fingerprints)[:8]}"
 
 
+def _without_nulls(what: Any) -> Any:
+    """A config without its keys that are null: one that a later version adds as null changes no setting."""
+    if isinstance(what, Mapping):
+        return {key: _without_nulls(value) for key, value in what.items() if value is not None}
+    return what
+
+
 @dataclass(frozen=True)
 class State:
     """State of a cell's run folder.
 
     Args:
-        kind: ``missing``; ``unfinished``, which can be resumed; ``finished``; ``broken``, which cannot be resumed;
-            ``foreign``, a run of another config.
-        run: config and summary of a finished one.
+        kind: ``missing``; ``unfinished``, which can be resumed; ``finished``; ``recorded``, which has no finished run
+            here and a row in the file of results; ``broken``, which cannot be resumed; ``foreign``, a run of another
+            config.
+        run: config and summary of a finished or recorded one.
         trouble: what is wrong with a broken or foreign one.
     """
 
@@ -93,10 +112,12 @@ class Archive:
 
     Args:
         folder: need not exist.
+        recorded: finds a cell's figures in the file of results, see `motivation.tables.results`; None for no file.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, recorded: Callable[[Cell], dict[str, Any] | None] | None = None):
         self.folder = folder
+        self.recorded = recorded
         self._finished: dict[str, State] = {}
 
     def path(self, cell: Cell) -> Path:
@@ -117,8 +138,8 @@ class Archive:
         data = "????????" if UNREAD in cell.fingerprints else digest(cell.fingerprints)[:8]
         for path in sorted(self.folder.glob(f"{cell.kind}_????????????-{data}")):
             try:
-                if (path / "summary.json").is_file() \
-                        and self._compared(read_config(path), cell) == self._compared(cell.config, cell):
+                if (path / "summary.json").is_file() and not list(differences(
+                        self._compared(read_config(path), cell), self._compared(cell.config, cell))):
                     return path
             except (ValueError, KeyError, TypeError, AttributeError):
                 continue
@@ -128,6 +149,9 @@ class Archive:
         """State of a cell's run folder."""
         if cell.identity not in self._finished:
             state = self._read(cell)
+            if state.kind in ("missing", "unfinished") and self.recorded is not None \
+                    and (figures := self.recorded(cell)):
+                state = State("recorded", Run(self.path(cell), cell.config, figures, []))
             if state.kind != "finished":
                 return state
             self._finished[cell.identity] = state
@@ -174,17 +198,23 @@ class Archive:
             ValueError: the source is not finished.
         """
         config = self._linked(cell)
-        if cell.control == "equal_flops":
-            source = read_figures(self.path(cell.source))
-            step = TRAINING_FORWARDS * source.summary["base/forward_flops"] * config["recipe"]["batch_size"]
-            config["recipe"] |= {"epochs": None, "steps": max(1, round(source.summary["budget/flops"] / step))}
+        if cell.control in OF_FLOPS:
+            summary = read_figures(self.path(cell.source)).summary
+            phase, part = OF_FLOPS[cell.control]
+            forward = {one: summary.get(f"{one}/forward_flops") for one in PHASES}
+            if not all(isinstance(flops, int | float) for flops in forward.values()):
+                raise ValueError(f"{self.path(cell.source)}: summary.json has no forward FLOPs of both networks")
+            own, other = forward.pop(phase), *forward.values()
+            flops = part(own, other) * summary["budget/flops"]
+            steps = flops / (TRAINING_FORWARDS * own * config["recipe"]["batch_size"])
+            config["recipe"] |= {"epochs": None, "steps": max(1, round(steps))}
         return config
 
     def _linked(self, cell: Cell) -> dict[str, Any]:
         """A copy of its config that names the source's folder."""
         config = json.loads(json.dumps(cell.config))
-        if cell.control == "matched_random":
-            config["schedule"] = {"name": "matched_random", "run": str(self.path(cell.source))}
+        if cell.control in OF_PHASES:
+            config["schedule"] = {"name": cell.control, "run": str(self.path(cell.source))}
         elif cell.control == "transfer":
             config["model"] |= {"name": "transfer", "run": str(self.path(cell.source)), "of": "base"}
         return config
@@ -193,7 +223,7 @@ class Archive:
     def _compared(config: Mapping[str, Any], cell: Cell) -> dict[str, Any]:
         """What distinguishes a cell's run: a source by its name; without the length where the source sets it."""
         what = identity(config, "")
-        if cell.control == "equal_flops":
+        if cell.control in OF_FLOPS:
             what["recipe"] = {key: value for key, value in what["recipe"].items() if key not in LENGTH}
         for group in ("model", "schedule"):
             if what.get(group, {}).get("run"):

@@ -13,10 +13,11 @@ import motivation.data
 import motivation.run.model_choice
 from motivation.data.shared import load
 from motivation.models import create_model
+from motivation.phase import PHASES
 from motivation.registry import build
 from motivation.run.prepare import prepare
 from motivation.run.session import Session
-from motivation.tables.cells import Cell
+from motivation.tables.cells import OF_FLOPS, Cell
 from motivation.training.engine import Engine
 from motivation.training.ledger import TRAINING_FORWARDS, forward_flops
 from motivation.training.recipe import Recipe
@@ -53,20 +54,40 @@ class DataSets:
 
 
 def cost_of(cell: Cell, datasets: DataSets) -> float:
-    """Training FLOPs of a cell, evaluation excluded; an equal-FLOPs control costs what its source does."""
-    batch, steps, image = _batch_steps_flops(cell.source if cell.control == "equal_flops" else cell, datasets)
-    return image * batch * steps
+    """Training FLOPs of a cell, evaluation excluded; a control of its source's FLOPs costs its part of them."""
+    if cell.control not in OF_FLOPS:
+        batch, steps, image = _batch_steps_flops(cell, datasets)
+        return image * batch * steps
+    assert cell.source
+    batch, steps, image = _batch_steps_flops(cell.source, datasets)
+    phase, part = OF_FLOPS[cell.control]
+    forward = _forward_of(cell.source.config, datasets)
+    own, other = forward.pop(phase), *forward.values()
+    return image * batch * steps * part(own, other)
 
 
 def _batch_steps_flops(cell: Cell, datasets: DataSets) -> tuple[int, int, float]:
-    """Batch size, steps, and training FLOPs an image; of a pair its base's cost and a sixth of the extra.
+    """Batch size, steps, and training FLOPs an image; of a pair its base's cost and the extra of the share of motivated
+    steps that its schedule says.
 
-    A sixth is the paper's rule's share on noise at k = 2; other schedules have less or say their share.
+    Where it says none, a sixth: the paper's rule's share on noise at k = 2; other such schedules have less.
     """
     config = cell.config
-    dataset = datasets.dataset(config["data"])
+    dataset, recipe = datasets.dataset(config["data"]), _recipe(config)
+    forward = _forward_of(config, datasets)
+    share = config["schedule"].get("share", 1 / 6)
+    image = forward["base"] + share * (forward.get("motivated", forward["base"]) - forward["base"])
+    return recipe.batch_size, recipe.total_steps(len(dataset.train) // recipe.batch_size), TRAINING_FORWARDS * image
+
+
+def _recipe(config: dict[str, Any]) -> Recipe:
+    return build({"recipe": Recipe}, {"name": "recipe", **config["recipe"]}, "recipe")
+
+
+def _forward_of(config: dict[str, Any], datasets: DataSets) -> dict[str, int]:
+    """Forward FLOPs of one image by network; one network alone counts as ``base``."""
+    dataset, recipe = datasets.dataset(config["data"]), _recipe(config)
     choice = build(motivation.run.model_choice.BY_NAME, config["model"], "model")
-    recipe = build({"recipe": Recipe}, {"name": "recipe", **config["recipe"]}, "recipe")
 
     def forward(role: str) -> int:
         options = recipe.network_options | choice.options | getattr(choice, f"{role}_options", {})
@@ -74,10 +95,8 @@ def _batch_steps_flops(cell: Cell, datasets: DataSets) -> tuple[int, int, float]
                               recipe.train_shape(dataset.image_shape))
 
     if hasattr(choice, "motivated"):
-        image = forward("base") + (forward("motivated") - forward("base")) / 6
-    else:
-        image = forward("network")
-    return recipe.batch_size, recipe.total_steps(len(dataset.train) // recipe.batch_size), TRAINING_FORWARDS * image
+        return {phase: forward(phase) for phase in PHASES}
+    return {"base": forward("network")}
 
 
 @functools.cache

@@ -1,14 +1,14 @@
-"""A paper's table as text: Markdown, LaTeX and CSV, and the files of it."""
+"""A table as text: Markdown, LaTeX and CSV, and the files of it; for tables of ours see `studies`."""
 
 import csv
 import io
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from motivation.analysis.markdown import NONE, markdown_table, mean_std, number
 from motivation.analysis.nulls import footnotes
 from motivation.tables.cells import Archive, Cell
+from motivation.tables.latex import latex_table
 from motivation.tables.plan import Plan
 from motivation.tables.rows import (
     TableRow,
@@ -20,6 +20,7 @@ from motivation.tables.rows import (
     unit_of,
     with_tests,
 )
+from motivation.tables.studies import write_study
 
 ACCURACY_COLUMNS = ("reported acc %", "measured acc %", "n", "difference", "test", "Holm p")
 COST_COLUMNS = ("reported F", "measured F", "reported acc/F", "measured acc/F", "reported ratio", "measured ratio",
@@ -40,6 +41,8 @@ LEGEND = (
 
 def write_table(plan: Plan, archive: Archive, out: Path) -> tuple[str, list[Path]]:
     """The table of the finished runs: its Markdown, and the files it was written to (.md, .tex, .csv)."""
+    if plan.study:
+        return write_study(plan, archive, out)
     measured = plan.measured(archive)
     rows = with_tests(measured)
     note = f"Scale {plan.scale}: {plan.note} {_cost_note(plan, archive)}{_search_note(plan, measured)}"
@@ -94,7 +97,7 @@ def cells_of(rows: Sequence[TableRow]) -> list[list[str]]:
 def _cells(row: TableRow, by_label: Mapping[tuple[str | None, str], TableRow]) -> list[str]:
     reported, measured = efficiencies(row, by_label)
     return [("  vs " + row.label.split(": ")[1]) if row.method else row.label,
-            _reported(*(row.reported.get("acc") or (None, None))), _accuracy(row), _count(row), _difference(row),
+            _reported(*(row.reported.get("acc") or (None, None))), _accuracy(row), row.count, _difference(row),
             _test(row, by_label), number(row.adjusted, ".3g"), number(reported_forward(row), ".4g"),
             number(row.measured.forward, ".4g"),
             _printed(row.reported.get("acc_per_flops"), reported.gain), number(measured.gain, ".4g"),
@@ -144,26 +147,8 @@ def to_latex(title: str, note: str, rows: Sequence[TableRow]) -> str:
 
 
 def _latex_part(caption: str, rows: Sequence[TableRow], part: Callable[[Sequence[str]], Sequence[str]]) -> list[str]:
-    header = part(COLUMNS)
-    lines = [r"\begin{table}", rf"\caption{{{_tex(caption)}}}", r"\resizebox{\textwidth}{!}{%",
-             rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\toprule", _tex_line(header)]
-    for dataset, section in _sections(rows):
-        lines += [r"\midrule", rf"\multicolumn{{{len(header)}}}{{l}}{{{_tex(dataset)}}} \\",
-                  *(_tex_line(part(cells)) for cells in section)]
-    return [*lines, r"\bottomrule", r"\end{tabular}}", r"\end{table}"]
-
-
-def _tex_line(cells: Sequence[str]) -> str:
-    # LaTeX would read a bracket at the start of a line as the argument of the line break before it.
-    return " & ".join("{}" * cell.startswith("[") + _tex(cell) for cell in cells) + r" \\"
-
-
-TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "->": r"$\to$",
-       "<": "$<$", ">": "$>$", "|": r"\textbar{}", **{plain: f"\\{plain}" for plain in "&%$#_{}"}}
-
-
-def _tex(text: str) -> str:
-    return re.sub("|".join(map(re.escape, TEX)), lambda match: TEX[match[0]], text)
+    return latex_table(caption, part(COLUMNS), [(dataset, [part(cells) for cells in section])
+                                                for dataset, section in _sections(rows)])
 
 
 def _sections(rows: Sequence[TableRow]) -> list[tuple[str, list[list[str]]]]:
@@ -181,11 +166,6 @@ def _accuracy(row: TableRow) -> str:
     if not values:
         return row.troubled[0] if row.troubled else "unfinished"
     return mean_std(values)
-
-
-def _count(row: TableRow) -> str:
-    troubles = [f"{row.troubled.count(kind)} {kind}" for kind in dict.fromkeys(row.troubled)]
-    return f"{len(row.measured.accuracy)}/{row.planned}" + (f" ({', '.join(troubles)})" if troubles else "")
 
 
 def _difference(row: TableRow) -> str:

@@ -93,6 +93,12 @@ class TableRow(Row):
     tested: Difference | None = None
     adjusted: float | None = None
 
+    @property
+    def count(self) -> str:
+        """Finished of planned runs, and how many are in trouble."""
+        troubles = [f"{self.troubled.count(kind)} {kind}" for kind in dict.fromkeys(self.troubled)]
+        return f"{len(self.measured.accuracy)}/{self.planned}" + (f" ({', '.join(troubles)})" if troubles else "")
+
 
 def with_tests(rows: Sequence[TableRow]) -> list[TableRow]:
     """Test every row against its classical row, and every method against its controls.

@@ -16,7 +16,7 @@ from motivation.run.progress import clock
 from motivation.run.run import run
 from motivation.tables.cells import Archive, Cell, set_aside
 from motivation.tables.costs import DataSets, cost_of, flops_per_second
-from motivation.tables.plan import Compose, Plan, plan_table
+from motivation.tables.plan import SCALES, Compose, Plan, plan_table
 from motivation.tables.spec import list_tables, read_table
 from motivation.tables.splits import jobs_by_measurement
 
@@ -28,21 +28,22 @@ RUN_ERRORS = (ValueError, OSError, MemoryError, torch.OutOfMemoryError)
 
 
 def show_plan(compose: Compose, name: str, scale: str, seeds: int | None, archive: Archive,
-              overrides: tuple[str, ...], costs: bool, datasets: DataSets | None = None) -> Plan:
+              overrides: tuple[str, ...], costs: bool, datasets: DataSets | None = None, first_seed: int = 0) -> Plan:
     """Plan a table, and log what is finished and what the rest costs.
 
     Args:
         compose: overrides -> resolved config.
         name: of the table.
-        scale: smoke, reduced or paper.
+        scale: smoke, cpu, reduced or paper.
         seeds: runs a cell; None for the scale's own.
         archive: the folder of all cells.
         overrides: of every cell.
         costs: estimate FLOPs, and the time from a few steps of the first missing run.
         datasets: that have been read; it keeps those that are read here.
+        first_seed: see `plan_table`.
     """
     datasets = datasets or DataSets()
-    plan = plan_table(read_table(name), scale, seeds, compose, datasets.fingerprint, overrides)
+    plan = plan_table(read_table(name), scale, seeds, compose, datasets.fingerprint, overrides, first_seed)
     unfinished = plan.unfinished(archive)
     logger.info("%s at scale %s: %d runs, %d finished", plan.name, scale, len(plan.cells),
                 len(plan.cells) - len(unfinished))
@@ -65,15 +66,20 @@ def list_states(compose: Compose, scale: str, seeds: int | None, archive: Archiv
     """All tables: title, and how many of their runs are finished at a scale."""
     datasets, lines = DataSets(), []
     for name in list_tables():
-        plan = plan_table(read_table(name), scale, seeds, compose, datasets.fingerprint, overrides)
+        table = read_table(name)
+        if scale in SCALES and scale not in table["scales"]:
+            lines.append(f"{name:14} {table['title']}: no scale {scale}")
+            continue
+        plan = plan_table(table, scale, seeds, compose, datasets.fingerprint, overrides)
         finished = len(plan.cells) - len(plan.unfinished(archive))
         missing = f"; {', '.join(plan.missing)} cannot be read" if plan.missing else ""
-        lines.append(f"{name:8} {plan.title}: {finished} of {len(plan.cells)} runs finished at scale {scale}{missing}")
+        lines.append(f"{name:14} {plan.title}: {finished} of {len(plan.cells)} runs finished at scale {scale}{missing}")
     return "\n".join(lines)
 
 
 def finish_table(plan: Plan, archive: Archive, pool: Pool | None = None, launch: Launch | None = None,
-                 data: Path | None = None) -> list[tuple[str, str]]:
+                 data: Path | None = None,
+                 record: Callable[[Sequence[Cell]], None] | None = None) -> list[tuple[str, str]]:
     """Train every cell that is missing, sources first; a failed one does not end the others.
 
     Args:
@@ -83,6 +89,7 @@ def finish_table(plan: Plan, archive: Archive, pool: Pool | None = None, launch:
             single missing run.
         launch: trains cells somewhere else, in place of a pool.
         data: folder in which the processes of this machine share data sets.
+        record: called with what finished, after every run, such as to keep its figures.
 
     Returns:
         Name and error of every cell that failed or whose folder holds another run, and of every data set that cannot be
@@ -112,6 +119,8 @@ def finish_table(plan: Plan, archive: Archive, pool: Pool | None = None, launch:
                 if error:
                     errors[cell.identity] = error
                     failed.append((cell.name, error))
+                elif record:
+                    record([cell])
     return failed
 
 

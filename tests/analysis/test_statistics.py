@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from motivation.analysis.statistics import difference, holm
+from motivation.analysis.statistics import difference, holm, minimum_effect
 
 A, B = {0: 90.0, 1: 91.0, 2: 93.0}, {0: 89.5, 1: 91.2, 2: 91.0}
 
@@ -57,3 +57,18 @@ def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.6, 0.7]) == [1, 1]
     assert holm([]) == []
+
+
+@pytest.mark.parametrize(("standardized", "n"), [(0.2, 199), (0.5, 34), (0.8, 15)])
+def test_a_minimum_effect_needs_the_textbooks_number_of_pairs(standardized, n):
+    """Cohen's small, medium and large effect, two-sided 0.05, power 0.8."""
+    assert minimum_effect(2.0, n) <= 2 * standardized < minimum_effect(2.0, n - 1)
+    assert minimum_effect(0.0, n) == 0
+
+
+def test_a_minimum_effect_is_found_by_simulation():
+    rng = np.random.default_rng(0)
+    for level in (0.05, 0.05 / 40):
+        draws = rng.normal(minimum_effect(1.0, 10, level), 1, (40_000, 10))
+        assert np.mean(stats.ttest_1samp(draws, 0, axis=1).pvalue < level) == pytest.approx(0.8, abs=0.01)
+    assert minimum_effect(1.0, 2) is None

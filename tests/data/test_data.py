@@ -155,6 +155,21 @@ def test_cifar_reads_torchvisions_files(tmp_path, monkeypatch):
     assert data.classes == tuple("abcdefghij")
 
 
+def test_cifar_as_arrays_is_the_same_subset(tmp_path, monkeypatch):
+    """Whatever their order, so that a run of one copy is the same as a run of the other."""
+    write_cifar10(tmp_path, monkeypatch)
+    whole = Cifar(root=str(tmp_path)).load()
+    order = np.argsort(whole.train.labels, kind="stable")
+    (tmp_path / "arrays").mkdir()
+    write_arrays(tmp_path / "arrays" / "cifar10.npz", x_train=whole.train.images[order],
+                 y_train=whole.train.labels[order], x_test=whole.test.images, y_test=whole.test.labels)
+    options = {"train_subset": 50, "size": 16, "heldout": 0.2}
+    first, second = (Cifar(root=str(root), **options).load() for root in (tmp_path, tmp_path / "arrays"))
+    assert first.fingerprint == second.fingerprint
+    assert first.image_shape == (3, 16, 16)
+    assert len(first.train) == 40
+
+
 def test_missing_or_damaged_cifar_says_how_to_get_it(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"^download=False: CIFAR-100 in .*missing.*download=true"):
         Cifar(classes=100, root=str(tmp_path / "none")).load()

@@ -1,4 +1,4 @@
-"""Tables of the paper: the facts they carry, their plan, identity, controls, tests, rendering and the command."""
+"""Tables: the facts they carry, their plan, identity, controls, tests, rendering and the command."""
 
 import functools
 import json
@@ -30,7 +30,7 @@ from motivation.tables.costs import DataSets, cost_of
 from motivation.tables.plan import SCALES, plan_table
 from motivation.tables.render import write_table
 from motivation.tables.spec import list_tables, read_table
-from motivation.tables.train import finish_table, train_cell
+from motivation.tables.train import finish_table, list_states, train_cell
 from motivation.training.ledger import forward_flops
 from motivation.training.recipe import Recipe
 
@@ -42,7 +42,8 @@ def planned(composed, name, seeds=2, scale="smoke", overrides=QUICK):
 
 
 def test_every_table_plans_at_smoke_scale(composed):
-    assert list_tables() == ["k", *(f"table{n}" for n in range(1, 8))]
+    assert list_tables() == ["budget", "deploy_twice", "initialization", "k", "signals",
+                             *(f"table{n}" for n in range(1, 8))]
     for name in list_tables():
         plan = planned(composed, name)
         assert plan.rows
@@ -82,10 +83,11 @@ def recipe_of(config) -> Recipe:
     return build({"recipe": Recipe}, {"name": "recipe", **config["recipe"]}, "recipe")
 
 
-@pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("name", list_tables())
+@pytest.mark.parametrize(("name", "scale"), [(name, scale) for name in list_tables()
+                                             for scale in read_table(name)["scales"]])
 def test_every_row_composes_at_every_scale(composed, name, scale):
     """Its recipe holds, its schedule fits into its length, and its networks take the recipe's options and size."""
+    assert scale in SCALES
     plan = plan_table(read_table(name), scale, 1, lambda overrides: composed(
         tuple(ELSEWHERE.get(override, override) for override in overrides)), lambda spec: "stub")
     for cell in plan.cells:
@@ -123,6 +125,15 @@ def test_identity_is_what_sets_the_result():
               Cell(config, "a", others_source := Cell(config | {"seed": 2}, "a"), "equal_flops")]
     assert others_source.identity != cell.identity
     assert len({cell.identity, *(other.identity for other in others)}) == 7
+
+
+def test_tables_are_listed_with_what_they_lack(composed, tmp_path, monkeypatch):
+    """Without CIFAR-10 too; a table that has no such scale says so."""
+    monkeypatch.setattr(motivation.tables.train, "list_tables", lambda: ["initialization", "table2"])
+    first, second = list_states(composed, "cpu", 1, Archive(tmp_path), QUICK).splitlines()
+    assert first.startswith("initialization ")
+    assert "0 of 11 runs finished at scale cpu; cifar10 cannot be read" in first
+    assert second.endswith(": no scale cpu")
 
 
 def test_another_precision_is_another_table(composed):
@@ -310,8 +321,10 @@ def test_a_missing_data_set_leaves_the_others(composed, tmp_path, untrained):
 
 
 @pytest.mark.parametrize(("arguments", "said"), [
-    (["9"], "no table 'table9'; there are k, table1"),
-    (["7", "--scale", "huge"], "--scale huge: choose one of smoke, reduced, paper"),
+    (["9"], "no table 'table9'; there are budget, deploy_twice, initialization, k, signals, table1"),
+    (["7", "--scale", "huge"], "--scale huge: choose one of smoke, cpu, reduced, paper"),
+    (["2", "--scale", "cpu"], "--scale cpu: table2 has smoke, reduced, paper"),
+    (["signals", "--first-seed", "-1"], "--first-seed -1: must be at least 0"),
     (["7", "--seeds", "0"], "--seeds 0: must be at least 1"),
     (["7", "--jobs", "0"], "--jobs 0: must be at least 1"),
     (["7", "hydra.run.dir=x"], "a table names its own run folders"),

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from motivation.data.dataset import Dataset, Split, check_shares, split_train
-from motivation.validation import Seed, ShareBelowOne, check_arguments
+from motivation.data.dataset import Dataset, Split, check_shares
+from motivation.data.sources.memory import prepare
+from motivation.validation import Count, Seed, ShareBelowOne, check_arguments
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -22,7 +23,10 @@ class Arrays:
         validation: share of the training set kept for model selection.
         heldout: share of the training set kept for monitors.
         fold: which of 1 / validation equal parts is the validation part, for cross-validation; null for a random one.
-        split_seed: seed of those splits, separate from the run's seed so that all runs share them.
+        split_seed: seed of those splits and of the subset, separate from the run's seed so that all runs share them.
+        train_subset: training images to use, equal shares of every class, from which validation and held-out images
+            are split off; null for all.
+        size: stored pixels a side, by area averages; null for the images as they are.
 
     Raises:
         ValueError: no path, a file that is not there, or shares outside [0, 1).
@@ -33,6 +37,8 @@ class Arrays:
     heldout: ShareBelowOne = 0.0
     fold: int | None = None
     split_seed: Seed = 0
+    train_subset: Count | None = None
+    size: Count | None = None
 
     def __post_init__(self):
         check_shares(self.validation, self.heldout, self.fold)
@@ -45,7 +51,8 @@ class Arrays:
         """Read and check the arrays.
 
         Raises:
-            ValueError: a file that is no .npz, a missing array, a wrong shape or type, or labels out of range.
+            ValueError: a file that is no .npz, a missing array, a wrong shape or type, labels out of range, or no such
+                subset or size.
         """
         try:
             if not zipfile.is_zipfile(self.path):
@@ -63,7 +70,8 @@ class Arrays:
             _check_classes(train, test)
         except ValueError as error:
             raise ValueError(f"path={self.path}: {error}") from error
-        return split_train(train, test, self.validation, self.heldout, self.split_seed, self.fold)
+        return prepare(train, test, self.validation, self.heldout, self.split_seed, self.fold,
+                       train_subset=self.train_subset, size=self.size)
 
 
 def _split(images: np.ndarray, labels: np.ndarray, part: str) -> Split:

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from motivation.data.dataset import Dataset, Split, check_shares, split_train
-from motivation.validation import ShareBelowOne, check_arguments
+from motivation.data.dataset import Dataset, Split, check_shares
+from motivation.data.sources.memory import prepare
+from motivation.validation import Count, ShareBelowOne, check_arguments
 
 TEST_IMAGES = 360
 SPLIT_SEED = 0
@@ -20,14 +21,20 @@ class Digits:
         validation: share of the training set kept for model selection.
         heldout: share of the training set kept for monitors.
         fold: which of 1 / validation equal parts is the validation part, for cross-validation; null for a random one.
+        train_subset: training images to use, equal shares of every class, from which validation and held-out images
+            are split off; null for all.
+        size: stored pixels a side, by area averages; null for the images as they are.
 
     Raises:
-        ValueError: shares outside [0, 1) or that leave nothing to train on.
+        ValueError: shares outside [0, 1) or that leave nothing to train on; on loading, a subset or size that there is
+            not.
     """
 
     validation: ShareBelowOne = 0.2
     heldout: ShareBelowOne = 0.0
     fold: int | None = None
+    train_subset: Count | None = None
+    size: Count | None = None
 
     def __post_init__(self):
         check_shares(self.validation, self.heldout, self.fold)
@@ -42,5 +49,6 @@ class Digits:
         everything = Split(images, digits.target.astype(np.int64))
         train, test = train_test_split(np.arange(len(everything)), test_size=TEST_IMAGES,
                                        stratify=everything.labels, random_state=SPLIT_SEED)
-        return split_train(everything.take(np.sort(train)), everything.take(np.sort(test)),
-                           self.validation, self.heldout, SPLIT_SEED, self.fold, tuple(map(str, digits.target_names)))
+        return prepare(everything.take(np.sort(train)), everything.take(np.sort(test)), self.validation, self.heldout,
+                       SPLIT_SEED, self.fold, tuple(map(str, digits.target_names)), train_subset=self.train_subset,
+                       size=self.size)
