@@ -147,6 +147,7 @@ def test_equals_algorithm_1_with_shared_storage(resnets, cheap):
     assert "motivated" in phases
 
 
+@pytest.mark.soak
 def test_restored_trainer_resumes_bit_identical():
     """The real compiler, dropout's masks included: compiled again by the one that resumes."""
     def trainer():
