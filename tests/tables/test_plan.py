@@ -83,8 +83,9 @@ def recipe_of(config) -> Recipe:
     return build({"recipe": Recipe}, {"name": "recipe", **config["recipe"]}, "recipe")
 
 
-@pytest.mark.parametrize(("name", "scale"), [(name, scale) for name in list_tables()
-                                             for scale in read_table(name)["scales"]])
+@pytest.mark.parametrize(("name", "scale"), [
+    (name, scale) if scale in ("smoke", "cpu") else pytest.param(name, scale, marks=pytest.mark.soak)
+    for name in list_tables() for scale in read_table(name)["scales"]])
 def test_every_row_composes_at_every_scale(composed, name, scale):
     """Its recipe holds, its schedule fits into its length, and its networks take the recipe's options and size."""
     assert scale in SCALES
