@@ -132,4 +132,8 @@ def _missing_control(group: list[Run]) -> str:
         return control
     batch = images / (summary["steps/base"] + summary["steps/motivated"])
     mean = np.mean([run.summary["budget/flops"] for run in group])
-    return f"{control} but recipe.epochs=null recipe.steps={round(mean / (3 * forward * batch))}"
+    step = 3 * forward * batch
+    steps = max(1, round(mean / step))
+    far = abs(steps * step - mean) / mean > EQUAL_FLOPS
+    short = f"; of so short a run no whole number of steps is within {EQUAL_FLOPS:.0%}" if far else ""
+    return f"{control} but recipe.epochs=null recipe.steps={steps}{short}"

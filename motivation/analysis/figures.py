@@ -1,6 +1,7 @@
 """Figures of finished runs; colour-blind safe (Okabe and Ito's palette) and readable in print."""
 
 import itertools
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 SHADE = "#E69F00"
 LINES = {"base": "-", "motivated": "--"}
 SMOOTHING_SHARE = 0.02
+LABEL_WIDTH = 90
 FORMATS = (".png", ".svg", ".pdf")
 
 
@@ -117,7 +119,7 @@ def _draw_loss(axes, run: Run, label: str) -> None:
     if (loss > 0).all():
         axes.set_yscale("log")
     axes.set(xlabel="step", ylabel="training loss", xlim=(-0.5, len(loss) - 0.5))
-    axes.set_title(label, fontsize="medium")
+    axes.set_title(_short(label), fontsize="medium")
     _legend_below(axes)
 
 
@@ -130,13 +132,20 @@ def _draw_accuracy(axes, runs: list[Run]) -> None:
                 continue
             flops, accuracy = np.stack([curve[:length] for curve in curves]).transpose(2, 0, 1)
             name = label if len(group[0].networks) == 1 else f"{network} of {label}"
-            axes.plot(flops.mean(0), accuracy.mean(0), LINES[phase], color=colour, label=name)
+            # A single evaluation is a point.
+            axes.plot(flops.mean(0), accuracy.mean(0), LINES[phase], color=colour, label=_short(name),
+                      marker="o" if length == 1 else None)
             if len(group) > 1:
                 axes.fill_between(flops.mean(0), accuracy.min(0), accuracy.max(0), color=colour, alpha=0.2, linewidth=0)
     axes.set(xlabel="cumulative training FLOPs", ylabel="test accuracy (%)")
     axes.set_title("accuracy over compute", fontsize="medium")
     axes.grid(alpha=0.3)
     _legend_below(axes)
+
+
+def _short(label: str) -> str:
+    """A label that leaves room for the curves; tables have it whole."""
+    return textwrap.fill(textwrap.shorten(label, 2 * LABEL_WIDTH, placeholder=" ..."), LABEL_WIDTH)
 
 
 def _legend_below(axes) -> None:

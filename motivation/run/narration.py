@@ -38,7 +38,8 @@ def narrate(session: Session) -> None:
     logger.info("engine: %s, %s%s, micro-batches a step: %d", engine.torch_device, engine.precision, of,
                 engine.micro_batches)
     at = f", from step {trainer.steps}" if trainer.steps else ""
-    logger.info("training: %d steps in %d epochs%s", session.total_steps, session.epochs, at)
+    epochs = f"{session.epochs} epoch{'s' * (session.epochs > 1)}"
+    logger.info("training: %d steps in %s%s", session.total_steps, epochs, at)
 
 
 def narrate_compilation(trainer: Trainer, seconds: float) -> None:

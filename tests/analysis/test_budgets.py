@@ -72,9 +72,12 @@ def test_retained_gain_is_against_equal_flops_alone(trained, finished):
 
 def test_a_missing_control_is_said_with_its_length(finished):
     run = read_run(finished())
-    steps = round(run.summary["budget/flops"] / (3 * run.summary["base/forward_flops"] * 128))
-    assert retained_gain([run]).endswith(f"no control here; it is resnet8 alone with the same data and recipe but "
-                                         f"recipe.epochs=null recipe.steps={steps}")
+    exact = run.summary["budget/flops"] / (3 * run.summary["base/forward_flops"] * 128)
+    steps = round(exact)
+    said = retained_gain([run])
+    assert f"resnet8 alone with the same data and recipe but recipe.epochs=null recipe.steps={steps}" in said
+    # A step more or less is much of so short a run.
+    assert said.endswith("no whole number of steps is within 2%") is bool(abs(steps - exact) / exact > 0.02)
     assert steps > 16
     assert retained_gain([read_run(finished("model=resnet8"))]) == ""
 

@@ -105,6 +105,7 @@ def alone(root):
 
 
 @pytest.mark.parametrize(("change", "message"), [
+    (shutil.rmtree, "root=.*: no such folder"),
     (without("train"), r"has no folder train; it must have train/CLASS/\*\.jpg"),
     (without("val"), "has no folder val"),
     (without_images, "train: Found no valid file for the classes bee"),

@@ -39,6 +39,8 @@ class ImageFolder(FileSource):
             ValueError: a folder is missing or empty, or training and test images have different classes.
         """
         root = Path(self.root)
+        if not root.is_dir():
+            raise ValueError(f"root={root}: no such folder; it must be there and have {LAYOUT}")
         folders = [root / part for part in ("train", self._test_folder(root))]
         for folder in folders:
             if not folder.is_dir():
