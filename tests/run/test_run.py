@@ -85,7 +85,7 @@ def test_classical_training_costs_images_times_three_forwards(finished):
 
 
 def test_never_equals_classical_training_of_the_base(finished):
-    """To the bit: losses, learning rates, accuracy, probabilities and weights."""
+    """Bit for bit: losses, learning rates, accuracy, probabilities and weights."""
     never, classical = finished("schedule=never"), finished("model=resnet8")
     assert [{**row, "score": ""} for row in steps_of(never)] == [{**row, "score": ""} for row in steps_of(classical)]
     assert summary_of(never)["base/val_top1"] == summary_of(classical)["base/val_top1"]

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 import re
 import shlex
 import shutil
@@ -14,7 +13,7 @@ import motivation.conf
 import pytest
 import torch
 from conftest import compose_config
-from fabricated import fabricate, write_finished
+from fabricated import fabricate, interrupted_in, write_finished
 
 import motivation.run.model_choice
 import motivation.tables.costs
@@ -24,7 +23,6 @@ from motivation.cli.main import main
 from motivation.data import Digits
 from motivation.models import create_model
 from motivation.registry import build
-from motivation.run.signals import StopRequest
 from motivation.tables.cells import Archive, Cell
 from motivation.tables.costs import DataSets, cost_of
 from motivation.tables.plan import SCALES, plan_table
@@ -215,15 +213,7 @@ def test_a_method_and_its_controls_are_trained(composed, tmp_path):
 def test_a_signal_ends_a_table_and_its_line_resumes_it(tmp_path, capsys, monkeypatch, untrained):
     trained = []
 
-    def stopped(config, path, resume):
-        trained.append(path)
-        with StopRequest() as stop:
-            if len(trained) == 2:
-                os.kill(os.getpid(), signal.SIGINT)
-            stop.check()
-        return write_finished(config, path, resume)
-
-    monkeypatch.setattr(motivation.tables.train, "run", stopped)
+    monkeypatch.setattr(motivation.tables.train, "run", interrupted_in(2, trained))
     assert table(tmp_path, "k", *QUICK) == 128 + signal.SIGINT
     assert len(trained) == 2
     [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("motivation: error")]

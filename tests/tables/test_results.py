@@ -3,19 +3,17 @@
 import contextlib
 import csv
 import json
-import os
 import re
 import shlex
 import shutil
 import signal
 
 import pytest
-from fabricated import fabricate, write_finished
+from fabricated import fabricate, interrupted_in, write_finished
 
 import motivation.tables.results
 import motivation.tables.train
 from motivation.cli.main import main
-from motivation.run.signals import StopRequest
 from motivation.tables.cells import UNREAD, Archive, Cell
 from motivation.tables.plan import plan_table
 from motivation.tables.render import write_table
@@ -172,18 +170,10 @@ def test_the_command_keeps_results_and_goes_on_from_them(tmp_path, capsys, caplo
 def test_a_signal_leaves_the_rows_and_its_line_goes_on_from_them(tmp_path, capsys, monkeypatch):
     file, trained = tmp_path / "results" / "initialization_smoke.csv", []
 
-    def stopped(config, path, resume):
-        trained.append(path.name)
-        with StopRequest() as stop:
-            if len(trained) == 3:
-                os.kill(os.getpid(), signal.SIGINT)
-            stop.check()
-        return write_finished(config, path, resume)
-
-    monkeypatch.setattr(motivation.tables.train, "run", stopped)
+    monkeypatch.setattr(motivation.tables.train, "run", interrupted_in(3, trained))
     monkeypatch.setattr(motivation.tables.train, "flops_per_second", lambda cell, datasets: 1e9)
     assert table(tmp_path, "--results", str(file.parent)) == 128 + signal.SIGINT
-    assert [row["run"] for row in rows_of(file)] == trained[:2]
+    assert [row["run"] for row in rows_of(file)] == [path.name for path in trained[:2]]
     [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("motivation: error")]
     assert main(shlex.split(line.partition("; resume it with: ")[2])[1:]) == 0
     assert len(rows_of(file)) == 11
