@@ -18,7 +18,7 @@ from motivation.tables.comparisons import Comparison, Network, Study, planned_co
 from motivation.tables.rows import Measured, Row, TableRow
 from motivation.tables.spec import datasets_of, large_row
 
-SCALES = ("smoke", "cpu", "reduced", "paper")
+SCALES = ("smoke", "minute", "cpu", "reduced", "paper")
 NETWORKS = ("classical", "base", "motivated")
 SOURCED = {"matched_random": "matched random moments", "equal_flops": "base of equal FLOPs",
            "equal_flops_motivated": "motivated network of equal FLOPs", "split_flops": "base trained separately",

@@ -34,7 +34,7 @@ def show_plan(compose: Compose, name: str, scale: str, seeds: int | None, archiv
     Args:
         compose: overrides -> resolved config.
         name: of the table.
-        scale: smoke, cpu, reduced or paper.
+        scale: smoke, minute, cpu, reduced or paper.
         seeds: runs a cell; None for the scale's own.
         archive: the folder of all cells.
         overrides: of every cell.

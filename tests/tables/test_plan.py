@@ -82,7 +82,7 @@ def recipe_of(config) -> Recipe:
 
 
 @pytest.mark.parametrize(("name", "scale"), [
-    (name, scale) if scale in ("smoke", "cpu") else pytest.param(name, scale, marks=pytest.mark.soak)
+    (name, scale) if scale in ("smoke", "minute", "cpu") else pytest.param(name, scale, marks=pytest.mark.soak)
     for name in list_tables() for scale in read_table(name)["scales"]])
 def test_every_row_composes_at_every_scale(composed, name, scale):
     """Its recipe holds, its schedule fits into its length, and its networks take the recipe's options and size."""
@@ -313,7 +313,7 @@ def test_a_missing_data_set_leaves_the_others(composed, tmp_path, untrained):
 
 @pytest.mark.parametrize(("arguments", "said"), [
     (["9"], "no table 'table9'; there are budget, deploy_twice, initialization, k, signals, table1"),
-    (["7", "--scale", "huge"], "--scale huge: choose one of smoke, cpu, reduced, paper"),
+    (["7", "--scale", "huge"], "--scale huge: choose one of smoke, minute, cpu, reduced, paper"),
     (["2", "--scale", "cpu"], "--scale cpu: table2 has smoke, reduced, paper"),
     (["signals", "--first-seed", "-1"], "--first-seed -1: must be at least 0"),
     (["7", "--seeds", "0"], "--seeds 0: must be at least 1"),
