@@ -10,6 +10,8 @@ from timm.models.mlp_mixer import Affine, MlpMixer, ResBlock
 from timm.models.regnet import RegNet, RegNetCfg
 from torch import nn
 
+from motivation.models import GPT
+
 
 def vits(base: int = 8, motivated: int = 16, depths=(1, 2), heads=(2, 4), classes: int = 5, channels: int = 1,
          name: str = "vit_tiny_patch16_224", **options):
@@ -77,6 +79,7 @@ FAMILIES = {
     "convnext": (lambda: _scaled("convnext_tiny", _CONVNEXT, _LARGER_CONVNEXT), (3, 32, 32)),
     "convnextv2": (lambda: _scaled("convnextv2_tiny", _CONVNEXT, _LARGER_CONVNEXT), (3, 32, 32)),
     "vit": (lambda: vits(), (1, 8, 8)),
+    "gpt": (lambda: (GPT(1, 32, 7), GPT(3, 64, 7)), (9,)),
     "vit with registers": (lambda: vits(reg_tokens=2, init_values=0.1, qk_norm=True), (1, 8, 8)),
     "deit": (lambda: vits(name="deit_tiny_distilled_patch16_224"), (1, 8, 8)),
     "deit3": (lambda: vits(name="deit3_small_patch16_224"), (1, 8, 8)),

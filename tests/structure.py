@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from motivation.pairing.tracing.example import example_input
 from motivation.pairing.tracing.trace import mixes_channels
 from motivation.pairing.weights_map import tensor_of
 
@@ -22,7 +23,7 @@ def spread_weights(network: nn.Module, image_shape: tuple[int, ...]) -> None:
             norm.momentum = None
             norm.reset_running_stats()
             norm.train()
-        network(torch.randn(8, *image_shape, generator=generator, dtype=torch.double))
+        network(example_input(network, image_shape, 8, dtype=torch.double, seed=2))
     network.eval()
 
 
@@ -46,5 +47,5 @@ def logits_of_both(base: nn.Module, motivated: nn.Module, weights_map, image_sha
         for entry in weights_map.entries:
             for ours, theirs in entry.pieces(tensor_of(base, entry.base), tensor_of(motivated, entry.motivated)):
                 theirs.copy_(ours)
-        images = torch.randn(3, *image_shape, dtype=torch.double, generator=torch.Generator().manual_seed(1))
+        images = example_input(base, image_shape, 3, dtype=torch.double, seed=1)
         return base(images), motivated(images)

@@ -1,11 +1,13 @@
-"""Networks by name: our CIFAR ResNets, everything else from timm."""
+"""Networks by name: our CIFAR ResNets and decoders of tokens, everything else from timm."""
 
 import difflib
 import re
 
 from torch import nn
 
+from motivation.models import gpt
 from motivation.models.cifar_resnet import CIFAR_RESNETS, CifarResNet
+from motivation.models.gpt import GPT
 from motivation.pairing.depth_rules import DepthRule
 from motivation.pairing.initialization import Init
 from motivation.pairing.map_weights import MapName
@@ -13,7 +15,7 @@ from motivation.pairing.pair import BatchNormPolicy, Pair
 from motivation.pairing.weights_map import WeightsMap
 from motivation.validation import Count, check_arguments
 
-__all__ = ["CIFAR_RESNETS", "CifarResNet", "check_name", "create_model", "create_pair"]
+__all__ = ["CIFAR_RESNETS", "GPT", "CifarResNet", "check_name", "create_model", "create_pair"]
 
 
 @check_arguments
@@ -22,10 +24,11 @@ def create_model(name: str, num_classes: Count, in_chans: Count = 3, **options) 
 
     Args:
         name: ``resnet20``, ``resnet32``, ``resnet44``, ``resnet56``, ``resnet110``, and the small
-            ``resnet8``, ``resnet14`` (CIFAR ResNets), or any timm model.
-        num_classes: number of logits.
-        in_chans: channels of the images.
-        options: further arguments of the timm model, such as ``img_size``.
+            ``resnet8``, ``resnet14`` (CIFAR ResNets); ``gpt_2x64``, a decoder of tokens with 2 blocks of width 64, or
+            other such numbers; or any timm model.
+        num_classes: number of logits, for tokens the vocabulary's.
+        in_chans: channels of the images; tokens have none.
+        options: further arguments of the network, such as timm's ``img_size``.
 
     Raises:
         ValueError: unknown name, or no class or channel.
@@ -33,6 +36,8 @@ def create_model(name: str, num_classes: Count, in_chans: Count = 3, **options) 
     check_name(name)
     if name in CIFAR_RESNETS:
         return CIFAR_RESNETS[name](num_classes=num_classes, in_chans=in_chans, **options)
+    if match := gpt.NAME.fullmatch(name):
+        return GPT(*map(int, match.groups()), num_classes=num_classes, **options)
     import timm
 
     return timm.create_model(name, num_classes=num_classes, in_chans=in_chans, **options)
@@ -40,7 +45,7 @@ def create_model(name: str, num_classes: Count, in_chans: Count = 3, **options) 
 
 def check_name(name: str) -> None:
     """Raise ValueError for a name that is neither ours nor timm's."""
-    if name in CIFAR_RESNETS:
+    if name in CIFAR_RESNETS or gpt.NAME.fullmatch(name):
         return
     import timm
 
@@ -49,7 +54,8 @@ def check_name(name: str) -> None:
         spelled = re.sub(r"[^a-z0-9.]+", "_", name.lower())
         close = [other for other in known if other.startswith(f"{spelled}_")][:3] \
             or difflib.get_close_matches(spelled, known, n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"choose {', '.join(CIFAR_RESNETS)} or a timm model"
+        hint = f"did you mean {' or '.join(close)}?" if close else \
+            f"choose {', '.join(CIFAR_RESNETS)}, gpt_2x64 (depth x width) or a timm model"
         raise ValueError(f"unknown model {name!r}; {hint}")
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from motivation.pairing.tracing.example import example_input, takes_tokens
 from motivation.phase import Phase
 
 # Forward, and twice its cost for the backward: the field's convention, and exact for matrix products.
@@ -28,14 +29,14 @@ def forward_flops(network: nn.Module, image_shape: tuple[int, ...]) -> int:
     or makes tensors on a device of its own) is counted on one black image where it is. The network is untouched.
 
     Args:
-        network: a network that maps ``(N, C, H, W)`` images to logits.
-        image_shape: ``(C, H, W)``.
+        network: a network that maps ``(N, C, H, W)`` images, or ``(N, T)`` tokens, to logits.
+        image_shape: ``(C, H, W)``, or ``(T,)``.
 
     Raises:
         ValueError: the network cannot take such an image.
     """
     parameter = next(network.parameters(), torch.empty(0))
-    image = torch.zeros(1, *image_shape, dtype=parameter.dtype, device=parameter.device)
+    image = example_input(network, image_shape, device=parameter.device, dtype=parameter.dtype)
     tensors = {name: torch.empty_like(tensor, device="meta")
                for name, tensor in [*network.named_parameters(remove_duplicate=False),
                                     *network.named_buffers(remove_duplicate=False)]}
@@ -55,8 +56,8 @@ def forward_flops(network: nn.Module, image_shape: tuple[int, ...]) -> int:
                     network(image)
     except FORWARD_ERRORS as error:
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{type(network).__name__} cannot take an image of (C, H, W) = {tuple(image_shape)}: "
-                         f"{reason}") from error
+        taken = "tokens of (T,)" if takes_tokens(network) else "an image of (C, H, W)"
+        raise ValueError(f"{type(network).__name__} cannot take {taken} = {tuple(image_shape)}: {reason}") from error
     finally:
         for module, mode in training.items():
             module.training = mode

@@ -21,7 +21,8 @@ from timm.models.resnetv2 import ResNetV2
 from torch import nn
 
 from motivation import Pair
-from motivation.models import CifarResNet
+from motivation.models import GPT, CifarResNet
+from motivation.pairing.tracing.example import example_input
 from motivation.pairing.initialization import is_identity, logit_change
 from motivation.pairing.map_weights import map_weights
 
@@ -38,6 +39,7 @@ DEEPER = {
     "cifar resnet": (lambda: (CifarResNet(8, 5), CifarResNet(20, 5)), (3, 16, 16)),
     "efficientnet": (lambda: (efficientnet(1.0, 1.0), efficientnet(1.0, 2.0, seed=1)), (1, 16, 16)),
     "vit": (lambda: vits(16, 16, (1, 3), (2, 2)), (1, 8, 8)),
+    "gpt": (lambda: (GPT(1, 32, 7), GPT(3, 32, 7)), (9,)),
     "vit with layer scale": (lambda: vits(16, 16, (1, 3), (2, 2), init_values=0.1), (1, 8, 8)),
     "convnext": (lambda: scaled("convnext_tiny", {"depths": (1, 1, 1, 1), "dims": (8, 8, 16, 16)},
                                 {"depths": (2, 1, 3, 1), "dims": (8, 8, 16, 16)}), (3, 32, 32)),
@@ -68,7 +70,7 @@ def test_identity_changes_no_logit(name):
     assert all(torch.equal(tensor, before[key]) for key, tensor in base.state_dict().items())
     assert pair.weights_map.differential_blocks
     assert pair.notes == ()
-    images = torch.randn(5, *image_shape)
+    images = example_input(base, image_shape, 5, seed=0)
     with torch.no_grad():
         assert torch.equal(pair.base(images), pair.motivated(images))
     pair.motivated.train()

@@ -73,7 +73,7 @@ def test_what_a_wider_softmax_or_head_changes_is_named(heads):
     assert ("softmax" in note) is not heads
 
 
-@pytest.mark.parametrize("family", ["vit", "eva02", "resnext", "swin", "densenet"])
+@pytest.mark.parametrize("family", ["vit", "gpt", "eva02", "resnext", "swin", "densenet"])
 def test_literal_map_is_another_map(family):
     """Leading slices cut through q, k and v, groups, halves and concatenations: the base's function is lost."""
     networks, image_shape = FAMILIES[family]

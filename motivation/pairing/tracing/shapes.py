@@ -1,4 +1,4 @@
-"""Which images a network takes: the first shape on which it runs."""
+"""Which images or tokens a network takes: the first shape on which it runs."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -7,11 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from motivation.pairing.tracing.example import example_input, first_layer
 from motivation.pairing.tracing.trace import Trace, evaluation_mode, trace
 
 SIZES = (224, 32, 64, 28, 256, 96)
 # Enough for a 2 x 2 map at the end of most networks, and an eighth of the time of 224.
 SMALL = 64
+# Of a sequence: more than one, so that attention has something to attend to.
+TOKENS = 16
 
 
 def trace_all(networks: Sequence[nn.Module], image_shape: tuple[int, ...] | None, blocks: Iterable[str] = ()
@@ -45,7 +48,7 @@ def first_logits(networks: Sequence[nn.Module], tensors: Sequence[dict[str, Tens
     dtype = next((tensor.dtype for tensor in tensors[0].values() if tensor.is_floating_point()), None)
 
     def run(shape: tuple[int, ...]) -> list[list[Tensor]]:
-        image = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+        image = example_input(networks[0], shape, dtype=dtype, seed=0)
         outputs = [torch.func.functional_call(network, values, (image,))
                    for network, values in zip(networks, tensors, strict=True)]
         return [[leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)] for output in outputs]
@@ -73,9 +76,11 @@ def _first(shapes: Iterable[tuple[int, ...]], run: Callable[[tuple[int, ...]], A
 
 def likely_image_shapes(network: nn.Module) -> Iterator[tuple[int, ...]]:
     """Image shapes to try, the likeliest first."""
-    first = next((module for module in network.modules()
-                  if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear)), None)
+    first = first_layer(network)
     if first is None:
+        return
+    if isinstance(first, nn.Embedding):
+        yield TOKENS,
         return
     if isinstance(first, nn.Linear):
         yield first.in_features,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from motivation.pairing.tracing.axes import Layout, equate, fix, fresh, layout
+from motivation.pairing.tracing.example import example_input
 from motivation.pairing.tracing.rules import BATCH_NORMS, POINTWISE, RULES, broadcast
 from motivation.pairing.tracing.views import VIEWS, axes_of
 
@@ -62,7 +63,7 @@ def trace(network: nn.Module, image_shape: tuple[int, ...], blocks: Iterable[str
 
     Args:
         network: maps ``(N, *image_shape)`` to logits ``(N, classes)``.
-        image_shape: ``(C, H, W)``, or whatever the network takes.
+        image_shape: ``(C, H, W)``, or whatever the network takes: ``(T,)`` of tokens.
         blocks: qualified names of modules whose inputs and residual branches to note.
 
     Raises:
@@ -89,7 +90,7 @@ def trace(network: nn.Module, image_shape: tuple[int, ...], blocks: Iterable[str
         for name in found.branch_ends:
             handles += _watch(network.get_submodule(name), name, found, recorder)
         dtype = next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), None)
-        image = torch.empty(1, *image_shape, device="meta", dtype=dtype)
+        image = example_input(network, image_shape, device="meta", dtype=dtype)
         image.axes = [fresh(size) for size in image.shape]
         for axes in image.axes:
             fix(axes, "is the image's")
