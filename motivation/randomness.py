@@ -11,6 +11,7 @@ import torch
 # One number a purpose. They are part of what a seed means: never change or reuse one.
 ORDER, AUGMENTATION, MOTIVATED_WEIGHTS, DROPOUT, MIXING, IMAGE = 0, 1, 2, 3, 4, 5
 SCHEDULE, MONITOR, HELDOUT, SUBSET = 10, 11, 12, 13
+FUNCTIONS, PROBLEMS, SPLIT = 20, 21, 22
 _64_BITS = (1 << 64) - 1
 
 

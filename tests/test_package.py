@@ -35,7 +35,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # The rooms, from the ground up: a file imports from its own floor's room or from lower floors only.
 FLOORS = (
-    ("command_line", "phase", "randomness", "validation", "registry", "run_folder", "__init__"),
+    ("command_line", "phase", "randomness", "validation", "registry", "run_folder", "accuracy", "tasks", "__init__"),
     ("monitors", "pairing", "data"),
     ("schedules", "models"),
     ("null",),

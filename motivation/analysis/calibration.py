@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from motivation.accuracy import each_prediction
 from motivation.analysis.compare import classical_control, difference_in_words
 from motivation.analysis.figures import LINES, PALETTE
 from motivation.analysis.markdown import NONE, markdown_table, mean_std
@@ -48,12 +49,13 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS)
     """Bin predictions by confidence, the largest probability, in bins of equal width.
 
     Args:
-        probabilities: ``(N, classes)``.
-        labels: ``(N,)`` class indices.
+        probabilities: ``(N, classes)``, or ``(N, classes, T)`` of tokens, each of which is a prediction.
+        labels: ``(N,)`` class indices, or ``(N, T)``.
         bins: number of bins between 0 and 1.
     """
     from scipy.stats import binned_statistic
 
+    probabilities, labels = each_prediction(probabilities, labels)
     # float32 probabilities may exceed 1 by a rounding.
     confidence = np.clip(probabilities.max(1).astype(float), 0, 1)
     correct = (probabilities.argmax(1) == labels).astype(float)

@@ -199,3 +199,20 @@ def bench(arguments: list[str]) -> int:
     return 0
 
 
+def problems(options: argparse.Namespace) -> int:
+    """``motivation problems NAME``."""
+    import motivation.data
+    from motivation.cli.compose import compose, plain
+    from motivation.data.sources.problems import Problems
+    from motivation.registry import build
+
+    config = plain(compose([f"data={options.name}", *options.overrides]))["data"]
+    data = motivation.data.BY_NAME.get(config["name"])
+    if not (isinstance(data, type) and issubclass(data, Problems)):
+        tasks = [name for name, source in motivation.data.BY_NAME.items() if issubclass(source, Problems)]
+        raise ValueError(f"problems {options.name}: is no task; choose one of {', '.join(tasks)}")
+    task = build(motivation.data.BY_NAME, config, "data")
+    for split in task.splits:
+        for problem in task.problems(split, options.n):
+            print(f"{split:<16} {task.render(problem)}")
+    return 0

@@ -43,7 +43,7 @@ def _run(arguments: list[str]) -> int:
         raise ValueError("torchrun starts `motivation train` only; every other command is one process")
     if arguments[:1] == ["bench"] and len(arguments) > 1 and not arguments[1].startswith("-"):
         return commands.bench(arguments[1:])
-    options = parse_table(arguments) if arguments[:1] == ["table"] else command_parser().parse_args(arguments)
+    options = parse_table(arguments) if arguments[:1] in (["table"], ["problems"]) else command_parser().parse_args(arguments)
     if options.command == "bench":
         return commands.bench([])
     return getattr(commands, options.command.replace("-", "_"))(options)

@@ -98,6 +98,14 @@ def command_parser() -> Parser:
     exporting.add_argument("--format", choices=("safetensors", "onnx"), default="safetensors",
                            help="(default: %(default)s); onnx needs: pip install motivation[onnx]")
     exporting.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: RUN/export)")
+    problems = commands.add_parser(
+        "problems", help="problems of a task, such as chains",
+        description="Print problems of every split of a task, one a line, as a run with data=NAME has them: the "
+        "prompt, which ends with =, and the answer. Steps that are wrong (data.noise) have a ! behind them; what the "
+        "environment writes is in brackets.")
+    problems.add_argument("name", metavar="NAME", help="an option of conf/data: chains, noisy_chains, ...")
+    problems.add_argument("-n", type=_count, default=5, metavar="N", help="problems a split (default: %(default)s)")
+    problems.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="overrides, such as data.depth=[2,4]")
     panels = commands.add_parser(
         "wandb-panels", help="make the panels of a W&B project, once",
         description="Save a view with the panels of docs/wandb.md in a W&B project that has runs, and print its "
@@ -119,6 +127,13 @@ def _percentage(text: str) -> float:
     return value
 
 
+def _count(text: str) -> int:
+    """A number from 1 on."""
+    if not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text}: must be a number from 1 on")
+    return int(text)
+
+
 def _jobs(text: str) -> int | str:
     """A number of runs at once, or auto."""
     if text == "auto":
@@ -130,7 +145,7 @@ def _jobs(text: str) -> int | str:
 
 
 def parse_table(arguments: list[str]) -> argparse.Namespace:
-    """The arguments of ``table``. Overrides may come anywhere: they are what has a ``=`` and no leading dash."""
+    """The arguments of ``table`` or ``problems``. Overrides may come anywhere: they are what has a ``=`` and no leading dash."""
     overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
     options = command_parser().parse_args([argument for argument in arguments if argument not in overrides])
     options.overrides, options.arguments = overrides, arguments

@@ -1,7 +1,8 @@
 """A data set: images and labels, in memory or in files, split into train, validation, held-out and test."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol, TypeVar
 
@@ -9,10 +10,10 @@ import numpy as np
 
 
 class Part(Protocol):
-    """One part of a data set: images in memory (`Split`) or in files (`Files`).
+    """One part of a data set: images in memory (`Split`) or in files (`Files`), or token sequences (`Sequences`).
 
     Attributes:
-        labels: int64 ``(N,)``, class indices from 0.
+        labels: int64 ``(N,)``, class indices from 0; of sequences ``(N, T)``.
     """
 
     labels: np.ndarray
@@ -24,8 +25,8 @@ class Part(Protocol):
         """The images at these indices."""
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """``(C, H, W)`` of one image; H and W are 0 where every image has its own."""
+    def image_shape(self) -> tuple[int, ...]:
+        """``(C, H, W)`` of one image; H and W are 0 where every image has its own. ``(T,)`` of a sequence."""
 
     @property
     def fingerprinted(self) -> tuple[np.ndarray, ...]:
@@ -76,7 +77,8 @@ class Dataset:
         num_classes: number of classes.
         validation: images for model selection, split off the training set; None without one.
         heldout: training images kept for monitors; None without any.
-        classes: their names, in the order of the labels; None where they have none.
+        classes: their names, in the order of the labels; None where they have none. Of tokens the vocabulary.
+        further_tests: other test sets by name, such as ``longer`` problems.
     """
 
     train: Part
@@ -85,6 +87,7 @@ class Dataset:
     validation: Part | None = None
     heldout: Part | None = None
     classes: tuple[str, ...] | None = None
+    further_tests: Mapping[str, Part] = field(default_factory=dict)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -93,16 +96,16 @@ class Dataset:
         Of images in memory the pixels and labels count; of images in files the names, sizes and labels.
         """
         digest = hashlib.sha256()
-        for name in ("train", "validation", "heldout", "test"):
-            split = getattr(self, name)
+        parts = {name: getattr(self, name) for name in ("train", "validation", "heldout", "test")}
+        for name, split in (parts | dict(self.further_tests)).items():
             for array in () if split is None else split.fingerprinted:
                 digest.update(f"{name} {array.dtype} {array.shape}".encode())
                 digest.update(np.ascontiguousarray(array))
         return digest.hexdigest()
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """``(C, H, W)`` of one stored image; H and W are 0 where every image has its own."""
+    def image_shape(self) -> tuple[int, ...]:
+        """``(C, H, W)`` of one stored image; H and W are 0 where every image has its own. ``(T,)`` of a sequence."""
         return self.train.image_shape
 
 

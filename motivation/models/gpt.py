@@ -112,9 +112,10 @@ class GPT(nn.Module):
     def __init__(self, depth: Count, width: Count, num_classes: Annotated[int, Field(ge=2)],
                  heads: Count | None = None):
         super().__init__()
+        unit = HEAD_WIDTH if heads is None else 2 * heads
+        if width % unit:
+            raise ValueError(f"width={width}: must be a multiple of {unit}, for heads of an even width")
         heads = width // HEAD_WIDTH if heads is None else heads
-        if not heads or width % (2 * heads):
-            raise ValueError(f"width={width}: must be a multiple of {2 * heads or HEAD_WIDTH}, for heads of an even width")
         self.num_classes = num_classes
         self.embedding = nn.Embedding(num_classes, width)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))

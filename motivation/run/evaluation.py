@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from motivation.accuracy import exact_match
 from motivation.data.dataset import Part
 from motivation.phase import PHASES, Phase
 from motivation.run.session import Session
 from motivation.run.signals import StopRequest
 from motivation.training.distributed import all_gather, all_reduce_max, all_reduce_mean, running_statistics, share
 
-# Class probabilities (N, classes) by network; None without images or network.
+# Class probabilities (N, classes), of tokens (N, classes, T), by network; None without images or network.
 Predictions = Mapping[Phase, np.ndarray | None]
 
 
@@ -57,17 +58,22 @@ def evaluate_epoch(session: Session, stop: StopRequest) -> tuple[dict[str, Any],
     position, trainer, dataset = session.position, session.trainer, session.dataset
     test: Predictions = {}
     validation: Predictions = {}
+    others: list[Predictions] = [{} for _ in dataset.further_tests]
     if session.evaluation_due:
-        test, validation = evaluate(session, stop, dataset.test, dataset.validation)
+        test, validation, *others = evaluate(session, stop, dataset.test, dataset.validation,
+                                             *dataset.further_tests.values())
+    further = {key: value for (name, part), predicted in zip(dataset.further_tests.items(), others, strict=True)
+               for key, value in _accuracies(part, f"{name}_top1", predicted).items()}
     steps = trainer.steps - position.epoch * len(session.loader)
     row = {"epoch": position.epoch, **_accuracies(dataset.test, "top1", test),
-           **_accuracies(dataset.validation, "val_top1", validation), "train/loss": position.loss_sum / steps,
-           **trainer.ledger.totals(), "base/forward_flops": session.forward_flops["base"],
+           **_accuracies(dataset.validation, "val_top1", validation), **further,
+           "train/loss": position.loss_sum / steps, **trainer.ledger.totals(),
+           "base/forward_flops": session.forward_flops["base"],
            "motivated/forward_flops": session.forward_flops.get("motivated")}
     return row, test
 
 
 def _accuracies(split: Part | None, key: str, predicted: Predictions) -> dict[str, float | None]:
-    """Top-1 accuracy of both networks in percent; null where there is nothing to measure."""
+    """Accuracy of both networks in percent, of sequences by exact match; null where there is nothing to measure."""
     return {f"{phase}/{key}": None if predicted.get(phase) is None else
-            float(np.mean(predicted[phase].argmax(1) == split.labels) * 100) for phase in PHASES}
+            float(np.mean(exact_match(predicted[phase], split.labels)) * 100) for phase in PHASES}

@@ -61,16 +61,17 @@ def export_run(run: Path, out: Path | None = None, network: Phase | None = None,
         weights = {key.removeprefix(prefix): value for key, value in state.items() if str(key).startswith(prefix)}
         try:
             options = choice.get("options", {}) | choice.get(f"{phase}_options", {})
-            model_args = _without_weights(options) | {"in_chans": int(data["image_shape"][0])}
             shape = list(data["image_shape"])
+            model_args, feed = _without_weights(options), {}
+            if len(shape) > 1:  # images; tokens are fed as they are
+                model_args |= {"in_chans": int(shape[0])}
+                feed = {"crop_pct": data.get("test_crop", 1.0), "interpolation": data.get("interpolation", "bilinear"),
+                        "mean": list(data["mean"]), "std": list(data["std"])}
             described = {
                 "architecture": name, "num_classes": int(data["num_classes"]), "model_args": model_args,
                 "pretrained_cfg": {"num_classes": int(data["num_classes"]), "input_size": shape,
                                    "test_input_size": list(data.get("test_image_shape", shape)),
-                                   "crop_pct": data.get("test_crop", 1.0),
-                                   "interpolation": data.get("interpolation", "bilinear"),
-                                   "label_names": data.get("classes"),
-                                   "mean": list(data["mean"]), "std": list(data["std"])},
+                                   "label_names": data.get("classes"), **feed},
                 "motivation": {"network": phase, "top1": summary[f"{phase}/top1"],
                                "training_flops": summary["budget/flops"], "seed": summary["seed"]}}
             # Built and filled as a reader will do it: what does not fit is known before anything is written.
@@ -91,6 +92,7 @@ def load_network(folder: Path | str) -> nn.Module:
     """The network in an exported folder, in evaluation mode.
 
     Images are RGB or grey of 0 to 1, minus ``mean`` and divided by ``std`` of ``pretrained_cfg`` in its config.json.
+    Tokens are places in its ``label_names``.
 
     Raises:
         ValueError: no export, or a damaged one.

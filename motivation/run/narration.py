@@ -2,6 +2,7 @@
 
 import logging
 
+from motivation.data import Sequences
 from motivation.data.dataset import Part
 from motivation.phase import PHASES
 from motivation.run.session import Session
@@ -16,10 +17,11 @@ def narrate(session: Session) -> None:
     """Log one line a subject."""
     config, dataset, trainer, engine = session.config, session.dataset, session.trainer, session.trainer.engine
     parts = (("training", dataset.train), ("validation", dataset.validation), ("held-out", dataset.heldout),
-             ("test", dataset.test))
-    logger.info("data: %s of %d classes, %s, batches of %d", ", ".join(_count(name, part) for name, part in parts
-                                                                       if part is not None),
-                dataset.num_classes, " x ".join(map(str, session.loader.image_shape)), session.recipe.batch_size)
+             ("test", dataset.test), *dataset.further_tests.items())
+    logger.info("data: %s of %d %s, %s, batches of %d", ", ".join(_count(name, part) for name, part in parts
+                                                                  if part is not None),
+                dataset.num_classes, "tokens" if isinstance(dataset.train, Sequences) else "classes",
+                " x ".join(map(str, session.loader.image_shape)), session.recipe.batch_size)
     model, pair = config["model"], trainer.pair
     flops = " and ".join(f"{flops / 1e6:.3g}" for flops in session.forward_flops.values())
     if pair:
@@ -52,4 +54,4 @@ def narrate_compilation(trainer: Trainer, seconds: float) -> None:
 
 
 def _count(name: str, part: Part) -> str:
-    return f"{len(part):,} {name} images"
+    return f"{len(part):,} {name} {'problems' if isinstance(part, Sequences) else 'images'}"

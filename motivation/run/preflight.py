@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from motivation.command_line import resume_command
+from motivation.pairing.tracing.example import example_input, takes_tokens
 from motivation.phase import PHASES
 from motivation.randomness import random_state, restore_random_state
 from motivation.run_folder.write import HoldsRun, UnusableFolder
@@ -82,7 +83,7 @@ def fitting_evaluation_batch(trainer: Trainer, shape: tuple[int, ...]) -> int:
 
     Args:
         trainer: before its first step.
-        shape: ``(N, C, H, W)`` of the largest batch of an evaluation.
+        shape: ``(N, C, H, W)``, of tokens ``(N, T)``, of the largest batch of an evaluation.
 
     Raises:
         ValueError: a network does not fit.
@@ -91,6 +92,9 @@ def fitting_evaluation_batch(trainer: Trainer, shape: tuple[int, ...]) -> int:
 
     def black() -> Iterator[Tensor]:
         """As a loader makes its batches, strides and all, while predicting: the graph compiled here is evaluation's."""
+        if takes_tokens(trainer.network("base")):
+            yield example_input(trainer.network("base"), shape[1:], images, device=engine.torch_device)
+            return
         layout = torch.channels_last if engine.channels_last else torch.contiguous_format
         pixels = torch.zeros((images, *shape[2:], shape[1]), device=engine.torch_device)
         yield pixels.permute(0, 3, 1, 2).contiguous(memory_format=layout)

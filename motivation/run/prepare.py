@@ -16,9 +16,10 @@ import motivation.monitors
 import motivation.run.model_choice
 import motivation.run.trackers
 import motivation.schedules
-from motivation.data import Dataset, EpochLoader, open_loader
+from motivation.data import Dataset, EpochLoader, Sequences, open_loader
 from motivation.data.shared import load
 from motivation.pairing.pair import Pair
+from motivation.pairing.tracing.example import takes_tokens
 from motivation.phase import PHASES
 from motivation.randomness import DROPOUT, HELDOUT, derived_generator, derived_seed
 from motivation.registry import ConfigError, build, check_keys, convert, named, refuse_targets
@@ -94,10 +95,17 @@ def _trainer(config: Mapping[str, Any], choice: PairModel | ClassicalModel, reci
     with _naming("model", type(choice)):
         model = engine.place(_network(choice, recipe, dataset.num_classes, shape[0], loader.seed))
     networks = {phase: model.network(phase) for phase in PHASES} if isinstance(model, Pair) else {PHASES[0]: model}
+    sequences = isinstance(dataset.train, Sequences)
+    if takes_tokens(networks["base"]) != sequences:
+        tokens, images = ("the data has", "the network takes")[::1 if sequences else -1]
+        raise ConfigError(f"model: {tokens} tokens, {images} images; choose "
+                          f"{'a network of tokens, model=gpt_pair' if sequences else 'data of tokens, data=chains'}")
+    with _naming("recipe", Recipe):
+        loss = recipe.loss_function(sequences)
     flops = {phase: forward_flops(network, shape) for phase, network in networks.items()}
     known = {(phase, tuple(shape)): value for phase, value in flops.items()}
     if not isinstance(model, Pair):
-        return Trainer(model, recipe.optimizer_factory(), recipe.loss_function(), groups=recipe.groups, engine=engine,
+        return Trainer(model, recipe.optimizer_factory(), loss, groups=recipe.groups, engine=engine,
                        known_flops=known), flops
     facts = dict(zip(FACTS, (loader.seed, recipe.total_steps(len(loader)), len(loader), *flops.values()), strict=True))
     spec, lag = split_lag(config["monitor"])
@@ -110,7 +118,7 @@ def _trainer(config: Mapping[str, Any], choice: PairModel | ClassicalModel, reci
     except ValueError as error:
         raise ConfigError(f"schedule.{error}") from error
     heldout = _heldout_batch(dataset, loader, spec["name"]) if "heldout" in monitor.needs else None
-    return Trainer(model, recipe.optimizer_factory(), recipe.loss_function(), monitor, schedule, groups=recipe.groups,
+    return Trainer(model, recipe.optimizer_factory(), loss, monitor, schedule, groups=recipe.groups,
                    heldout=heldout, engine=engine, lag=lag, state=recipe.state, differential_lr=recipe.differential_lr,
                    differential_weight_decay=recipe.differential_weight_decay,
                    known_flops=known), flops

@@ -162,9 +162,14 @@ class Session:
     def input_spec(self) -> dict[str, Any]:
         """What the networks are fed, for data.json: classes and their names, ``(C, H, W)`` in training and in
         evaluation, the share of a side that evaluation sees and how it is resized, mean and standard deviation by
-        channel of images from 0 to 1 (as timm states them), and the fingerprint of the data.
+        channel of images from 0 to 1 (as timm states them), and the fingerprint of the data. Of tokens the vocabulary,
+        ``(T,)`` and the fingerprint.
         """
         normalization, augmentation = self.loader.normalization, self.loader.augmentation
+        if normalization is None:
+            shape = list(self.dataset.image_shape)
+            return {"num_classes": self.dataset.num_classes, "classes": list(self.dataset.classes),
+                    "image_shape": shape, "test_image_shape": shape, "fingerprint": self.dataset.fingerprint}
         return {"num_classes": self.dataset.num_classes,
                 "classes": None if self.dataset.classes is None else list(self.dataset.classes),
                 "image_shape": list(self.loader.image_shape),

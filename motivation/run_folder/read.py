@@ -189,6 +189,8 @@ def read_readings(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 def read_predictions(run: Run) -> dict[str, np.ndarray]:
     """Labels and each network's probabilities from predictions.npz: ``labels (N,)``, ``base``, ``motivated``.
 
+    Of tokens the labels are ``(N, T)`` and the probabilities ``(N, classes, T)``.
+
     Raises:
         ValueError: there is none, or it is damaged.
     """
@@ -203,10 +205,10 @@ def read_predictions(run: Run) -> dict[str, np.ndarray]:
     labels = arrays["labels"]
     for phase in run.networks:
         probabilities = arrays[phase]
-        if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1] or not len(labels) \
-                or not np.isfinite(probabilities).all():
+        if probabilities.ndim not in (2, 3) or labels.shape != probabilities.shape[:1] + probabilities.shape[2:] \
+                or not len(labels) or not np.isfinite(probabilities).all():
             raise ValueError(f"{path}: {phase} is {probabilities.shape} and labels {labels.shape}; expected finite "
-                             "(N, classes) and (N,)")
+                             "(N, classes) and (N,), or of tokens (N, classes, T) and (N, T)")
     return arrays
 
 

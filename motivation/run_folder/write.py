@@ -176,7 +176,9 @@ class RunFolder:
         _replace(self.path / "weights_map.json", text)
 
     def predictions(self, **arrays: np.ndarray) -> None:
-        """Write predictions.npz: ``labels (N,)`` and probabilities ``base``, ``motivated`` ``(N, classes)``."""
+        """Write predictions.npz: ``labels (N,)`` and probabilities ``base``, ``motivated`` ``(N, classes)``;
+        of tokens ``(N, T)`` and ``(N, classes, T)``.
+        """
         with _replaced(self.path / "predictions.npz") as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, **arrays)
 

@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from motivation.accuracy import IGNORED
 from motivation.data.augment.augmentation import Augmentation
 from motivation.training.optimizer_state import StatePolicy, fused_if_offered
 from motivation.validation import Count, NotNegative, Positive, ShareBelowOne, check_arguments, convert
@@ -64,6 +65,23 @@ def binary_cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float
         present = targets > PRESENT
     smooth = present.to(logits.dtype) * (1 - label_smoothing) + label_smoothing / classes
     return F.binary_cross_entropy_with_logits(logits, smooth)
+
+
+def sequence_cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0,
+                           reduction: Literal["mean", "none"] = "mean") -> Tensor:
+    """Cross-entropy of next tokens: the mean over a sequence's targets, and of that the mean over sequences.
+
+    A sequence counts like an image: losses of parts of a batch average to the batch's, whatever their lengths.
+
+    Args:
+        logits: ``(N, classes, T)``.
+        targets: ``(N, T)``, with `motivation.accuracy.IGNORED` where no token is learned.
+        label_smoothing: share of a target that is spread over all classes.
+        reduction: ``none`` for ``(N, T)`` losses whose mean is the loss.
+    """
+    losses = F.cross_entropy(logits, targets, label_smoothing=label_smoothing, reduction="none", ignore_index=IGNORED)
+    losses = losses * (targets.shape[1] / (targets != IGNORED).sum(1, keepdim=True).clamp(min=1))
+    return losses.mean() if reduction == "mean" else losses
 
 
 @check_arguments
@@ -199,8 +217,19 @@ class Recipe(Augmentation):
         # How much is the optimizer's to say.
         return [without, {"params": decayed["params"]}]
 
-    def loss_function(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """Loss of logits ``(N, classes)`` and targets, class indices ``(N,)`` or shares ``(N, classes)``; a scalar."""
+    def loss_function(self, sequences: bool = False) -> Callable[[Tensor, Tensor], Tensor]:
+        """Loss of logits ``(N, classes)`` and targets, class indices ``(N,)`` or shares ``(N, classes)``; a scalar.
+
+        Args:
+            sequences: of next tokens, see `sequence_cross_entropy`.
+
+        Raises:
+            ValueError: a loss that tokens do not have.
+        """
+        if sequences:
+            if self.loss != "cross_entropy":
+                raise ValueError(f"loss={self.loss}: is for images, and these are tokens; must be cross_entropy")
+            return partial(sequence_cross_entropy, label_smoothing=self.label_smoothing)
         if self.loss == "bce":
             return partial(binary_cross_entropy, label_smoothing=self.label_smoothing)
         return nn.CrossEntropyLoss(label_smoothing=self.label_smoothing)

@@ -46,7 +46,7 @@ def test_names_say_depth_and_width():
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"width": 8}, "width=8: must be a multiple of 16"),
+    ({"width": 24}, "width=24: must be a multiple of 16"),
     ({"width": 48, "heads": 5}, "width=48: must be a multiple of 10, for heads of an even width"),
     ({"num_classes": 1}, "num_classes=1: must be at least 2"), ({"depth": 0}, "depth=0: must be at least 1")])
 def test_impossible_decoders_are_refused(options, message):

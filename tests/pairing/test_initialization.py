@@ -22,9 +22,9 @@ from torch import nn
 
 from motivation import Pair
 from motivation.models import GPT, CifarResNet
-from motivation.pairing.tracing.example import example_input
 from motivation.pairing.initialization import is_identity, logit_change
 from motivation.pairing.map_weights import map_weights
+from motivation.pairing.tracing.example import example_input
 
 
 def scaled(name, base, motivated, **options):

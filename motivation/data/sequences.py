@@ -1,0 +1,65 @@
+"""Problems as tensors: token ids, and as targets the next token wherever the solver writes it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from motivation.accuracy import IGNORED
+from motivation.tasks.problem import Problem, Task
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Token sequences of one part of a data set.
+
+    Args:
+        tokens: int64 ``(N, T)``.
+        labels: int64 ``(N, T)``, the next token where it is learned, elsewhere `IGNORED`.
+    """
+
+    tokens: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: np.ndarray | slice) -> "Sequences":
+        """The sequences at these indices."""
+        return Sequences(self.tokens[indices], self.labels[indices])
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """``(T,)``."""
+        return self.tokens.shape[1:]
+
+    @property
+    def fingerprinted(self) -> tuple[np.ndarray, ...]:
+        """Every token and label."""
+        return self.tokens, self.labels
+
+
+def encode(task: Task, problems: Iterable[Problem], prompt: int) -> Sequences:
+    """Problems as sequences of equal length.
+
+    Prompts are padded before their last token, which asks for the answer, so that every answer starts at the same
+    place: a problem's length then moves none of its parts. Answers are padded at their end.
+
+    Args:
+        task: whose vocabulary gives the ids.
+        problems: at least one.
+        prompt: tokens of every prompt, padding included.
+    """
+    ids = {token: number for number, token in enumerate(task.vocabulary)}
+    problems = list(problems)
+    length = prompt + max(len(problem.answer) for problem in problems)
+    tokens = np.zeros((len(problems), length), np.int64)
+    labels = np.full((len(problems), length), IGNORED, np.int64)
+    for row, problem in enumerate(problems):
+        *given, ask = (ids[token] for token in problem.prompt)
+        answer = [ids[token] for token in problem.answer]
+        tokens[row, :len(given)] = given
+        tokens[row, prompt - 1:prompt + len(answer)] = [ask, *answer]
+        labels[row, prompt:prompt + len(answer)] = np.where(problem.written, answer, IGNORED)
+    # A sequence's last token has no next one.
+    return Sequences(tokens[:, :-1].copy(), labels[:, 1:].copy())

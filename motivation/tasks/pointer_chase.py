@@ -1,0 +1,76 @@
+"""Pointer chase: follow a table that the solver cannot see, by asking for one entry after another."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated
+
+from pydantic import Field
+
+from motivation.tasks.problem import ASK, PADDING, Problem, Task
+from motivation.validation import Count, check_arguments
+
+LOOK_UP, ANSWER = "S", "A"
+
+
+@check_arguments
+@dataclass(frozen=True)
+class PointerChase(Task):
+    """``k x0 = S x1 .. S xk A xk``: after each ``S`` the environment writes the next entry; ``A`` answers.
+
+    Every problem has a random table of its own. Splits: ``seen`` and ``longer``.
+
+    Args:
+        task_seed: of the problems.
+        values: how many there are.
+        hops: fewest and most look-ups that a problem needs, but for ``longer``.
+        longer: most look-ups of the split ``longer``, which needs more than training.
+
+    Raises:
+        ValueError: sizes that leave a split without a problem.
+    """
+
+    values: Annotated[int, Field(ge=2, le=1000)] = 10
+    hops: tuple[Count, Count] = (1, 4)
+    longer: Count = 6
+
+    def __post_init__(self):
+        if not self.hops[0] <= self.hops[1]:
+            raise ValueError(f"hops={list(self.hops)}: must be the fewest and the most look-ups, such as [1,4]")
+        if self.longer <= self.hops[1]:
+            raise ValueError(f"longer={self.longer}: must be more than the {self.hops[1]} look-ups of training")
+
+    @cached_property
+    def vocabulary(self) -> tuple[str, ...]:
+        """Padding, ``=``, ``S``, ``A``, the values ``0``, ``1``, ..., and numbers of look-ups ``k1``, ``k2``, ..."""
+        return (PADDING, ASK, LOOK_UP, ANSWER, *map(str, range(self.values)),
+                *(f"k{number}" for number in range(1, self.longer + 1)))
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """See `Task.splits`."""
+        return "train", "validation", "seen", "longer"
+
+    def draw(self, split: str, rng: random.Random) -> Problem:
+        """See `Task.draw`."""
+        hops = rng.randint(*((self.hops[1] + 1, self.longer) if split == "longer" else self.hops))
+        table = tuple(rng.randrange(self.values) for _ in range(self.values))
+        start = value = rng.randrange(self.values)
+        answer: list[str] = []
+        for _ in range(hops):
+            value = table[value]
+            answer += [LOOK_UP, str(value)]
+        return Problem((f"k{hops}", str(start), ASK), (*answer, ANSWER, str(value)),
+                       (*[True, False] * hops, True, True), table)
+
+    def verify(self, problem: Problem, answer: Sequence[str]) -> list[bool]:
+        """See `Task.verify`; a look-up more than is needed is no right step, nor is an answer before that."""
+        value, wanted, right = int(problem.prompt[1]), [], []
+        for _ in range(int(problem.prompt[0][1:])):
+            value = problem.hidden[value]
+            wanted += [LOOK_UP, str(value)]
+        wanted += [ANSWER, str(value)]
+        for number, token in enumerate(answer):
+            right.append(number < len(wanted) and token == wanted[number])
+        return right
