@@ -144,8 +144,10 @@ def _jobs(text: str) -> int | str:
         raise argparse.ArgumentTypeError(f"{text}: must be a number or auto") from None
 
 
-def parse_table(arguments: list[str]) -> argparse.Namespace:
-    """The arguments of ``table`` or ``problems``. Overrides may come anywhere: they are what has a ``=`` and no leading dash."""
+def parse_with_overrides(arguments: list[str]) -> argparse.Namespace:
+    """The arguments of ``table`` or ``problems``. Overrides may come anywhere: they are what
+    has a ``=`` and no leading dash.
+    """
     overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
     options = command_parser().parse_args([argument for argument in arguments if argument not in overrides])
     options.overrides, options.arguments = overrides, arguments

@@ -1,4 +1,4 @@
-"""A network as an ONNX file, for images of one size or tokens in batches of any size; its metadata says how to feed it."""
+"""A network as an ONNX file, for batches of any size of images or tokens; its metadata says how to feed it."""
 
 import importlib.util
 import json
@@ -83,7 +83,8 @@ def _check_logits(file: Path, model: nn.Module, shape: list[int]) -> None:
     import onnxruntime
 
     for count in (1, 3):
-        images = example_input(model, [*shape[:-1], shape[-1] + (count if takes_tokens(model) else 0)], count, seed=count)
+        longer = count if takes_tokens(model) else 0
+        images = example_input(model, (*shape[:-1], shape[-1] + longer), count, seed=count)
         try:
             session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
             [found] = session.run(None, {_input_name(model): images.numpy()})

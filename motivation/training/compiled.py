@@ -4,7 +4,9 @@ One compiled function serves every network, and torch keeps one graph for each n
 compiled when it first runs; a run makes that happen before step 0, where both networks are rehearsed.
 """
 
+import copy
 import functools
+import inspect
 import logging
 import weakref
 from collections.abc import Callable
@@ -31,6 +33,37 @@ def batch_loss(network: nn.Module, images: Tensor, loss: Loss, targets: Tensor) 
     return loss(full_precision(network(images)), targets)
 
 
+def weighted_loss(network: nn.Module, images: Tensor, unreduced: Loss, targets: Tensor, weights: Tensor) -> Tensor:
+    """The mean over all units of their losses times their weights, a scalar.
+
+    Args:
+        network: what trains.
+        images: a batch.
+        unreduced: ``(logits, targets) -> (N,)`` or ``(N, T)``, see `per_unit`.
+        targets: what the loss takes.
+        weights: ``(N,)``, or one for each loss.
+    """
+    losses = unreduced(full_precision(network(images)), targets)
+    return (losses * weights.view(*weights.shape, *[1] * (losses.ndim - weights.ndim))).mean()
+
+
+@functools.lru_cache(maxsize=8)
+def per_unit(loss: Loss) -> Loss:
+    """A loss that does not reduce, from one that takes the mean: torch's, or any function with ``reduction``.
+
+    Raises:
+        ValueError: the loss does not offer that.
+    """
+    if isinstance(loss, nn.Module) and hasattr(loss, "reduction"):
+        unreduced = copy.copy(loss)
+        unreduced.reduction = "none"
+        return unreduced
+    if "reduction" in inspect.signature(loss).parameters:
+        return functools.partial(loss, reduction="none")
+    raise ValueError(f"weights are of the loss of each unit, which {getattr(loss, '__name__', loss)} does not give; "
+                     "take a loss with the argument reduction, such as torch.nn.functional.cross_entropy")
+
+
 def probabilities(network: nn.Module, images: Tensor) -> Tensor:
     """Class probabilities float32 ``(N, classes)``."""
     return network(images).float().softmax(1)
@@ -46,7 +79,7 @@ def call(function: Callable[..., Tensor], mode: Mode | None, deterministic: bool
     """A function of a network and further arguments, compiled; eager, with one warning, where that cannot be done.
 
     Args:
-        function: `batch_loss` or `probabilities`.
+        function: `batch_loss`, `weighted_loss` or `probabilities`.
         mode: of torch.compile; None for eager.
         deterministic: compile to the same kernels every time.
         network: its first argument.

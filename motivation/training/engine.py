@@ -158,13 +158,17 @@ class Engine:
         """A new loss scale for one network; None where the precision needs none."""
         return GradScaler(self.torch_device.type) if self.precision == "float16" else None
 
-    def loss(self, network: nn.Module, loss: Loss, images: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, network: nn.Module, loss: Loss, images: Tensor, targets: Tensor, weights: Tensor | None = None
+             ) -> Tensor:
         """The loss of one micro-batch, a scalar, compiled where that is asked for; arguments as in `gradients`."""
         with self.autocast():
+            if weights is not None:
+                return compiled.call(compiled.weighted_loss, self.compile, self.deterministic, network, images,
+                                     compiled.per_unit(loss), targets, weights)
             return compiled.call(compiled.batch_loss, self.compile, self.deterministic, network, images, loss, targets)
 
     def gradients(self, network: nn.Module, loss: Loss, images: Tensor, targets: Tensor,
-                  scaler: GradScaler | None = None) -> Tensor:
+                  scaler: GradScaler | None = None, weights: Tensor | None = None) -> Tensor:
         """Forward and backward of one batch; gradients are left in the network's parameters.
 
         Args:
@@ -173,25 +177,34 @@ class Engine:
             images: ``(N, C, H, W)``.
             targets: ``(N,)`` class indices, or what else the loss takes, such as ``(N, classes)`` shares.
             scaler: scales the gradients up; None leaves them.
+            weights: of each unit's loss, see `Trainer.step`; None for the loss itself.
 
         Returns:
             The batch loss, a scalar on the device, not scaled.
         """
         compiled.begin_step(self.compile)
         total = None
-        parts = [(images, targets)]
-        if self.micro_batches > 1:
-            parts = list(zip(images.chunk(self.micro_batches), targets.chunk(self.micro_batches), strict=True))
-        for part, labels in parts:
-            value = self.loss(network, loss, part, labels)
+        for part, labels, shares in self.parts(images, targets, weights):
+            value = self.loss(network, loss, part, labels, shares)
             if len(part) != len(images):
                 value = value * (len(part) / len(images))
             (value if scaler is None else scaler.scale(value)).backward()
             total = value.detach() if total is None else total + value.detach()
         return total
 
+    def parts(self, images: Tensor, targets: Tensor, weights: Tensor | None = None
+              ) -> list[tuple[Tensor, Tensor, Tensor | None]]:
+        """The micro-batches of a batch, with their weights."""
+        count = self.micro_batches
+        if count == 1:
+            return [(images, targets, weights)]
+        chunks = images.chunk(count)
+        shares = [None] * len(chunks) if weights is None else weights.chunk(count)
+        return list(zip(chunks, targets.chunk(count), shares, strict=True))
+
     def step(self, network: nn.Module, optimizer: Optimizer, loss: Loss, images: Tensor, targets: Tensor,
-             before_update: Callable[[], None] | None = None, scaler: GradScaler | None = None) -> Tensor:
+             before_update: Callable[[], None] | None = None, scaler: GradScaler | None = None,
+             weights: Tensor | None = None) -> Tensor:
         """One forward, backward and update of one network; arguments as in `gradients`.
 
         Where several processes train together, their gradients are averaged, and so are BatchNorm's running statistics.
@@ -203,7 +216,7 @@ class Engine:
             overflowed, and infinity only where it would without a scale.
         """
         optimizer.zero_grad(set_to_none=True)
-        value = self.gradients(network, loss, images, targets, scaler)
+        value = self.gradients(network, loss, images, targets, scaler, weights)
         if processes() > 1:
             gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
             all_reduce_mean([*gradients, *running_statistics(network)])

@@ -157,7 +157,8 @@ class Probes:
         return forward * (images * ("after" in due) + (len(self.heldout[1]) if "heldout" in due else 0))
 
     def observe(self, due: frozenset[str], step: int, phase: Phase, flops: int, network: nn.Module,
-                loss_and_spoiled: Tensor, images: Tensor, targets: Tensor, engine: Engine) -> Observation:
+                loss_and_spoiled: Tensor, images: Tensor, targets: Tensor, engine: Engine,
+                weights: Tensor | None = None) -> Observation:
         """Run what is due after the update, and put all that the step showed into one tensor.
 
         Args:
@@ -170,10 +171,11 @@ class Probes:
             images: the batch.
             targets: its labels, or shares of them.
             engine: its precision and micro-batches hold for probes too.
+            weights: of the batch's losses, if any.
         """
         seen = Observation(step, phase, flops, loss_and_spoiled, after="after" in due, gradient=self._gradient,
                            measured=0 if self._measured is None else len(self._measured))
-        if values := self.after_update(due, engine, network, images, targets):
+        if values := self.after_update(due, engine, network, images, targets, weights):
             seen.values = torch.cat([loss_and_spoiled, *values])
         if processes() > 1:
             seen.values = seen.values.clone()
@@ -181,24 +183,25 @@ class Probes:
         return seen
 
     def after_update(self, due: frozenset[str], engine: Engine, network: nn.Module, images: Tensor,
-                     targets: Tensor) -> list[Tensor]:
+                     targets: Tensor, weights: Tensor | None = None) -> list[Tensor]:
         """The numbers of what is due: the monitor's, the loss after the update, held-out losses; see `observe`."""
         values = [] if self._measured is None else [self._measured]
         if "after" in due:
-            values.append(self.after(engine, network, images, targets).reshape(1))
+            values.append(self.after(engine, network, images, targets, weights).reshape(1))
         if "heldout" in due:
             values.append(self.heldout_losses(engine, network))
         self._gradient = self._measured = None
         return values
 
     @torch.no_grad()
-    def after(self, engine: Engine, network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+    def after(self, engine: Engine, network: nn.Module, images: Tensor, targets: Tensor,
+              weights: Tensor | None = None) -> Tensor:
         """Loss of the batch once more, in training mode, with the masks of the first forward; the buffers are put back:
         running statistics stay. Where the update changed nothing it is the first loss, bit for bit.
         """
         buffers = [(module._buffers, name, buffer, buffer.clone()) for module in network.modules()
                    for name, buffer in module.named_buffers(recurse=False)]
-        parts = list(zip(images.chunk(engine.micro_batches), targets.chunk(engine.micro_batches), strict=True))
+        parts = engine.parts(images, targets, weights)
         begin_step(engine.compile)
         with self._rng(images):
             for state in self._random[:1]:
@@ -208,13 +211,13 @@ class Probes:
             try:
                 # The graph of the first forward, which a compiled one without gradients is not.
                 with torch.set_grad_enabled(engine.compile is not None):
-                    losses = [engine.loss(network, self.loss, part, labels).detach() for part, labels in parts]
+                    losses = [engine.loss(network, self.loss, *part).detach() for part in parts]
             finally:
                 for holder, name, buffer, kept in buffers:
                     holder[name] = buffer.copy_(kept)
         if len(parts) == 1:
             return losses[0]
-        return sum(loss * (len(part) / len(images)) for loss, (part, _) in zip(losses, parts, strict=True))
+        return sum(loss * (len(part) / len(images)) for loss, (part, *_) in zip(losses, parts, strict=True))
 
     @torch.no_grad()
     def heldout_losses(self, engine: Engine, network: nn.Module) -> Tensor:

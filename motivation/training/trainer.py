@@ -153,19 +153,26 @@ class Trainer:
         """The network that trains in a phase."""
         return self.pair.network(phase) if self.pair else self.model
 
-    def step(self, images: Tensor, targets: Tensor) -> StepResult:
+    def step(self, images: Tensor, targets: Tensor, weights: Tensor | None = None) -> StepResult:
         """Train the active network on one batch, then run the switch that its loss decides.
 
         Args:
-            images: ``(N, C, H, W)`` on the model's device.
+            images: ``(N, C, H, W)`` on the model's device, or what else it takes, such as tokens ``(N, T)``.
             targets: ``(N,)`` class indices, or what else the loss takes, such as ``(N, classes)`` shares.
+            weights: ``(N,)``, or of tokens ``(N, T)``: times each unit's loss, before the mean over all units. 0 leaves
+                a unit out and saves no FLOPs; a negative weight raises its loss. None for the plain loss.
 
         Raises:
+            ValueError: an empty batch, weights of another shape, or a loss that has none of its units.
             NonFiniteLoss: the loss or a gradient is NaN or infinite.
             OutOfMemory: the network does not fit in memory with this batch.
         """
         if not len(images):
             raise ValueError("images is empty: a step needs a batch of at least one image")
+        units = targets.shape[:1] if targets.is_floating_point() else targets.shape
+        if weights is not None and weights.shape not in (targets.shape[:1], units):
+            raise ValueError(f"weights has shape {tuple(weights.shape)}: must be one an input or target, "
+                             f"{' or '.join(str(tuple(shape)) for shape in dict.fromkeys((targets.shape[:1], units)))}")
         if self.steps == 0:
             broadcast([*self.model.parameters(), *self.model.buffers()])
             if self.pair:
@@ -183,11 +190,12 @@ class Trainer:
         signal = None
         probes.before_forward(due, images)
         with out_of_memory_named(phase, len(images), self.engine.micro_batches):
-            loss_and_spoiled = self.engine.step(network, optimizer, self.loss, images, targets, measure, scaler)
+            loss_and_spoiled = self.engine.step(network, optimizer, self.loss, images, targets, measure, scaler,
+                                                weights)
             extra = probes.flops(due, count, forward)
             flops = TRAINING_FORWARDS * count * forward + extra
             seen = probes.observe(due, self.steps, phase, flops, network, loss_and_spoiled, images, targets,
-                                  self.engine)
+                                  self.engine, weights)
             if self.lag:
                 seen.send()
             self._unread.append(seen)
