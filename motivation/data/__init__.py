@@ -2,6 +2,7 @@
 
 from motivation.data.augment.augmentation import Augmentation
 from motivation.data.dataset import Dataset, Split
+from motivation.data.loaders.ahead import Ahead
 from motivation.data.loaders.files import FileLoader
 from motivation.data.loaders.resident import EVALUATION_BATCH, EpochLoader, Loader, Normalization, evaluation_batches
 from motivation.data.sources.arrays import Arrays
@@ -15,7 +16,7 @@ from motivation.data.sources.webdataset import WebDataset
 BY_NAME = {"digits": Digits, "arrays": Arrays, "cifar": Cifar, "image_folder": ImageFolder, "imagenet": ImageNet,
            "webdataset": WebDataset, "flowers": Flowers, "pets": Pets}
 
-__all__ = ["BY_NAME", "EVALUATION_BATCH", "Arrays", "Augmentation", "Cifar", "Dataset", "Digits", "EpochLoader",
+__all__ = ["BY_NAME", "EVALUATION_BATCH", "Ahead", "Arrays", "Augmentation", "Cifar", "Dataset", "Digits", "EpochLoader",
            "FileLoader", "Files", "Flowers", "ImageFolder", "ImageNet", "Loader", "Normalization", "Pets", "Split",
            "WebDataset", "evaluation_batches", "open_loader"]
 

@@ -202,7 +202,10 @@ class Engine:
             optimizer takes is NaN or infinite. With a scaler, 1 where the update was left out since a scaled gradient
             overflowed, and infinity only where it would without a scale.
         """
-        optimizer.zero_grad(set_to_none=True)
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        # What zero_grad does, in a tenth of its time.
+        for parameter in parameters:
+            parameter.grad = None
         value = self.gradients(network, loss, images, targets, scaler)
         if processes() > 1:
             gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
@@ -211,7 +214,7 @@ class Engine:
             scaler.unscale_(optimizer)
         if before_update is not None:
             before_update()
-        spoiled = _not_finite(optimizer, value.device).to(value.dtype)
+        spoiled = _not_finite(parameters, value.device).to(value.dtype)
         if scaler is None:
             optimizer.step()
         else:
@@ -238,17 +241,17 @@ class Engine:
         return compiled.call(compiled.probabilities, mode, self.deterministic, network, images)
 
 
-def _not_finite(optimizer: Optimizer, device: torch.device) -> Tensor:
+def _not_finite(parameters: list[Tensor], device: torch.device) -> Tensor:
     """0, or infinity where a gradient is NaN or infinite: a scalar on the device.
 
     With the one kernel of torch's GradScaler, a sixth of the time that the gradients' norms take; a scale of 1 changes
-    no bit of them. The optimizer's list, since walking through a network's modules takes as long again.
+    no bit of them.
     """
-    gradients = [parameter.grad for group in optimizer.param_groups for parameter in group["params"]
-                 if parameter.grad is not None]
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     found = torch.zeros((), device=device)
     torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, _one(device))
-    return found / (1 - found)
+    # It found 0 or 1; of all functions that keep 0 and make 1 infinite, this one is a single call.
+    return found.atanh_()
 
 
 @functools.cache
