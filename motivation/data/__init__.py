@@ -16,9 +16,9 @@ from motivation.data.sources.webdataset import WebDataset
 BY_NAME = {"digits": Digits, "arrays": Arrays, "cifar": Cifar, "image_folder": ImageFolder, "imagenet": ImageNet,
            "webdataset": WebDataset, "flowers": Flowers, "pets": Pets}
 
-__all__ = ["BY_NAME", "EVALUATION_BATCH", "Ahead", "Arrays", "Augmentation", "Cifar", "Dataset", "Digits", "EpochLoader",
-           "FileLoader", "Files", "Flowers", "ImageFolder", "ImageNet", "Loader", "Normalization", "Pets", "Split",
-           "WebDataset", "evaluation_batches", "open_loader"]
+__all__ = ["BY_NAME", "EVALUATION_BATCH", "Ahead", "Arrays", "Augmentation", "Cifar", "Dataset", "Digits",
+           "EpochLoader", "FileLoader", "Files", "Flowers", "ImageFolder", "ImageNet", "Loader", "Normalization",
+           "Pets", "Split", "WebDataset", "evaluation_batches", "open_loader"]
 
 
 def open_loader(dataset: Dataset, batch_size: int, **options) -> EpochLoader:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 from motivation.data import Arrays, Augmentation, Cifar, Digits, Loader, Normalization, Split, evaluation_batches
-from motivation.data.loaders import resident
 from motivation.data.augment.crop import crop, draw_crops
+from motivation.data.loaders import resident
 from motivation.randomness import AUGMENTATION, derived_generator
 
 
