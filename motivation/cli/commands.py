@@ -104,7 +104,8 @@ def _table(options: argparse.Namespace, launcher: list[str], pool: "Pool | None"
     overrides = tuple(override for override in options.overrides if override not in launcher)
     with composing() as compose:
         if options.list or options.name is None:
-            print(list_states(compose, options.scale, options.seeds, archive, overrides))
+            print(list_states(compose, options.scale, options.seeds, options.runs, options.results or committed(),
+                              overrides))
             return 0
         results = None
         if options.show or options.results:
