@@ -34,10 +34,10 @@ def stop_after(monkeypatch, step: int, number=signal.SIGTERM):
     train = motivation.training.trainer.Trainer.step
     count = iter(range(10_000))
 
-    def stepped(self, images, targets):
+    def stepped(self, *batch):
         if next(count) == step:
             os.kill(os.getpid(), number)
-        return train(self, images, targets)
+        return train(self, *batch)
 
     monkeypatch.setattr(motivation.training.trainer.Trainer, "step", stepped)
 

@@ -5,6 +5,7 @@ Of images, or of token sequences (in memory).
 
 from motivation.data.augment.augmentation import Augmentation
 from motivation.data.dataset import Dataset, Split
+from motivation.data.loaders.ahead import Ahead
 from motivation.data.loaders.files import FileLoader
 from motivation.data.loaders.resident import EVALUATION_BATCH, EpochLoader, Loader, Normalization, evaluation_batches
 from motivation.data.loaders.sequences import SequenceLoader
@@ -22,9 +23,10 @@ BY_NAME = {"digits": Digits, "arrays": Arrays, "cifar": Cifar, "image_folder": I
            "webdataset": WebDataset, "flowers": Flowers, "pets": Pets, "chains": ChainProblems,
            "pointer_chase": PointerChaseProblems, "two_source_chains": TwoSourceProblems}
 
-__all__ = ["BY_NAME", "EVALUATION_BATCH", "Arrays", "Augmentation", "Cifar", "Dataset", "Digits", "EpochLoader",
-           "FileLoader", "Files", "Flowers", "ImageFolder", "ImageNet", "Loader", "Normalization", "Pets", "Problems",
-           "SequenceLoader", "Sequences", "Split", "WebDataset", "evaluation_batches", "open_loader"]
+__all__ = ["BY_NAME", "EVALUATION_BATCH", "Ahead", "Arrays", "Augmentation", "Cifar", "Dataset", "Digits",
+           "EpochLoader", "FileLoader", "Files", "Flowers", "ImageFolder", "ImageNet", "Loader", "Normalization",
+           "Pets", "Problems", "SequenceLoader", "Sequences", "Split", "WebDataset", "evaluation_batches",
+           "open_loader"]
 
 
 def open_loader(dataset: Dataset, batch_size: int, **options) -> EpochLoader:

@@ -125,7 +125,7 @@ def train_epoch(session: Session, record: Record | None, stop: StopRequest) -> N
         return
     for images, targets in session.batches():
         session.step(images, targets)
-        record_steps(session, record, leave=session.trainer.lag)
+        record_steps(session, record, leave=session.trainer.unread)
         stop.check()
         save_if_due(session, record)
     record_steps(session, record)

@@ -2,20 +2,21 @@
 
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from motivation.data import Dataset, EpochLoader
+from motivation.data import Ahead, Dataset, EpochLoader
 from motivation.randomness import random_state, restore_random_state
 from motivation.run.resume import check_changes
 from motivation.run.trackers import Tracker
 from motivation.run_folder.checkpoints import size_of
 from motivation.run_folder.identity import with_changes
 from motivation.training.distributed import all_gather, processes, rank
+from motivation.training.probes import runs_ahead
 from motivation.training.recipe import Recipe
 from motivation.training.trainer import StepResult, Trainer
 from motivation.validation import Count, check_arguments
@@ -101,6 +102,7 @@ class Session:
     recalibration_batches: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     synchronized: bool | None = None
+    _meanwhile: Callable[[], None] | None = None
 
     @property
     def epochs(self) -> int:
@@ -126,7 +128,9 @@ class Session:
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Images and targets of the current epoch's remaining steps."""
         first = self.position.epoch * len(self.loader)
-        batches = self.loader.epoch(self.position.epoch, start=self.trainer.steps - first)
+        batches = Ahead(self.loader.epoch(self.position.epoch, start=self.trainer.steps - first))
+        if runs_ahead(self.loader.device):
+            self._meanwhile = batches.prepare
         for _ in range(self.trainer.steps, min(first + len(self.loader), self.total_steps)):
             yield next(batches)
 
@@ -139,7 +143,7 @@ class Session:
             for optimizer in self.trainer.optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] *= self.position.lr_scale
-        self.pending.append((step, self.trainer.step(images, targets)))
+        self.pending.append((step, self.trainer.step(images, targets, meanwhile=self._meanwhile)))
 
     def next_epoch(self) -> None:
         """Move on to the next epoch, once the current one is evaluated."""

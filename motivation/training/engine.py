@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from motivation.phase import Phase
 from motivation.training import compiled
+from motivation.training.allocator import keep_freed_memory
 from motivation.training.compiled import Loss, Mode
 from motivation.training.determinism import ask_for_deterministic_kernels
 from motivation.training.distributed import all_reduce_mean, local_rank, processes, running_statistics
@@ -126,12 +127,16 @@ class Engine:
         return device
 
     def configure(self) -> None:
-        """Set what torch keeps for the whole process: kernel choice, precision of products, graphs, thread count."""
+        """Set what torch and malloc keep for the whole process: kernel choice, precision of products, graphs, threads,
+        freed memory.
+        """
         compiled.forget()
         torch.set_float32_matmul_precision(self.matmul_precision)
         ask_for_deterministic_kernels(self.deterministic, self.torch_device)
         if self.torch_device.type == "cuda":
             torch.cuda.set_device(self.torch_device.index or 0)
+        if self.torch_device.type == "cpu":
+            keep_freed_memory()
         if self.threads is not None:
             torch.set_num_threads(self.threads)
 
@@ -215,7 +220,10 @@ class Engine:
             optimizer takes is NaN or infinite. With a scaler, 1 where the update was left out since a scaled gradient
             overflowed, and infinity only where it would without a scale.
         """
-        optimizer.zero_grad(set_to_none=True)
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        # What zero_grad does, in a tenth of its time.
+        for parameter in parameters:
+            parameter.grad = None
         value = self.gradients(network, loss, images, targets, scaler, weights)
         if processes() > 1:
             gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
@@ -224,7 +232,7 @@ class Engine:
             scaler.unscale_(optimizer)
         if before_update is not None:
             before_update()
-        spoiled = _not_finite(optimizer, value.device).to(value.dtype)
+        spoiled = _not_finite(parameters, value.device).to(value.dtype)
         if scaler is None:
             optimizer.step()
         else:
@@ -251,17 +259,17 @@ class Engine:
         return compiled.call(compiled.probabilities, mode, self.deterministic, network, images)
 
 
-def _not_finite(optimizer: Optimizer, device: torch.device) -> Tensor:
+def _not_finite(parameters: list[Tensor], device: torch.device) -> Tensor:
     """0, or infinity where a gradient is NaN or infinite: a scalar on the device.
 
     With the one kernel of torch's GradScaler, a sixth of the time that the gradients' norms take; a scale of 1 changes
-    no bit of them. The optimizer's list, since walking through a network's modules takes as long again.
+    no bit of them.
     """
-    gradients = [parameter.grad for group in optimizer.param_groups for parameter in group["params"]
-                 if parameter.grad is not None]
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     found = torch.zeros((), device=device)
     torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, _one(device))
-    return found / (1 - found)
+    # It found 0 or 1; of all functions that keep 0 and make 1 infinite, this one is a single call.
+    return found.atanh_()
 
 
 @functools.cache

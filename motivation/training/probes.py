@@ -35,6 +35,11 @@ class NonFiniteLoss(ValueError):
         self.step = step
 
 
+def runs_ahead(device: torch.device) -> bool:
+    """Whether the host launches the work of a device and does not wait for it."""
+    return device.type == "cuda"
+
+
 @dataclass
 class Observation:
     """What one step showed, on its way from the device.
@@ -60,11 +65,12 @@ class Observation:
     copied: Any = None
 
     def send(self) -> None:
-        """Start the copy to the host without waiting for it."""
-        if self.values.is_cuda:
+        """Start the copy to the host without waiting for it: one small copy, into pinned memory."""
+        if runs_ahead(self.values.device):
+            stream = torch.cuda.current_stream(self.values.device)
             self.values = self.values.to("cpu", non_blocking=True)
             self.copied = torch.cuda.Event()
-            self.copied.record()
+            self.copied.record(stream)
 
     def signal(self) -> Signal:
         """As the monitor sees it; waits for the device where it has not got so far.

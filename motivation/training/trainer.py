@@ -27,7 +27,7 @@ from motivation.training.optimizer_state import (
     split_groups,
     start_momentum,
 )
-from motivation.training.probes import NonFiniteLoss, Observation, Probes
+from motivation.training.probes import NonFiniteLoss, Observation, Probes, runs_ahead
 
 __all__ = ["NonFiniteLoss", "StepResult", "Trainer"]
 
@@ -84,7 +84,8 @@ class Trainer:
             fixed batch of training images that are not trained on.
         engine: how a step is executed; default plain eager steps on the device the model is on.
         lag: steps that a decision lags behind its loss, so that a GPU never waits to be read; 0 is the paper. With a
-            lag, a loss that is not finite is noticed so much later.
+            lag, a loss that is not finite is noticed so much later. Without a monitor no decision waits for a loss: on
+            a GPU each is read while the next step runs.
         state: how the optimizer state is carried through a switch, see `SharedState`.
         differential_lr: times the learning rate, for tensors that only the motivated network has.
         differential_weight_decay: their weight decay; None leaves the group's.
@@ -153,7 +154,13 @@ class Trainer:
         """The network that trains in a phase."""
         return self.pair.network(phase) if self.pair else self.model
 
-    def step(self, images: Tensor, targets: Tensor, weights: Tensor | None = None) -> StepResult:
+    @property
+    def unread(self) -> int:
+        """How many of the last steps' losses are still on the way from the device."""
+        return len(self._unread)
+
+    def step(self, images: Tensor, targets: Tensor, weights: Tensor | None = None, *,
+             meanwhile: Callable[[], None] | None = None) -> StepResult:
         """Train the active network on one batch, then run the switch that its loss decides.
 
         Args:
@@ -161,6 +168,8 @@ class Trainer:
             targets: ``(N,)`` class indices, or what else the loss takes, such as ``(N, classes)`` shares.
             weights: ``(N,)``, or of tokens ``(N, T)``: times each unit's loss, before the mean over all units. 0 leaves
                 a unit out and saves no FLOPs; a negative weight raises its loss. None for the plain loss.
+            meanwhile: called when the step has been launched, before its loss is waited for; such as what prepares the
+                next batch.
 
         Raises:
             ValueError: an empty batch, weights of another shape, or a loss that has none of its units.
@@ -196,12 +205,15 @@ class Trainer:
             flops = TRAINING_FORWARDS * count * forward + extra
             seen = probes.observe(due, self.steps, phase, flops, network, loss_and_spoiled, images, targets,
                                   self.engine, weights)
-            if self.lag:
-                seen.send()
+            seen.send()
+            seconds = stopwatch.stop()
+            if meanwhile is not None:
+                meanwhile()
             self._unread.append(seen)
-            if len(self._unread) > self.lag:
+            late = self.lag if self.monitor is not None else max(self.lag, runs_ahead(images.device))
+            if len(self._unread) > late:
                 signal = self._unread.popleft().signal()
-        self.ledger.record(phase, count, forward, stopwatch.stop(), extra)
+        self.ledger.record(phase, count, forward, seconds, extra)
         self.steps += 1
         score, reading = math.nan, None
         if self.monitor is not None and signal is not None:

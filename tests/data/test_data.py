@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 from motivation.data import Arrays, Augmentation, Cifar, Digits, Loader, Normalization, Split, evaluation_batches
+from motivation.data.augment.crop import crop, draw_crops
 from motivation.data.loaders import resident
-from motivation.data.loaders.resident import augment
 from motivation.randomness import AUGMENTATION, derived_generator
 
 
@@ -228,20 +228,22 @@ def test_shares_make_up_the_batch():
 def test_augmentation_equals_a_loop_over_images(height, width, channels, padding, flip, step):
     """Pad, crop and flip image by image, from the same draws, gives the same pixels."""
     images = torch.randint(0, 256, (6, height, width, channels), dtype=torch.uint8)
-    result = augment(images, derived_generator(0, AUGMENTATION, step), padding, flip)
+    drawn = draw_crops(6, derived_generator(0, AUGMENTATION, step), padding, flip)
+    result = crop(images, torch.arange(6), drawn, padding)
     draws = derived_generator(0, AUGMENTATION, step)
     tops = torch.randint(0, 2 * padding + 1, (6, 1), generator=draws).flatten()
     lefts = torch.randint(0, 2 * padding + 1, (6, 1), generator=draws).flatten()
     mirrored = (torch.rand(6, 1, generator=draws) < 0.5).flatten() if flip else [False] * 6
     for image, top, left, mirror, out in zip(images, tops, lefts, mirrored, result, strict=True):
         padded = np.pad(image.numpy(), ((padding, padding), (padding, padding), (0, 0)))
-        crop = padded[top:top + height, left:left + width]
-        assert np.array_equal(crop[:, ::-1] if mirror else crop, out.numpy())
+        part = padded[top:top + height, left:left + width]
+        assert np.array_equal(part[:, ::-1] if mirror else part, out.numpy())
 
 
 def test_augmentation_draws_every_offset_and_both_mirrors():
     images = torch.arange(1, 10, dtype=torch.uint8).view(1, 3, 3, 1).repeat(2000, 1, 1, 1)
-    kinds = {image.numpy().tobytes() for image in augment(images, derived_generator(0, 1, 2), 1, True)}
+    drawn = draw_crops(2000, derived_generator(0, 1, 2), 1, True)
+    kinds = {image.numpy().tobytes() for image in crop(images, torch.arange(2000), drawn, 1)}
     assert len(kinds) == 3 * 3 * 2
 
 

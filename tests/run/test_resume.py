@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -11,7 +12,10 @@ import torch
 from conftest import QUICK, compose_config
 from stopping import left, stop_after, stopped
 
+import motivation.run.session
 import motivation.training.engine
+import motivation.training.probes
+import motivation.training.trainer
 from motivation.analysis.compare import comparison_table
 from motivation.analysis.runs import group_runs
 from motivation.run.resume import find_run
@@ -67,6 +71,21 @@ def test_stop_inside_an_interval_is_exact(tmp_path, monkeypatch, finished):
 def test_every_optimizer_and_engine_is_exact(tmp_path, monkeypatch, overrides):
     config = compose_config(*QUICK, "recipe.epochs=1", *overrides)
     whole = run(config, tmp_path / "whole")
+    folder = stopped(config, tmp_path / "run", monkeypatch, 4)
+    run(config, folder, resume=True)
+    assert left(folder) == left(whole)
+
+
+@pytest.mark.parametrize("overrides", [(), ("model=resnet8",)], ids=["monitor", "no monitor"])
+def test_batches_and_losses_of_a_gpu_are_exact(tmp_path, monkeypatch, overrides):
+    """Made ahead and read late, as on a GPU: a run, and one stopped in it, are those that do neither."""
+    config = compose_config(*QUICK, *overrides)
+    whole = run(config, tmp_path / "whole")
+    monkeypatch.setattr(torch.cuda, "Event", Mock)
+    monkeypatch.setattr(torch.cuda, "current_stream", Mock())
+    for module in (motivation.training.probes, motivation.training.trainer, motivation.run.session):
+        monkeypatch.setattr(module, "runs_ahead", lambda device: True)
+    assert left(run(config, tmp_path / "ahead")) == left(whole)
     folder = stopped(config, tmp_path / "run", monkeypatch, 4)
     run(config, folder, resume=True)
     assert left(folder) == left(whole)
