@@ -59,7 +59,7 @@ def per_unit(loss: Loss) -> Loss:
     """
     if isinstance(loss, nn.Module) and hasattr(loss, "reduction"):
         unreduced = copy.copy(loss)
-        unreduced.reduction = "none"
+        vars(unreduced)["reduction"] = "none"
         return unreduced
     if "reduction" in inspect.signature(loss).parameters:
         return functools.partial(loss, reduction="none")
