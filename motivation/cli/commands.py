@@ -2,7 +2,6 @@
 
 import argparse
 import functools
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -176,26 +175,15 @@ def wandb_panels(options: argparse.Namespace) -> int:
     return 0
 
 
-def bench(arguments: list[str]) -> int:
-    """``motivation bench [NAME [OPTION ...]]``: without a name, list the benchmarks."""
-    import ast
-    import runpy
-    from importlib import resources
+def bench(options: argparse.Namespace) -> int:
+    """``motivation bench [NAME ...]``."""
+    from omegaconf import OmegaConf
 
-    files = {file.name.removesuffix(".py"): file for file in resources.files("motivation.benchmarks").iterdir()
-             if file.name.endswith(".py") and file.name != "__init__.py"}
-    if not arguments:
-        for known in sorted(files):
-            print(f"{known:12} {ast.get_docstring(ast.parse(files[known].read_text())).splitlines()[0]}")
+    from motivation.benchmarks import report
+    from motivation.command_line import pasteable
+
+    if options.list:
+        print(*report.listing(), sep="\n")
         return 0
-    name, *options = arguments
-    if name not in files:
-        raise ValueError(f"no benchmark {name!r}; there are {', '.join(sorted(files))}")
-    sys.argv = [f"motivation bench {name}", *options]
-    try:
-        runpy.run_module(f"motivation.benchmarks.{name}", run_name="__main__")
-    except SystemExit as end:
-        return end.code or 0
-    return 0
-
-
+    values = OmegaConf.to_container(OmegaConf.from_dotlist(options.overrides))
+    return report.run(options.names, values, pasteable("motivation", *options.arguments), options.json, options.into)
