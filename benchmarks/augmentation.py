@@ -18,7 +18,7 @@ from motivation.training.recipe import Recipe
 from motivation.validation import Count, NotNegative
 
 from .table import Table
-from .turns import take_turns
+from .turns import take_turns, timed
 from .workload import DEVICES, is_here
 
 RECIPES = ("resnet_cifar", "vit_cifar", "efficientnet_cifar", "transfer", "a3_imagenet")
@@ -58,8 +58,8 @@ def measure(seconds: NotNegative = 20, batch: Count | None = None,
                        for label, augmentation in (("augmented", recipe.augmentation),
                                                    ("crop and flip", Augmentation(crop_padding=4, flip=True)),
                                                    ("nothing", Augmentation()))}
-            rates = take_turns({label: next_batch(loader) for label, loader in loaders.items()},
-                               seconds / len(recipes) / len(devices), device)
+            rates = take_turns({label: timed(next_batch(loader), device) for label, loader in loaders.items()},
+                               seconds / len(recipes) / len(devices))
             table.rows.append((device, name, size, loaders["augmented"].image_shape[1],
                                *(size * statistics.median(values) for values in rates.values())))
     if not is_here("cuda"):

@@ -24,8 +24,8 @@ def waiting(seconds: float, every: int, batch: int, device: str) -> tuple[float,
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
         session = open_session(opened, config_of(
             write_images(folder / "images.npz", SHAPES["compute-bound"][1]), "recipe=resnet_cifar",
-            f"recipe.batch_size={batch}", "recipe.optimizer={name: adamw, lr: 1e-3}", "recipe.epochs=1000",
-            f"engine.device={device}"))
+            f"recipe.batch_size={batch}", "recipe.optimizer.name=adamw", "~recipe.optimizer.momentum",
+            "recipe.epochs=1000", f"engine.device={device}"))
         checkpoints = opened.enter_context(closing(Checkpoints(folder / "checkpoints")))
         # As every run, it starts with a checkpoint of step 0, whose first copy allocates what later ones use again.
         checkpoints.save(session.state_dict(), 0)

@@ -16,7 +16,7 @@ from typing import Literal
 from motivation.validation import NotNegative
 
 from .table import Table
-from .turns import take_turns
+from .turns import take_turns, timed
 from .workload import DEVICES, batches_of, config_of, is_here, open_session, write_images
 
 # Recipe: its model, training and test images of its data set, size of the stored images, and images a step here: as
@@ -24,6 +24,8 @@ from .workload import DEVICES, batches_of, config_of, is_here, open_session, wri
 SETTINGS = {"digits": ("resnet20_32", 1437, 360, 8, 64), "resnet_cifar": ("resnet20_32", 50_000, 10_000, 32, 128),
             "efficientnet_cifar": ("efficientnet_b0_b1", 50_000, 10_000, 32, 8),
             "vit_cifar": ("vit_tiny_small", 50_000, 10_000, 32, 8)}
+# The options of conf/model/vit_tiny_small.yaml fit the digits.
+OPTIONS = {"vit_cifar": ("model.options.img_size=224", "model.options.patch_size=16")}
 
 
 def images_a_second(opened: ExitStack, folder: Path, device: str, recipe: str, precision: str,
@@ -32,8 +34,8 @@ def images_a_second(opened: ExitStack, folder: Path, device: str, recipe: str, p
     model, _, _, size, batch = SETTINGS[recipe]
     path = write_images(folder / "images.npz", size, 512)
     session = open_session(opened, config_of(
-        path, f"recipe={recipe}", f"model={model}", f"recipe.batch_size={batch}", "schedule=never",
-        "recipe.epochs=1000", f"engine.device={device}", f"engine.precision={precision}",
+        path, f"recipe={recipe}", f"model={model}", f"recipe.batch_size={batch}", *OPTIONS.get(recipe, ()),
+        "schedule=never", "recipe.epochs=1000", f"engine.device={device}", f"engine.precision={precision}",
         f"engine.evaluation_batch={batch}"))
     batches, engine = batches_of(session), session.trainer.engine
     part = session.dataset.test.take(slice(0, batch))
@@ -46,7 +48,8 @@ def images_a_second(opened: ExitStack, folder: Path, device: str, recipe: str, p
     def predict(phase: str) -> Callable[[], None]:
         return lambda: engine.predict(session.trainer.network(phase), session.loader.evaluation_batches(part, batch))
 
-    rates = take_turns({"training": train, "base": predict("base"), "motivated": predict("motivated")}, seconds, device)
+    loops = {"training": train, "base": predict("base"), "motivated": predict("motivated")}
+    rates = take_turns({name: timed(step, device) for name, step in loops.items()}, seconds)
     return {name: batch * statistics.median(values) for name, values in rates.items()}, batch
 
 

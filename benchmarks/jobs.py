@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from time import perf_counter
+from typing import Literal
 
 from motivation.run.machine import cores
 from motivation.validation import Count, NotNegative
@@ -33,8 +34,8 @@ def runs_an_hour(table: str, jobs: str, seeds: int, overrides: tuple[str, ...]) 
         return 3600 * len(os.listdir(f"{folder}/cells")) / seconds
 
 
-def measure(seconds: NotNegative = 60, jobs: tuple[str, ...] = ("1", "cores", "auto"), table: str = "7",
-            seeds: Count = 1, overrides: tuple[str, ...] = ()) -> list[Table]:
+def measure(seconds: NotNegative = 60, jobs: tuple[Count | Literal["cores", "auto"], ...] = (1, "cores", "auto"),
+            table: str | int = 7, seeds: Count = 1, overrides: tuple[str, ...] = ()) -> list[Table]:
     """Measure this.
 
     Args:
@@ -44,14 +45,14 @@ def measure(seconds: NotNegative = 60, jobs: tuple[str, ...] = ("1", "cores", "a
         seeds: runs a cell.
         overrides: of every run.
     """
-    numbers = [str(max(2, cores())) if number == "cores" else number for number in jobs]
-    rates = alternate({number: functools.partial(runs_an_hour, table, number, seeds, overrides) for number in numbers},
-                      seconds)
+    numbers = [str(max(2, cores()) if number == "cores" else number) for number in jobs]
+    rates = alternate({number: functools.partial(runs_an_hour, str(table), number, seeds, overrides)
+                       for number in numbers}, seconds)
     made = Table("Runs per hour", {"device": "", "table": "", "--jobs": "", "runs/hour": ".0f",
                                    f"x --jobs {numbers[0]}": ".3f", **RATIO}, [])
     device = "cuda" if is_here("cuda") else "cpu"
-    made.rows += [(device, table, number, statistics.median(values), *ratios(values, rates[numbers[0]]))
+    made.rows += [(device, str(table), number, statistics.median(values), *ratios(values, rates[numbers[0]]))
                   for number, values in rates.items()]
     if not is_here("cuda"):
-        made.unmeasured("cuda", table, "all")
+        made.unmeasured("cuda", str(table), "all")
     return [made]

@@ -1,17 +1,18 @@
 """Memory that training a pair takes, against training its motivated network alone.
 
 Each trains in a process of its own, the pair every other step in the other phase. *weights and state*: parameters,
-buffers and optimizer state, shared storage counted once. *peak*: what training adds to the resident size of the
-process, or takes of a GPU's memory; gradients and activations are in it.
+buffers and optimizer state, shared storage counted once. *peak*: what building and training add to the resident size
+of the process (Linux), or take of a GPU's memory; gradients and activations are in it.
 """
 
 import functools
 import itertools
 import json
-import resource
+import re
 import statistics
 import subprocess
 import sys
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -35,22 +36,25 @@ PAIRS = {"depth": ("resnet20", "resnet32", 128, 32, torch.optim.SGD),
 OPTIONS = {torch.optim.SGD: {"lr": 0.01, "momentum": 0.9}, torch.optim.AdamW: {"lr": 1e-4}}
 
 
+def most_resident() -> int:
+    """Bytes of this process that were in memory at most; that of getrusage would be its parent's where that is more."""
+    return int(re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)[1]) * 1024
+
+
 def train(kind: str, device: str, base: str, motivated: str, batch: int, size: int,
           optimizer: type[torch.optim.Optimizer]) -> dict[str, int]:
-    """Train some steps; bytes of weights and state, and of the peak that training adds."""
+    """Train some steps; bytes of weights and state, and of the peak that building and training add."""
     torch.manual_seed(0)
-    engine = Engine(device=device)
+    engine, before = Engine(device=device), most_resident()
+    engine.configure()
     model = engine.place(create_pair(base, motivated, CLASSES) if kind == "pair" else create_model(motivated, CLASSES))
     images = torch.randn(batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
     targets = torch.randint(0, CLASSES, (batch,), device=device)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     trainer = Trainer(model, lambda params: optimizer(params, fused=True, **OPTIONS[optimizer]), F.cross_entropy,
                       schedule=Periodic(2, 1) if kind == "pair" else None, engine=engine)
     for _ in range(STEPS):
         trainer.step(images, targets)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
-    if device == "cuda":
-        peak = torch.cuda.max_memory_allocated()
+    peak = torch.cuda.max_memory_allocated() if device == "cuda" else most_resident() - before
     state = [value for one in trainer.optimizers for values in one.state.values() for value in values.values()]
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
                 for tensor in (*model.parameters(), *model.buffers(), *filter(torch.is_tensor, state))}

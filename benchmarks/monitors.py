@@ -22,7 +22,7 @@ from motivation.validation import Count, NotNegative
 
 from .noise import MONITORS, SCHEDULES, nothing, signals
 from .table import Table
-from .turns import RATIO, ratios, take_turns
+from .turns import RATIO, ratios, take_turns, timed
 from .workload import CLASSES, DEVICES, SHAPES, is_here
 
 BOUND = 20
@@ -95,8 +95,8 @@ def measure(seconds: NotNegative = 20, steps: Count = 4000) -> list[Table]:
                              "x without a monitor": ".3f", **RATIO}, [])
     here = list(itertools.product(filter(is_here, DEVICES), SHAPES))
     for device, shape in here:
-        rates = take_turns({name: trainer_step(make(), device, *SHAPES[shape]) for name, make in PROBES.items()},
-                           seconds / len(here), device)
+        rates = take_turns({name: timed(trainer_step(make(), device, *SHAPES[shape]), device)
+                            for name, make in PROBES.items()}, seconds / len(here))
         table.rows += [(device, shape, name, statistics.median(values), *ratios(values, rates["none"]))
                        for name, values in rates.items()]
     if not is_here("cuda"):

@@ -13,7 +13,7 @@ from motivation.training.precision import AUTOCAST
 from motivation.validation import NotNegative
 
 from .table import Table
-from .turns import now, take_turns
+from .turns import take_turns, timed
 from .workload import DEVICES, is_here
 
 # Rows of the largest matrices, and a product that takes so many seconds is large enough.
@@ -38,13 +38,11 @@ def peak(device: str, precision: str, seconds: float, largest: int | None = None
         # Where a precision is emulated, large products take minutes.
         while taken < LONG and rows < (largest or MOST[device]):
             rows *= 2
-            product = functools.partial(torch.mm, *(torch.randn(rows, rows, device=device, dtype=AUTOCAST.get(precision))
-                                                    for _ in range(2)))
-            product()
-            start = now(device)
-            product()
-            taken = now(device) - start
-        rates = take_turns({precision: product}, seconds, device)[precision]
+            matrix = torch.randn(rows, rows, device=device, dtype=AUTOCAST.get(precision))
+            loop = timed(functools.partial(torch.mm, matrix, matrix), device)
+            loop(1)
+            taken = loop(1)
+        rates = take_turns({precision: loop}, seconds)[precision]
     finally:
         torch.set_float32_matmul_precision(before)
     return 2 * rows ** 3 * max(rates), rows

@@ -22,7 +22,7 @@ from . import ELSEWHERE, SPEED
 from .table import UNMEASURED, Table
 
 # The lines of a Markdown file between which the report goes.
-BEGIN, END = "<!-- motivation bench -->", "<!-- end of motivation bench -->"
+BEGIN, END = "<!-- motivation bench -->", "<!-- end of bench -->"
 PACKAGES = ("motivation", "torch", "torchvision", "timm", "numpy", "wandb")
 
 
@@ -36,7 +36,7 @@ def listing() -> Iterator[str]:
 
 
 def run(names: Sequence[str], values: Mapping[str, Any], command: str, json_file: Path | None = None,
-        into: Path | None = None) -> int:
+        update: Path | None = None) -> int:
     """Run benchmarks and print their tables as Markdown.
 
     Args:
@@ -44,7 +44,7 @@ def run(names: Sequence[str], values: Mapping[str, Any], command: str, json_file
         values: keyword arguments of each of them.
         command: that asked for them, for the report.
         json_file: where the same goes as JSON.
-        into: a Markdown file; what is between its lines `BEGIN` and `END` is replaced by the report.
+        update: a Markdown file; what is between its lines `BEGIN` and `END` is replaced by the report.
 
     Returns:
         1 where a bound was missed, else 0.
@@ -58,7 +58,7 @@ def run(names: Sequence[str], values: Mapping[str, Any], command: str, json_file
     measures = {name: _measure(name) for name in names or SPEED}
     for name, measure in measures.items():
         check({name: measure}, {**values, "name": name}, name)
-    page = None if into is None else _around_report(into)
+    page = None if update is None else _around_report(update)
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
 
@@ -85,7 +85,7 @@ def run(names: Sequence[str], values: Mapping[str, Any], command: str, json_file
                            for name, tables in found.items()},
         }, indent=2, allow_nan=False) + "\n")
     if page is not None:
-        into.write_text("\n\n".join((page[0], *parts, page[1])))
+        update.write_text("\n\n".join((page[0], *parts, page[1])))
     return 1 if missed else 0
 
 

@@ -1,15 +1,16 @@
 """Steps a second by engine and precision, against a bare loop and a loop with torchvision and DataLoader.
 
-Loops take turns, a block of steps each, in one process. All train one network with SGD on random images with crop and
-flip, and read the loss of every step. *bare*: written by hand for speed, images on the device, crop and flip by batch,
-channels-last, fused SGD, the precision by autocast. *torchvision*: as it is usually written, PIL images through
-torchvision's transforms in two DataLoader workers, and torch's defaults. *motivation*: `motivation train` by engine,
-with its loader, trainer, run folder and progress, which crops and flips image by image.
+Loops take turns, a block of steps each; ours in one process, the others in another one. All train one network with SGD
+on random images with crop and flip, and read the loss of every step. *bare*: written by hand for speed, images on the
+device, crop and flip by batch, channels-last, fused SGD, the precision by autocast. *torchvision*: as it is usually
+written, PIL images through torchvision's transforms in two DataLoader workers, and torch's defaults. *motivation*:
+`motivation train` by engine, with its loader, trainer, run folder and progress, which crops and flips image by image.
 
 *x bare*: steps/s over those of the bare loop of the same network, shape and precision, the median over blocks, and the
 lowest and highest. *GFLOP/s*: 3 x forward a step, 2 FLOPs a multiply-add; *share of peak*: of the matrix products of
-this device in float32 or the step's precision, whichever are faster. The first step of a compiled engine compiles, with an empty cache. Shapes: 128 images of
-32 x 32, where arithmetic takes the time; 2 of 8 x 8, where the launching of kernels does.
+this device in float32 or the step's precision, whichever are faster. The first step of a compiled engine compiles,
+with an empty cache. Shapes: 128 images of 32 x 32, where arithmetic takes the time; 2 of 8 x 8, where the launching of
+kernels does.
 """
 
 import itertools
@@ -20,7 +21,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 from unittest import mock
 
 import numpy as np
@@ -34,14 +35,16 @@ from motivation.training.ledger import TRAINING_FORWARDS, forward_flops
 from motivation.training.precision import AUTOCAST, fastest
 from motivation.validation import NotNegative
 
+from .apart import Apart
 from .peak import peak
 from .table import Table
-from .turns import RATIO, now, ratios, take_turns
+from .turns import RATIO, ratios, take_turns, timed
 from .workload import CLASSES, DEVICES, SHAPES, config_of, is_here, training_steps, write_images
 
 BOUND = 0.97
 Step = Callable[[], object]
 Engine = Literal["reference", "compile", "reduce-overhead"]
+MODES = {"reference": "null", "compile": "default", "reduce-overhead": "reduce-overhead"}
 # What trains: the choice of the config, and the network that trains in it.
 NETWORKS = {
     "alone": (("model=classical", "model.network={base}"), "base"),
@@ -127,50 +130,46 @@ def usual(path: Path, network: str, batch: int, device: str) -> Step:
     return step
 
 
-def engines_of(device: str, network: str, precision: str, chosen: tuple[str, ...]) -> list[str]:
+class Case(NamedTuple):
+    """What the loops of a row have in common."""
+
+    device: str
+    network: str
+    shape: str
+    precision: str
+
+
+def engines_of(case: Case, chosen: tuple[Engine, ...]) -> list[Engine]:
     """Engines of ours that are measured: on a CPU, where a network takes a minute to compile, it is compiled alone, and
     in the precision that the hardware is made for.
     """
-    if device == "cpu":
-        compiles = network == "alone" and precision == fastest("cpu")[0]
-        return [engine for engine in chosen if engine == "reference" or (engine == "compile" and compiles)]
-    return list(chosen)
+    if case.device == "cuda":
+        return list(chosen)
+    compiles = case.network == "alone" and case.precision == fastest("cpu")[0]
+    return [engine for engine in chosen if engine == "reference" or (engine == "compile" and compiles)]
 
 
-def loops(opened: ExitStack, folder: Path, device: str, network: str, shape: str, precision: str,
-          engines: list[str], names: dict[str, str]) -> dict[str, Step]:
-    """The loops that take turns, by name."""
-    batch, size = SHAPES[shape]
-    overrides, phase = NETWORKS[network]
-    path = write_images(folder / "images.npz", size)
-    found: dict[str, Step] = {"bare": bare(path, names[phase], batch, device, precision)}
-    for engine in engines:
-        config = config_of(path, "recipe=resnet_cifar", f"recipe.batch_size={batch}", "recipe.epochs=1000",
-                           *(override.format(**names) for override in overrides), f"engine.device={device}",
-                           f"engine.precision={precision}",
-                           *([] if engine == "reference" else
-                             [f"engine.compile={'default' if engine == 'compile' else engine}"]))
-        found[f"motivation, {engine}"] = training_steps(opened, folder / engine, config)
-    if precision == "float32":
-        found["torchvision"] = usual(path, names[phase], batch, device)
-    return found
-
-
-def section(seconds: float, device: str, network: str, shape: str, precision: str, engines: tuple[Engine, ...],
-            names: dict[str, str]) -> tuple[dict[str, float], dict[str, list[float]]]:
+def section(apart: Apart, case: Case, engines: tuple[Engine, ...], names: dict[str, str],
+            seconds: float) -> tuple[dict[str, float], dict[str, list[float]]]:
     """Seconds of the first step of each loop, and then steps a second, block by block."""
+    batch, size = SHAPES[case.shape]
+    overrides, phase = NETWORKS[case.network]
     with ExitStack() as opened:
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
         # Compiled anew, whatever earlier runs compiled.
         opened.enter_context(mock.patch.dict(os.environ, TORCHINDUCTOR_CACHE_DIR=str(folder / "compiled")))
-        steps = loops(opened, folder, device, network, shape, precision,
-                      engines_of(device, network, precision, engines), names)
-        first = {}
-        for name, step in steps.items():
-            start = now(device)
-            step()
-            first[name] = now(device) - start
-        return first, take_turns(steps, seconds, device)
+        opened.callback(apart.clear)
+        path, device = write_images(folder / "images.npz", size), case.device
+        loops = {"bare": apart.loop(device, bare, path, names[phase], batch, device, case.precision)}
+        if case.precision == "float32":
+            loops["torchvision"] = apart.loop(device, usual, path, names[phase], batch, device)
+        for engine in engines_of(case, engines):
+            config = config_of(
+                path, "recipe=resnet_cifar", f"recipe.batch_size={batch}", "recipe.epochs=1000",
+                *(override.format(**names) for override in overrides), f"engine.device={device}",
+                f"engine.precision={case.precision}", f"engine.compile={MODES[engine]}")
+            loops[f"motivation, {engine}"] = timed(training_steps(opened, folder / engine, config), device)
+        return {name: loop(1) for name, loop in loops.items()}, take_turns(loops, seconds)
 
 
 def measure(seconds: NotNegative = 100, base: str = "resnet20", motivated: str = "resnet32",
@@ -193,25 +192,27 @@ def measure(seconds: NotNegative = 100, base: str = "resnet20", motivated: str =
         "device": "", "network": "", "shape": "", "precision": "", "loop": "", "steps/s": ".2f", "x bare": ".3f",
         **RATIO, "x torchvision": ".2f", "GFLOP/s": ",.1f", "share of peak": ".1%", "first step, s": ".1f"}, [])
     names = {"base": base, "motivated": motivated}
-    here = [(device, network, shape, precision) for device, network, shape, precision
-            in itertools.product(filter(is_here, DEVICES), networks, shapes, precisions)
-            if (device, precision) != ("cpu", "bfloat16") or network == "alone"]
+    here = [case for case in itertools.starmap(Case, itertools.product(filter(is_here, DEVICES), networks, shapes,
+                                                                       precisions))
+            if (case.device, case.precision) != ("cpu", "bfloat16") or case.network == "alone"]
     # Where bfloat16 is emulated, float32 is what the machine can do.
     peaks = {(device, precision): max(peak(device, one, min(2, seconds))[0] for one in {"float32", precision})
-             for device, precision in {(device, precision) for device, _, _, precision in here}}
-    worst = float("inf")
-    for device, network, shape, precision in here:
-        first, rates = section(seconds / len(here), device, network, shape, precision, engines, names)
-        (batch, size), trained = SHAPES[shape], names[NETWORKS[network][1]]
-        flops = batch * TRAINING_FORWARDS * forward_flops(create_model(trained, CLASSES), (3, size, size))
-        for name, values in rates.items():
-            speed, against_bare = statistics.median(values), ratios(values, rates["bare"])
-            against_usual = ratios(values, rates["torchvision"])[0] if "torchvision" in rates else math.nan
-            where = "alone" if network == "alone" else "in a pair"
-            table.rows.append((device, f"{trained} {where}", shape, precision, name, speed, *against_bare, against_usual,
-                               flops * speed / 1e9, flops * speed / peaks[device, precision], first[name]))
-            if name == "motivation, reference":
-                worst = min(worst, against_bare[0])
+             for device, precision in {(case.device, case.precision) for case in here}}
+    worst = math.inf
+    with Apart() as apart:
+        for case in here:
+            first, rates = section(apart, case, engines, names, seconds / len(here))
+            (batch, size), trained = SHAPES[case.shape], names[NETWORKS[case.network][1]]
+            flops = batch * TRAINING_FORWARDS * forward_flops(create_model(trained, CLASSES), (3, size, size))
+            label = f"{trained} alone" if case.network == "alone" else f"{trained} in a pair"
+            for name, values in rates.items():
+                speed, against_bare = statistics.median(values), ratios(values, rates["bare"])
+                against_usual = ratios(values, rates["torchvision"])[0] if "torchvision" in rates else math.nan
+                table.rows.append((case.device, label, case.shape, case.precision, name, speed, *against_bare,
+                                   against_usual, flops * speed / 1e9,
+                                   flops * speed / peaks[case.device, case.precision], first[name]))
+                if name == "motivation, reference":
+                    worst = min(worst, against_bare[0])
     if not is_here("cuda"):
         table.unmeasured("cuda", "all", "all", "all", "all")
     if worst < math.inf:

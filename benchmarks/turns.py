@@ -9,6 +9,8 @@ from typing import TypeVar
 import torch
 
 Figure = TypeVar("Figure")
+# Takes so many steps; returns the seconds that they took.
+Loop = Callable[[int], float]
 BLOCKS = 15
 # Of a figure that was compared with another one, block by block.
 RATIO = {"lowest": ".3f", "highest": ".3f", "blocks": "d"}
@@ -38,32 +40,41 @@ def alternate(measures: Mapping[str, Callable[[], Figure]], seconds: float) -> d
     return figures
 
 
-def take_turns(steps: Mapping[str, Callable[[], object]], seconds: float,
-               device: str = "cpu") -> dict[str, list[float]]:
+def timed(step: Callable[[], object], device: str = "cpu") -> Loop:
+    """A loop of steps.
+
+    Args:
+        step: takes one step.
+        device: that has to be done before the clock is read.
+    """
+    def loop(count: int) -> float:
+        start = now(device)
+        for _ in range(count):
+            step()
+        return now(device) - start
+
+    return loop
+
+
+def take_turns(loops: Mapping[str, Loop], seconds: float) -> dict[str, list[float]]:
     """Steps a second of each, block by block; each has as long a block.
 
     Args:
-        steps: each takes one step. Its first one, which compiles and allocates, is not timed.
+        loops: whose first step, which compiles and allocates, is not timed, nor the first one of a block, which finds
+            what the others left in caches and queues.
         seconds: of all.
-        device: that has to be done before the clock is read.
     """
-    block = seconds / BLOCKS / len(steps)
+    block = seconds / BLOCKS / len(loops)
+
+    def measure(loop: Loop, count: int) -> float:
+        loop(1)
+        return count / loop(count)
+
     measures = {}
-    for name, step in steps.items():
-        step()
-        start = now(device)
-        step()
-        measures[name] = functools.partial(rate, step, max(1, round(block / (now(device) - start))), device)
+    for name, loop in loops.items():
+        loop(1)
+        measures[name] = functools.partial(measure, loop, max(1, round(block / loop(1))))
     return alternate(measures, seconds)
-
-
-def rate(step: Callable[[], object], count: int, device: str = "cpu") -> float:
-    """Steps a second of one block, after one step that finds what the others left in caches and queues."""
-    step()
-    start = now(device)
-    for _ in range(count):
-        step()
-    return count / (now(device) - start)
 
 
 def ratios(figures: list[float], reference: list[float]) -> tuple[float, float, float, int]:

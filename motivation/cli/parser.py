@@ -66,8 +66,8 @@ def command_parser() -> Parser:
     tables.add_argument("--list", action="store_true", help="all tables and how much of each is finished")
     tables.add_argument("--scale", default="smoke", help="smoke: the whole pipeline on digits in minutes, no "
                         "reproduction; minute: 10,000 images of CIFAR-10 at 16 x 16, a minute a run on any core; cpu: "
-                        "ResNet-20 in ResNet-32 on them, 20 epochs; reduced: real "
-                        "data, fewer epochs; paper: the full recipe (default: %(default)s)")
+                        "ResNet-20 in ResNet-32 on them, 20 epochs; reduced: real data, fewer epochs; paper: the full "
+                        "recipe (default: %(default)s)")
     tables.add_argument("--seeds", type=int, metavar="N", help="runs a cell (default: the scale's own)")
     tables.add_argument("--first-seed", type=int, default=0, metavar="N", help="count seeds from here, such as for "
                         "fresh ones (default: %(default)s)")
@@ -78,6 +78,13 @@ def command_parser() -> Parser:
     tables.add_argument("--plan", action="store_true", help="print what would run and what it costs, and stop")
     tables.add_argument("--show", action="store_true", help="print the table from the finished runs and the results' "
                         "file, and stop")
+    tables.add_argument("--against", metavar="ROW", help="with --show: a line for every row that is compared with "
+                        "this one, both networks side by side")
+    tables.add_argument("--figure", type=Path, metavar="FILE", help="of a table of ours: draw its comparisons with "
+                        "their intervals, and its curves (.png, .svg or .pdf)")
+    tables.add_argument("--update", type=Path, nargs="+", metavar="PAGE", help="write the tables of Markdown pages "
+                        "anew from the results that come with the package: what stands between a comment "
+                        "<!-- motivation table ... --> and a comment <!-- end of table -->")
     tables.add_argument("--results", type=Path, metavar="DIR", help="keep a row for every finished run in "
                         "DIR/NAME_SCALE.csv; runs that have a row there count as finished (default: keep none, and "
                         "--show reads the results that come with the package, experiments/results)")
@@ -112,9 +119,8 @@ def command_parser() -> Parser:
     benchmarks.add_argument("names", nargs="*", metavar="NAME", help="a benchmark that --list shows")
     benchmarks.add_argument("--list", action="store_true", help="all benchmarks, and the keys that each takes")
     benchmarks.add_argument("--json", type=Path, metavar="FILE", help="write the tables as JSON too")
-    benchmarks.add_argument("--into", type=Path, metavar="FILE", help="replace the report in a Markdown file, such as "
-                            "docs/performance.md: what is between its lines <!-- motivation bench --> and "
-                            "<!-- end of motivation bench -->")
+    benchmarks.add_argument("--update", type=Path, metavar="PAGE", help="write the report into a Markdown page, such "
+                            "as docs/performance.md, between <!-- motivation bench --> and <!-- end of bench -->")
     benchmarks.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="a key of the benchmarks that are named, "
                             "such as seconds=5 for the time that each measures for")
     return parser

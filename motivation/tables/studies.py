@@ -4,7 +4,6 @@ import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -28,6 +27,7 @@ from motivation.tables.rows import TableRow
 
 ROW_COLUMNS = ("row", "base acc %", "motivated acc %", "n", "training FLOPs", "cost", "motivated")
 COMPARISON_COLUMNS = ("row", "network", "against", "difference", "n", "test", "Holm p", "could show")
+AGAINST_COLUMNS = ("row", "base acc %", "difference", "Holm p", "motivated acc %", "difference", "Holm p", "n")
 LEGEND = (
     "acc: test accuracy of the base and of the motivated network in percent, mean and standard deviation over seeds; "
     "a network trained alone is in its own column. training FLOPs: mean of all that training took, probes included, 2 "
@@ -56,13 +56,11 @@ class StudyRow:
     column: Phase
 
 
-def write_study(plan: Plan, archive: Archive, out: Path) -> tuple[str, list[Path]]:
-    """A study's Markdown, and the files it was written to: .md, .tex, and .csv of the rows and of the comparisons."""
+def study_texts(plan: Plan, archive: Archive) -> dict[str, str]:
+    """A study in every format, by the end of its file's name; a .csv of the rows and one of the comparisons."""
     assert plan.study
     rows = measure(plan, archive)
-    accuracies = {(one.row.dataset, Network(one.row.label, phase)): values for one in rows
-                  for phase, values in one.accuracies.items()}
-    comparisons = with_tests(plan.study.comparisons, accuracies)
+    comparisons = compare(plan, rows)
     runs = {cell.identity: archive.state(cell).run for cell in plan.cells}
     flops = sum(run.summary["budget/flops"] for run in runs.values() if run)
     note = " ".join(filter(None, [f"Scale {plan.scale}: {plan.note} Training took {flops:.3g} FLOPs.",
@@ -81,15 +79,57 @@ def write_study(plan: Plan, archive: Archive, out: Path) -> tuple[str, list[Path
         *latex_table(f"{plan.title}. {note}", ROW_COLUMNS, [(dataset, first) for dataset, first, _ in shown]),
         *latex_table(f"{plan.title}: comparisons. {legend}", COMPARISON_COLUMNS,
                      [(dataset, second) for dataset, _, second in shown])]) + "\n"
-    texts = {".md": markdown + "\n", ".tex": latex,
-             ".csv": _csv(ROW_COLUMNS, [(dataset, first) for dataset, first, _ in shown]),
-             "-comparisons.csv": _csv(COMPARISON_COLUMNS, [(dataset, second) for dataset, _, second in shown])}
-    out.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for suffix, text in texts.items():
-        paths.append(out / f"{plan.name}-{plan.scale}{suffix}")
-        paths[-1].write_text(text)
-    return markdown, paths
+    return {".md": markdown + "\n", ".tex": latex,
+            ".csv": _csv(ROW_COLUMNS, [(dataset, first) for dataset, first, _ in shown]),
+            "-comparisons.csv": _csv(COMPARISON_COLUMNS, [(dataset, second) for dataset, _, second in shown])}
+
+
+def against_table(plan: Plan, archive: Archive, control: str) -> str:
+    """Every row that is compared with one control, a line each, both networks side by side, as Markdown.
+
+    Args:
+        plan: of a study.
+        archive: of its runs.
+        control: label of the row that the others are compared with.
+
+    Raises:
+        ValueError: the table has no comparison with it.
+    """
+    assert plan.study
+    rows = measure(plan, archive)
+    against = [one for one in compare(plan, rows) if one.control.row == control]
+    if not against:
+        labels = dict.fromkeys(one.control.row for one in plan.study.comparisons)
+        raise ValueError(f"--against {control}: {plan.name} compares with {', '.join(labels)}")
+    lines = [AGAINST_COLUMNS]
+    for one in rows:
+        ours = {other.network.phase: other for other in against if other.network.row == one.row.label}
+        if ours or one.row.label == control:
+            lines.append((one.row.label, *(cell for phase in PHASES for cell in (
+                mean_std(list(one.accuracies.get(phase, {}).values())), *_difference_cells(ours.get(phase)))),
+                str(max((other.n for other in ours.values()), default=len(one.flops)))))
+    return "\n".join(markdown_table(lines))
+
+
+def _difference_cells(one: Comparison | None) -> tuple[str, str]:
+    """A difference with its interval, and Holm's p."""
+    if not one or not one.tested:
+        return NONE, NONE
+    interval = "" if one.tested.interval is None else " [{:+.2f}, {:+.2f}]".format(*one.tested.interval)
+    return f"{one.tested.mean:+.2f}{interval}", number(one.adjusted, ".3g")
+
+
+def compare(plan: Plan, rows: Sequence[StudyRow]) -> list[Comparison]:
+    """The comparisons of a study with their tests.
+
+    Args:
+        plan: of the study.
+        rows: measured.
+    """
+    assert plan.study
+    return with_tests(plan.study.comparisons,
+                      {(one.row.dataset, Network(one.row.label, phase)): values for one in rows
+                       for phase, values in one.accuracies.items()})
 
 
 def measure(plan: Plan, archive: Archive) -> list[StudyRow]:
@@ -138,13 +178,12 @@ def row_cells(one: StudyRow, rows: Sequence[StudyRow], reference: str | None) ->
 
 def comparison_cells(one: Comparison) -> list[str]:
     """A comparison as text, in the order of `COMPARISON_COLUMNS`."""
-    difference, test = NONE, NONE
+    difference, adjusted = _difference_cells(one)
+    test = NONE
     if one.tested:
-        interval = "" if one.tested.interval is None else " [{:+.2f}, {:+.2f}]".format(*one.tested.interval)
-        difference = f"{one.tested.mean:+.2f}{interval}"
         test = one.tested.test if one.tested.p is None else f"p = {one.tested.p:.3g}, {one.tested.test}"
     return [one.network.row, one.network.phase, one.control.row.removeprefix(f"{one.network.row}: "), difference,
-            str(one.n), test, number(one.adjusted, ".3g"), number(one.detectable, ".2f")]
+            str(one.n), test, adjusted, number(one.detectable, ".2f")]
 
 
 def curve_notes(plan: Plan, rows: Sequence[StudyRow]) -> Iterator[str]:
