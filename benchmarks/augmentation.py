@@ -35,7 +35,7 @@ def next_batch(loader: Loader) -> Callable[[], object]:
     return chain.from_iterable(map(loader.epoch, count())).__next__
 
 
-def measure(seconds: NotNegative = 20, batch: Count | None = None,
+def measure(seconds: NotNegative = 15, batch: Count | None = None,
             recipes: tuple[Literal["resnet_cifar", "vit_cifar", "efficientnet_cifar", "transfer", "a3_imagenet"],
                            ...] = RECIPES) -> list[Table]:
     """Measure this.
@@ -58,8 +58,8 @@ def measure(seconds: NotNegative = 20, batch: Count | None = None,
                        for label, augmentation in (("augmented", recipe.augmentation),
                                                    ("crop and flip", Augmentation(crop_padding=4, flip=True)),
                                                    ("nothing", Augmentation()))}
-            rates = take_turns({label: timed(next_batch(loader), device) for label, loader in loaders.items()},
-                               seconds / len(recipes) / len(devices))
+            rates, _ = take_turns({label: timed(next_batch(loader), device) for label, loader in loaders.items()},
+                                  seconds / len(recipes) / len(devices))
             table.rows.append((device, name, size, loaders["augmented"].image_shape[1],
                                *(size * statistics.median(values) for values in rates.values())))
     if not is_here("cuda"):

@@ -44,7 +44,7 @@ def waiting(seconds: float, every: int, batch: int, device: str) -> tuple[float,
         return perf_counter() - start, sum(waits), size_of(session.state_dict()), len(waits)
 
 
-def measure(seconds: NotNegative = 15, every: Count = 10, batch: Count = 128) -> list[Table]:
+def measure(seconds: NotNegative = 12, every: Count = 10, batch: Count = 128) -> list[Table]:
     """Measure this.
 
     Args:

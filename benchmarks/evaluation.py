@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
+from motivation.training.precision import fastest
 from motivation.validation import NotNegative
 
 from .table import Table
@@ -49,11 +50,11 @@ def images_a_second(opened: ExitStack, folder: Path, device: str, recipe: str, p
         return lambda: engine.predict(session.trainer.network(phase), session.loader.evaluation_batches(part, batch))
 
     loops = {"training": train, "base": predict("base"), "motivated": predict("motivated")}
-    rates = take_turns({name: timed(step, device) for name, step in loops.items()}, seconds)
+    rates, _ = take_turns({name: timed(step, device) for name, step in loops.items()}, seconds)
     return {name: batch * statistics.median(values) for name, values in rates.items()}, batch
 
 
-def measure(seconds: NotNegative = 40, recipes: tuple[Literal["digits", "resnet_cifar", "efficientnet_cifar",
+def measure(seconds: NotNegative = 24, recipes: tuple[Literal["digits", "resnet_cifar", "efficientnet_cifar",
                                                              "vit_cifar"], ...] = tuple(SETTINGS),
             precisions: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")) -> list[Table]:
     """Measure this.
@@ -61,12 +62,13 @@ def measure(seconds: NotNegative = 40, recipes: tuple[Literal["digits", "resnet_
     Args:
         seconds: of all.
         recipes: in whose settings.
-        precisions: of training and evaluation.
+        precisions: of training and evaluation; bfloat16 only where the hardware is made for it.
     """
     table = Table("Evaluation", {
         "device": "", "recipe": "", "model": "", "precision": "", "images a step": "d", "training, images/s": ",.1f",
         "base, images/s": ",.1f", "motivated, images/s": ",.1f", "share of wall clock": ".1%"}, [])
-    here = list(itertools.product(filter(is_here, DEVICES), recipes, precisions))
+    here = [case for case in itertools.product(filter(is_here, DEVICES), recipes, precisions)
+            if case[2] in ("float32", fastest(case[0])[0])]
     for device, recipe, precision in here:
         model, train_images, test_images, *_ = SETTINGS[recipe]
         with ExitStack() as opened:
@@ -75,6 +77,8 @@ def measure(seconds: NotNegative = 40, recipes: tuple[Literal["digits", "resnet_
         evaluation = test_images / rate["base"] + test_images / rate["motivated"]
         table.rows.append((device, recipe, model, precision, batch, *rate.values(),
                            evaluation / (evaluation + train_images / rate["training"])))
-    if not is_here("cuda"):
-        table.unmeasured("cuda", "all", "all", "all")
+    for device in DEVICES:
+        for precision in precisions:
+            if not any(case[0] == device and case[2] == precision for case in here):
+                table.unmeasured(device, "all", "all", precision)
     return [table]

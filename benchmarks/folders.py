@@ -69,7 +69,7 @@ def images_a_second(open_batches: Callable[[], Iterator], close: Callable[[], No
     return batches * batch / taken
 
 
-def measure(seconds: NotNegative = 20, workers: Annotated[int, Field(ge=0)] = 2, images: Count = 256, batch: Count = 32,
+def measure(seconds: NotNegative = 15, workers: Annotated[int, Field(ge=0)] = 2, images: Count = 256, batch: Count = 32,
             batches: Count = 8) -> list[Table]:
     """Measure this.
 

@@ -34,13 +34,13 @@ def runs_an_hour(table: str, jobs: str, seeds: int, overrides: tuple[str, ...]) 
         return 3600 * len(os.listdir(f"{folder}/cells")) / seconds
 
 
-def measure(seconds: NotNegative = 60, jobs: tuple[Count | Literal["cores", "auto"], ...] = (1, "cores", "auto"),
+def measure(seconds: NotNegative = 40, jobs: tuple[Count | Literal["cores", "auto"], ...] = (1, "cores"),
             table: str | int = 7, seeds: Count = 1, overrides: tuple[str, ...] = ()) -> list[Table]:
     """Measure this.
 
     Args:
         seconds: of all; each number of jobs is measured at least once.
-        jobs: numbers of jobs, the first one as the reference; ``cores`` is one a core, at least 2.
+        jobs: numbers of jobs, the first one as the reference; ``cores`` is one a core, at least 2; or ``auto``.
         table: at scale smoke.
         seeds: runs a cell.
         overrides: of every run.

@@ -47,7 +47,7 @@ def recording(opened: ExitStack, folder: Path, device: str, overrides: tuple[str
     return block
 
 
-def measure(seconds: NotNegative = 10, trackers: tuple[Literal["none", "wandb", "wandb every step"], ...] =
+def measure(seconds: NotNegative = 6, trackers: tuple[Literal["none", "wandb", "wandb every step"], ...] =
             tuple(TRACKERS), steps: Count = 50) -> list[Table]:
     """Measure this.
 

@@ -84,7 +84,7 @@ def trainer_step(monitor: Monitor | None, device: str, batch: int, size: int) ->
     return lambda: trainer.step(images, targets).loss
 
 
-def measure(seconds: NotNegative = 20, steps: Count = 4000) -> list[Table]:
+def measure(seconds: NotNegative = 16, steps: Count = 4000) -> list[Table]:
     """Measure this.
 
     Args:
@@ -95,8 +95,8 @@ def measure(seconds: NotNegative = 20, steps: Count = 4000) -> list[Table]:
                              "x without a monitor": ".3f", **RATIO}, [])
     here = list(itertools.product(filter(is_here, DEVICES), SHAPES))
     for device, shape in here:
-        rates = take_turns({name: timed(trainer_step(make(), device, *SHAPES[shape]), device)
-                            for name, make in PROBES.items()}, seconds / len(here))
+        rates, _ = take_turns({name: timed(trainer_step(make(), device, *SHAPES[shape]), device)
+                               for name, make in PROBES.items()}, seconds / len(here))
         table.rows += [(device, shape, name, statistics.median(values), *ratios(values, rates["none"]))
                        for name, values in rates.items()]
     if not is_here("cuda"):

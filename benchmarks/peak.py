@@ -42,13 +42,13 @@ def peak(device: str, precision: str, seconds: float, largest: int | None = None
             loop = timed(functools.partial(torch.mm, matrix, matrix), device)
             loop(1)
             taken = loop(1)
-        rates = take_turns({precision: loop}, seconds)[precision]
+        rates, _ = take_turns({precision: loop}, seconds)
     finally:
         torch.set_float32_matmul_precision(before)
-    return 2 * rows ** 3 * max(rates), rows
+    return 2 * rows ** 3 * max(rates[precision]), rows
 
 
-def measure(seconds: NotNegative = 8, largest: Annotated[int, Field(ge=128)] | None = None) -> list[Table]:
+def measure(seconds: NotNegative = 6, largest: Annotated[int, Field(ge=128)] | None = None) -> list[Table]:
     """Measure this.
 
     Args:

@@ -68,7 +68,7 @@ def step_and_switch(pair: Pair, seconds: float, batch: int, size: int, device: s
     return statistics.median(figures["step"]), statistics.median(figures["switch"]), copied
 
 
-def measure(seconds: NotNegative = 20, batch: Count | None = None,
+def measure(seconds: NotNegative = 15, batch: Count | None = None,
             pairs: tuple[Literal["vit", "efficientnet", "resnet", "cifar"], ...] = tuple(PAIRS)) -> list[Table]:
     """Measure this.
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 from motivation.analysis.markdown import markdown_table, number
@@ -18,7 +19,7 @@ class Table:
 
     Args:
         title: of the table.
-        columns: name -> format of its numbers; "" is a column of text, and those come first.
+        columns: name -> format of its numbers; "" is a column of text.
         rows: a cell a column; see `unmeasured` for one without figures.
         note: how it was measured, in sentences.
         bounds: what is asked of it, with the figure, and whether it held.
@@ -42,7 +43,7 @@ class Table:
     def markdown(self) -> str:
         """Title, table, bounds and note."""
         lines = [tuple(self.columns), *map(self._cells, self.rows)]
-        parts = [f"### {self.title}", "\n".join(markdown_table(lines, list(self.columns.values()).count("")))]
+        parts = [f"### {self.title}", "\n".join(markdown_table(lines, len(list(takewhile(lambda form: not form, self.columns.values())))))]
         if self.bounds:
             parts.append("  \n".join(f"Bound {'held' if held else 'MISSED'}: {text}"
                                      for text, held in self.bounds.items()))

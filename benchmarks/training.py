@@ -8,8 +8,8 @@ written, PIL images through torchvision's transforms in two DataLoader workers, 
 
 *x bare*: steps/s over those of the bare loop of the same network, shape and precision, the median over blocks, and the
 lowest and highest. *GFLOP/s*: 3 x forward a step, 2 FLOPs a multiply-add; *share of peak*: of the matrix products of
-this device in float32 or the step's precision, whichever are faster. The first step of a compiled engine compiles,
-with an empty cache. Shapes: 128 images of 32 x 32, where arithmetic takes the time; 2 of 8 x 8, where the launching of
+this device in float32 or the step's precision, whichever are faster. *compiled in*: the first step, with an
+empty cache. Shapes: 128 images of 32 x 32, where arithmetic takes the time; 2 of 8 x 8, where the launching of
 kernels does.
 """
 
@@ -150,8 +150,8 @@ def engines_of(case: Case, chosen: tuple[Engine, ...]) -> list[Engine]:
 
 
 def section(apart: Apart, case: Case, engines: tuple[Engine, ...], names: dict[str, str],
-            seconds: float) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """Seconds of the first step of each loop, and then steps a second, block by block."""
+            seconds: float) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Loops take turns; returns as `take_turns`."""
     batch, size = SHAPES[case.shape]
     overrides, phase = NETWORKS[case.network]
     with ExitStack() as opened:
@@ -169,10 +169,10 @@ def section(apart: Apart, case: Case, engines: tuple[Engine, ...], names: dict[s
                 *(override.format(**names) for override in overrides), f"engine.device={device}",
                 f"engine.precision={case.precision}", f"engine.compile={MODES[engine]}")
             loops[f"motivation, {engine}"] = timed(training_steps(opened, folder / engine, config), device)
-        return {name: loop(1) for name, loop in loops.items()}, take_turns(loops, seconds)
+        return take_turns(loops, seconds)
 
 
-def measure(seconds: NotNegative = 100, base: str = "resnet20", motivated: str = "resnet32",
+def measure(seconds: NotNegative = 80, base: str = "resnet20", motivated: str = "resnet32",
             networks: tuple[Literal["alone", "base", "motivated"], ...] = tuple(NETWORKS),
             shapes: tuple[Literal["compute-bound", "launch-bound"], ...] = tuple(SHAPES),
             precisions: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16"),
@@ -190,7 +190,7 @@ def measure(seconds: NotNegative = 100, base: str = "resnet20", motivated: str =
     """
     table = Table("Training", {
         "device": "", "network": "", "shape": "", "precision": "", "loop": "", "steps/s": ".2f", "x bare": ".3f",
-        **RATIO, "x torchvision": ".2f", "GFLOP/s": ",.1f", "share of peak": ".1%", "first step, s": ".1f"}, [])
+        **RATIO, "x torchvision": ".2f", "GFLOP/s": ",.1f", "share of peak": ".1%", "compiled in, s": ".1f"}, [])
     names = {"base": base, "motivated": motivated}
     here = [case for case in itertools.starmap(Case, itertools.product(filter(is_here, DEVICES), networks, shapes,
                                                                        precisions))
@@ -201,7 +201,7 @@ def measure(seconds: NotNegative = 100, base: str = "resnet20", motivated: str =
     worst = math.inf
     with Apart() as apart:
         for case in here:
-            first, rates = section(apart, case, engines, names, seconds / len(here))
+            rates, first = section(apart, case, engines, names, seconds / len(here))
             (batch, size), trained = SHAPES[case.shape], names[NETWORKS[case.network][1]]
             flops = batch * TRAINING_FORWARDS * forward_flops(create_model(trained, CLASSES), (3, size, size))
             label = f"{trained} alone" if case.network == "alone" else f"{trained} in a pair"
@@ -210,7 +210,8 @@ def measure(seconds: NotNegative = 100, base: str = "resnet20", motivated: str =
                 against_usual = ratios(values, rates["torchvision"])[0] if "torchvision" in rates else math.nan
                 table.rows.append((case.device, label, case.shape, case.precision, name, speed, *against_bare,
                                    against_usual, flops * speed / 1e9,
-                                   flops * speed / peaks[case.device, case.precision], first[name]))
+                                   flops * speed / peaks[case.device, case.precision],
+                                   first[name] if "compile" in name or "reduce" in name else math.nan))
                 if name == "motivation, reference":
                     worst = min(worst, against_bare[0])
     if not is_here("cuda"):

@@ -12,6 +12,7 @@ Figure = TypeVar("Figure")
 # Takes so many steps; returns the seconds that they took.
 Loop = Callable[[int], float]
 BLOCKS = 15
+LONG_STEP = 1.0
 # Of a figure that was compared with another one, block by block.
 RATIO = {"lowest": ".3f", "highest": ".3f", "blocks": "d"}
 
@@ -56,25 +57,32 @@ def timed(step: Callable[[], object], device: str = "cpu") -> Loop:
     return loop
 
 
-def take_turns(loops: Mapping[str, Loop], seconds: float) -> dict[str, list[float]]:
-    """Steps a second of each, block by block; each has as long a block.
+def take_turns(loops: Mapping[str, Loop], seconds: float) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Loops take turns, each as long.
+
+    The first step of a block is not timed, since it finds what the others left in caches and queues, unless one step
+    takes longer than a second.
 
     Args:
-        loops: whose first step, which compiles and allocates, is not timed, nor the first one of a block, which finds
-            what the others left in caches and queues.
-        seconds: of all.
+        loops: none has taken a step.
+        seconds: of all blocks.
+
+    Returns:
+        Steps a second of each, block by block; and the seconds of its very first step, which compiles and allocates.
     """
     block = seconds / BLOCKS / len(loops)
 
-    def measure(loop: Loop, count: int) -> float:
-        loop(1)
+    def measure(loop: Loop, took: float) -> float:
+        count = max(1, round(block / took))
+        if took < LONG_STEP:
+            loop(1)
         return count / loop(count)
 
-    measures = {}
+    measures, first = {}, {}
     for name, loop in loops.items():
-        loop(1)
-        measures[name] = functools.partial(measure, loop, max(1, round(block / loop(1))))
-    return alternate(measures, seconds)
+        first[name] = loop(1)
+        measures[name] = functools.partial(measure, loop, loop(1))
+    return alternate(measures, seconds), first
 
 
 def ratios(figures: list[float], reference: list[float]) -> tuple[float, float, float, int]:
