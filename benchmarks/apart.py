@@ -41,12 +41,16 @@ class Apart:
 
     def clear(self) -> None:
         """End its loops, so that their memory and workers are free."""
-        self._executor.submit(_loops.clear).result()
+        self._executor.submit(_clear).result()
         self._count = 0
 
 
 def _make(device: str, make: Callable[..., Callable[[], object]], arguments: tuple) -> None:
     _loops.append(timed(make(*arguments), device))
+
+
+def _clear() -> None:
+    _loops.clear()
 
 
 def _seconds(number: int, count: int) -> float:

@@ -6,8 +6,9 @@ Scores: on noise, one CPU core. Probes: steps of ResNet-8/14 in the base phase w
 
 import itertools
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from time import perf_counter
+from typing import Literal
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ PROBES: dict[str, Callable[[], Monitor | None]] = {
     "heldout": lambda: Heldout(every=1)}
 
 
-def microseconds(act: Callable[[object], object], values: Iterable, blocks: int = 20) -> float:
+def microseconds(act: Callable[[object], object], values: Sequence, blocks: int = 20) -> float:
     """Median time of an action on one value, over blocks of them."""
     times = []
     for block in np.array_split(np.arange(len(values)), blocks):
@@ -84,16 +85,18 @@ def trainer_step(monitor: Monitor | None, device: str, batch: int, size: int) ->
     return lambda: trainer.step(images, targets).loss
 
 
-def measure(seconds: NotNegative = 16, steps: Count = 4000) -> list[Table]:
+def measure(seconds: NotNegative = 16, steps: Count = 4000,
+            shapes: tuple[Literal["compute-bound", "launch-bound"], ...] = tuple(SHAPES)) -> list[Table]:
     """Measure this.
 
     Args:
         seconds: of the steps with probes.
         steps: of noise for the microseconds.
+        shapes: of the steps with probes: 128 images of 32 x 32, or 2 of 8 x 8.
     """
     table = Table("Probes", {"device": "", "shape": "", "monitor reads": "", "steps/s": ".2f",
                              "x without a monitor": ".3f", **RATIO}, [])
-    here = list(itertools.product(filter(is_here, DEVICES), SHAPES))
+    here = list(itertools.product(filter(is_here, DEVICES), shapes))
     for device, shape in here:
         rates, _ = take_turns({name: timed(trainer_step(make(), device, *SHAPES[shape]), device)
                                for name, make in PROBES.items()}, seconds / len(here))

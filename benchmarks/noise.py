@@ -188,11 +188,12 @@ def called_progress(make: Callable[[], Monitor], progress: Callable[[int], tuple
     return excess_interval(run[2], null_rate(trigger, *run, seed=seed))[1] > 0
 
 
-def power() -> list[Table]:
+def power(monitors: tuple[str, ...]) -> list[Table]:
     """Runs called progress, with progress planted and without."""
     table = Table("Power", {"monitor": "", "level": "g", f"runs of {RUNS} called progress, planted": "d",
                             "nothing planted": "d"}, [])
-    for name, make in MONITORS.items():
+    for name in monitors:
+        make = MONITORS[name]
         monitor = make()
         if math.isnan(monitor.level) or monitor.null == "none":
             continue
@@ -271,11 +272,12 @@ def null(lengths: tuple[int, ...]) -> list[Table]:
     return [table]
 
 
-def rates(steps: int) -> list[Table]:
+def rates(steps: int, monitors: tuple[str, ...]) -> list[Table]:
     """Shares on noise, delays, run lengths, and shares of the schedules."""
     table = Table("Monitors on noise", {"monitor": "", "level": "g", "nominal": ".1%", **dict.fromkeys(NOISES, ".1%"),
                                         "fires after": "", "stops after": ""}, [])
-    for name, make in MONITORS.items():
+    for name in monitors:
+        make = MONITORS[name]
         monitor = make()
         length = max(1, steps // 10) if monitor.needs else steps
         fires = not math.isnan(monitor.level)
@@ -283,10 +285,6 @@ def rates(steps: int) -> list[Table]:
         starts, stops = np.array([delays(make, seed) for seed in range(20)]).T
         table.rows.append((name, monitor.level, monitor.exceedance(monitor.level) if fires else math.nan, *shares,
                            _median(starts), _median(stops)))
-    lengths = Table("Change detector", {"level": "", "median run length, steps": ".0f", "mean": ".0f"}, [])
-    for level in (4.0, 5.0, 6.0):
-        found = run_lengths(level, starts=min(400, steps))
-        lengths.rows.append((f"{level:g}", float(np.median(found)), float(found.mean())))
     shares = Table("Schedules on consecutive", {"schedule": "", "realised share": ".2%"}, [])
     losses, monitor = np.random.default_rng(0).normal(size=20_000).tolist(), Consecutive()
     scores = [monitor.observe(loss) for loss in losses]
@@ -294,19 +292,32 @@ def rates(steps: int) -> list[Table]:
         schedule = make_schedule()
         schedule.start()
         shares.rows.append((name, float(np.mean([schedule.decide(score) == "motivated" for score in scores]))))
-    return [table, lengths, shares]
+    return [table, *([change_detector()] if "change" in monitors else []), shares]
+
+
+def change_detector() -> Table:
+    """Average run lengths by level."""
+    table = Table("Change detector", {"level": "", "median run length, steps": ".0f", "mean": ".0f"}, [])
+    for level in (4.0, 5.0, 6.0):
+        found = run_lengths(level)
+        table.rows.append((f"{level:g}", float(np.median(found)), float(found.mean())))
+    return table
 
 
 def measure(tables: Literal["rates", "power", "null"] = "rates", steps: Count = 100_000,
+            monitors: tuple[Literal[tuple(MONITORS)], ...] = tuple(MONITORS),
             lengths: tuple[Count, ...] = (1000, 2000, 5000, 20_000)) -> list[Table]:
     """Measure this.
 
     Args:
         tables: which.
         steps: of noise, for ``rates``; a tenth of it where a monitor probes.
+        monitors: for ``rates`` and ``power``.
         lengths: of curves in steps, for ``null``.
     """
-    return {"rates": lambda: rates(steps), "power": power, "null": lambda: null(lengths)}[tables]()
+    if tables == "rates":
+        return rates(steps, monitors)
+    return power(monitors) if tables == "power" else null(lengths)
 
 
 def _median(values: np.ndarray) -> str:

@@ -42,8 +42,9 @@ class Table:
 
     def markdown(self) -> str:
         """Title, table, bounds and note."""
-        lines = [tuple(self.columns), *map(self._cells, self.rows)]
-        parts = [f"### {self.title}", "\n".join(markdown_table(lines, len(list(takewhile(lambda form: not form, self.columns.values())))))]
+        texts = list(takewhile(lambda form: not form, self.columns.values()))
+        lines = markdown_table([tuple(self.columns), *map(self._cells, self.rows)], len(texts))
+        parts = [f"### {self.title}", "\n".join(lines)]
         if self.bounds:
             parts.append("  \n".join(f"Bound {'held' if held else 'MISSED'}: {text}"
                                      for text, held in self.bounds.items()))

@@ -152,7 +152,7 @@ def _table(options: argparse.Namespace, launcher: list[str], pool: "Pool | None"
 def update_pages(pages: list[Path]) -> int:
     """``motivation table --update PAGE...``: tables of pages from the results that come with the package alone."""
     from motivation.cli.compose import composing
-    from motivation.cli.parser import parse_table
+    from motivation.cli.parser import parse_with_overrides
     from motivation.tables.cells import UNREAD, Archive
     from motivation.tables.page import fill
     from motivation.tables.plan import plan_table
@@ -163,7 +163,7 @@ def update_pages(pages: list[Path]) -> int:
 
     with composing() as compose:
         def shown(command: str) -> str:
-            asked = parse_table(["table", *shlex.split(command)])
+            asked = parse_with_overrides(["table", *shlex.split(command)])
             # The same page on every machine: neither data nor runs that lie there count.
             plan = plan_table(read_table(asked.name), asked.scale, asked.seeds, compose, lambda spec: UNREAD,
                               tuple(asked.overrides), asked.first_seed)
