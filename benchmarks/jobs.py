@@ -34,7 +34,7 @@ def runs_an_hour(table: str, jobs: str, seeds: int, overrides: tuple[str, ...]) 
         return 3600 * len(os.listdir(f"{folder}/cells")) / seconds
 
 
-def measure(seconds: NotNegative = 40, jobs: tuple[Count | Literal["cores", "auto"], ...] = (1, "cores"),
+def measure(seconds: NotNegative = 40, jobs: tuple[Count | Literal["cores", "auto"], ...] = (1, "cores", "auto"),
             table: str | int = 7, seeds: Count = 1, overrides: tuple[str, ...] = ()) -> list[Table]:
     """Measure this.
 
