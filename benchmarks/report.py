@@ -66,8 +66,11 @@ def run(names: Sequence[str], values: Mapping[str, Any], command: str, json_file
     parts = [f"`{command}`, {date.today()}. {describe(here)}"]
     print(parts[0], flush=True)
     found: dict[str, list[Table]] = {}
+    seconds: dict[str, float] = {}
     for name, measure in measures.items():
+        begun = perf_counter()
         found[name] = build({name: measure}, {**values, "name": name}, name)
+        seconds[name] = perf_counter() - begun
         for table in found[name]:
             parts.append(table.markdown())
             print(f"\n{parts[-1]}", flush=True)
@@ -81,8 +84,8 @@ def run(names: Sequence[str], values: Mapping[str, Any], command: str, json_file
     if json_file is not None:
         json_file.write_text(json.dumps({
             "command": command, "date": str(date.today()), "machine": here, **ended, "missed": missed,
-            "benchmarks": {name: {"about": _about(measures[name])[1], "tables": [table.as_json() for table in tables]}
-                           for name, tables in found.items()},
+            "benchmarks": {name: {"seconds": seconds[name], "about": _about(measures[name])[1],
+                                  "tables": [table.as_json() for table in tables]} for name, tables in found.items()},
         }, indent=2, allow_nan=False) + "\n")
     if page is not None:
         update.write_text("\n\n".join((page[0], *parts, page[1])))

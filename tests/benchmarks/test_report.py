@@ -42,6 +42,7 @@ def test_tables_are_printed_and_written(two_tables, tmp_path, capsys):
     found = json.loads(data.read_text())
     assert set(found) == {"command", "date", "machine", "seconds", "load before", "load after", "missed", "benchmarks"}
     assert {"cpu", "cores", "threads", "gpu", "versions"} <= set(found["machine"])
+    assert set(found["benchmarks"]["peak"]) == {"seconds", "about", "tables"}
     assert [table["title"] for table in found["benchmarks"]["peak"]["tables"]] == ["One", "Two"]
     assert found["benchmarks"]["peak"]["tables"][1]["rows"] == [{"name": "a", "number": 1.0}]
     assert found["missed"] == []
