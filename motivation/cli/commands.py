@@ -3,7 +3,6 @@
 import argparse
 import functools
 import shlex
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -153,7 +152,7 @@ def _table(options: argparse.Namespace, launcher: list[str], pool: "Pool | None"
 def update_pages(pages: list[Path]) -> int:
     """``motivation table --update PAGE...``: tables of pages from the results that come with the package alone."""
     from motivation.cli.compose import composing
-    from motivation.cli.parser import parse_table
+    from motivation.cli.parser import parse_with_overrides
     from motivation.tables.cells import UNREAD, Archive
     from motivation.tables.page import fill
     from motivation.tables.plan import plan_table
@@ -164,7 +163,7 @@ def update_pages(pages: list[Path]) -> int:
 
     with composing() as compose:
         def shown(command: str) -> str:
-            asked = parse_table(["table", *shlex.split(command)])
+            asked = parse_with_overrides(["table", *shlex.split(command)])
             # The same page on every machine: neither data nor runs that lie there count.
             plan = plan_table(read_table(asked.name), asked.scale, asked.seeds, compose, lambda spec: UNREAD,
                               tuple(asked.overrides), asked.first_seed)
@@ -224,26 +223,15 @@ def wandb_panels(options: argparse.Namespace) -> int:
     return 0
 
 
-def bench(arguments: list[str]) -> int:
-    """``motivation bench [NAME [OPTION ...]]``: without a name, list the benchmarks."""
-    import ast
-    import runpy
-    from importlib import resources
+def bench(options: argparse.Namespace) -> int:
+    """``motivation bench [NAME ...]``."""
+    from omegaconf import OmegaConf
 
-    files = {file.name.removesuffix(".py"): file for file in resources.files("motivation.benchmarks").iterdir()
-             if file.name.endswith(".py") and file.name != "__init__.py"}
-    if not arguments:
-        for known in sorted(files):
-            print(f"{known:12} {ast.get_docstring(ast.parse(files[known].read_text())).splitlines()[0]}")
+    from motivation.benchmarks import report
+    from motivation.command_line import pasteable
+
+    if options.list:
+        print(*report.listing(), sep="\n")
         return 0
-    name, *options = arguments
-    if name not in files:
-        raise ValueError(f"no benchmark {name!r}; there are {', '.join(sorted(files))}")
-    sys.argv = [f"motivation bench {name}", *options]
-    try:
-        runpy.run_module(f"motivation.benchmarks.{name}", run_name="__main__")
-    except SystemExit as end:
-        return end.code or 0
-    return 0
-
-
+    values = OmegaConf.to_container(OmegaConf.from_dotlist(options.overrides))
+    return report.run(options.names, values, pasteable("motivation", *options.arguments), options.json, options.update)

@@ -111,10 +111,18 @@ def command_parser() -> Parser:
         "address. Needs: pip install motivation[wandb-panels], and wandb login.")
     panels.add_argument("project", metavar="PROJECT", help="W&B project, as in tracker.project")
     panels.add_argument("--entity", help="W&B team or user (default: the login's)")
-    commands.add_parser("bench", help="speed, memory and false-alarm rates, each against its bound",
-                        usage="motivation bench [NAME [OPTION ...]]",
-                        description="Run a benchmark; without a name list them. `motivation bench NAME --help` shows "
-                        "its options.")
+    benchmarks = commands.add_parser(
+        "bench", help="what training costs on this machine, in tables",
+        description="Measure this machine and print Markdown: without a name all benchmarks of speed and memory, in "
+        "less than ten minutes of two idle CPU cores. Things that are compared take turns. The exit status is 1 where "
+        "a bound is missed.")
+    benchmarks.add_argument("names", nargs="*", metavar="NAME", help="a benchmark that --list shows")
+    benchmarks.add_argument("--list", action="store_true", help="all benchmarks, and the keys that each takes")
+    benchmarks.add_argument("--json", type=Path, metavar="FILE", help="write the tables as JSON too")
+    benchmarks.add_argument("--update", type=Path, metavar="PAGE", help="write the report into a Markdown page, such "
+                            "as docs/performance.md, between <!-- motivation bench --> and <!-- end of bench -->")
+    benchmarks.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="a key of the benchmarks that are named, "
+                            "such as seconds=5 for the time that each measures for")
     return parser
 
 
@@ -136,8 +144,8 @@ def _jobs(text: str) -> int | str:
         raise argparse.ArgumentTypeError(f"{text}: must be a number or auto") from None
 
 
-def parse_table(arguments: list[str]) -> argparse.Namespace:
-    """The arguments of ``table``. Overrides may come anywhere: they are what has a ``=`` and no leading dash."""
+def parse_with_overrides(arguments: list[str]) -> argparse.Namespace:
+    """The arguments of ``table`` or ``bench``. Overrides may come anywhere: they have a ``=`` and no leading dash."""
     overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
     options = command_parser().parse_args([argument for argument in arguments if argument not in overrides])
     options.overrides, options.arguments = overrides, arguments
