@@ -5,7 +5,7 @@ import sys
 
 from motivation.cli import commands
 from motivation.cli.logs import LOGGER, launched, on_stderr, one_line
-from motivation.cli.parser import command_parser, parse_table
+from motivation.cli.parser import command_parser, parse_report, parse_table
 from motivation.cli.streams import standard_streams
 
 
@@ -43,7 +43,8 @@ def _run(arguments: list[str]) -> int:
         raise ValueError("torchrun starts `motivation train` only; every other command is one process")
     if arguments[:1] == ["bench"] and len(arguments) > 1 and not arguments[1].startswith("-"):
         return commands.bench(arguments[1:])
-    options = parse_table(arguments) if arguments[:1] == ["table"] else command_parser().parse_args(arguments)
+    parse = {"table": parse_table, "report": parse_report}.get(arguments[0] if arguments else "")
+    options = parse(arguments) if parse else command_parser().parse_args(arguments)
     if options.command == "bench":
         return commands.bench([])
     return getattr(commands, options.command.replace("-", "_"))(options)

@@ -20,7 +20,7 @@ from motivation.tables.rows import (
     unit_of,
     with_tests,
 )
-from motivation.tables.studies import write_study
+from motivation.tables.studies import study_texts
 
 ACCURACY_COLUMNS = ("reported acc %", "measured acc %", "n", "difference", "test", "Holm p")
 COST_COLUMNS = ("reported F", "measured F", "reported acc/F", "measured acc/F", "reported ratio", "measured ratio",
@@ -41,18 +41,24 @@ LEGEND = (
 
 def write_table(plan: Plan, archive: Archive, out: Path) -> tuple[str, list[Path]]:
     """The table of the finished runs: its Markdown, and the files it was written to (.md, .tex, .csv)."""
+    texts = table_texts(plan, archive)
+    out.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for suffix, text in texts.items():
+        paths.append(out / f"{plan.name}-{plan.scale}{suffix}")
+        paths[-1].write_text(text)
+    return texts[".md"].removesuffix("\n"), paths
+
+
+def table_texts(plan: Plan, archive: Archive) -> dict[str, str]:
+    """The table of the finished runs, by the ending of the file that holds it."""
     if plan.study:
-        return write_study(plan, archive, out)
+        return study_texts(plan, archive)
     measured = plan.measured(archive)
     rows = with_tests(measured)
     note = f"Scale {plan.scale}: {plan.note} {_cost_note(plan, archive)}{_search_note(plan, measured)}"
-    out.mkdir(parents=True, exist_ok=True)
-    markdown = to_markdown(plan.title, note, rows)
-    paths = []
-    for suffix, text in ((".md", markdown + "\n"), (".tex", to_latex(plan.title, note, rows)), (".csv", to_csv(rows))):
-        paths.append(out / f"{plan.name}-{plan.scale}{suffix}")
-        paths[-1].write_text(text)
-    return markdown, paths
+    return {".md": to_markdown(plan.title, note, rows) + "\n", ".tex": to_latex(plan.title, note, rows),
+            ".csv": to_csv(rows)}
 
 
 def _cost_note(plan: Plan, archive: Archive) -> str:

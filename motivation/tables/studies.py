@@ -4,7 +4,6 @@ import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -56,8 +55,8 @@ class StudyRow:
     column: Phase
 
 
-def write_study(plan: Plan, archive: Archive, out: Path) -> tuple[str, list[Path]]:
-    """A study's Markdown, and the files it was written to: .md, .tex, and .csv of the rows and of the comparisons."""
+def study_texts(plan: Plan, archive: Archive) -> dict[str, str]:
+    """A study by the ending of the file that holds it: .md, .tex, and .csv of the rows and of the comparisons."""
     assert plan.study
     rows = measure(plan, archive)
     accuracies = {(one.row.dataset, Network(one.row.label, phase)): values for one in rows
@@ -81,15 +80,9 @@ def write_study(plan: Plan, archive: Archive, out: Path) -> tuple[str, list[Path
         *latex_table(f"{plan.title}. {note}", ROW_COLUMNS, [(dataset, first) for dataset, first, _ in shown]),
         *latex_table(f"{plan.title}: comparisons. {legend}", COMPARISON_COLUMNS,
                      [(dataset, second) for dataset, _, second in shown])]) + "\n"
-    texts = {".md": markdown + "\n", ".tex": latex,
-             ".csv": _csv(ROW_COLUMNS, [(dataset, first) for dataset, first, _ in shown]),
-             "-comparisons.csv": _csv(COMPARISON_COLUMNS, [(dataset, second) for dataset, _, second in shown])}
-    out.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for suffix, text in texts.items():
-        paths.append(out / f"{plan.name}-{plan.scale}{suffix}")
-        paths[-1].write_text(text)
-    return markdown, paths
+    return {".md": markdown + "\n", ".tex": latex,
+            ".csv": _csv(ROW_COLUMNS, [(dataset, first) for dataset, first, _ in shown]),
+            "-comparisons.csv": _csv(COMPARISON_COLUMNS, [(dataset, second) for dataset, _, second in shown])}
 
 
 def measure(plan: Plan, archive: Archive) -> list[StudyRow]:

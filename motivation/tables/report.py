@@ -1,0 +1,69 @@
+"""What a page says about a table: its rows and comparisons, and accuracy over FLOPs of its finished runs."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from motivation.analysis.figures import LINES, PALETTE, Line
+from motivation.analysis.page import Section, Text
+from motivation.analysis.pareto import Point
+from motivation.analysis.report import cost_pictures, line_pictures
+from motivation.phase import PHASES
+from motivation.tables.cells import Archive
+from motivation.tables.plan import Plan
+from motivation.tables.render import table_texts
+from motivation.tables.studies import measure
+
+CAPTIONS = {False: ("reported beside measured",), True: ("rows", "comparisons")}
+
+
+def report_table(plan: Plan, archive: Archive) -> list[Section]:
+    """The sections of a page about a table; its title is the page's.
+
+    Args:
+        plan: of the table.
+        archive: its finished runs, of which config and summary are read.
+    """
+    datasets = list(dict.fromkeys(row.dataset for row in plan.rows))
+    captions = [f"{dataset}: {what}" for dataset in datasets for what in CAPTIONS[plan.study is not None]]
+    markdown = table_texts(plan, archive)[".md"].removeprefix(f"## {plan.title}\n")
+    sections = [Section("Table", [Text(markdown, captions)])]
+    curves = list(_curves(plan, archive))
+    if curves:
+        sections.append(Section("Accuracy over training FLOPs", line_pictures(curves)))
+    for dataset in datasets:
+        if points := list(_points(plan, archive, dataset)):
+            sections.append(Section(f"Accuracy against cost, {dataset}", cost_pictures(points)))
+    return sections
+
+
+def _points(plan: Plan, archive: Archive, dataset: str) -> Iterator[Point]:
+    """The networks that a data set's rows show, of every finished run."""
+    for row in plan.rows:
+        for run in (archive.state(cell).run for cell in row.cells):
+            if row.dataset != dataset or run is None:
+                continue
+            pair = len(run.networks) > 1
+            for phase in PHASES if pair and plan.study else (row.phase,):
+                yield Point(row.label, run.networks[phase], phase if pair else "alone",
+                            float(run.summary["budget/flops"]),
+                            float(run.summary.get(f"{phase}/forward_flops") or np.nan),
+                            run.summary[f"{phase}/{row.measure}"])
+
+
+def _curves(plan: Plan, archive: Archive) -> Iterator[tuple[str, list[Line]]]:
+    """The curves that a study compares, a figure a data set: a point a row, over the seeds that all of them have."""
+    rows = measure(plan, archive) if plan.study else []
+    for dataset in dict.fromkeys(one for one, _, _ in plan.study.curves) if plan.study else ():
+        curves = {curve.name: curve for one, *both in plan.study.curves for curve in both if one == dataset}
+        lines = []
+        for colour, curve in zip(PALETTE, curves.values(), strict=False):
+            found = [(one, one.accuracies[network.phase]) for network in curve.networks for one in rows
+                     if (one.row.label, one.row.dataset) == (network.row, dataset) and one.flops]
+            found.sort(key=lambda pair: np.mean(list(pair[0].flops.values())))
+            seeds = sorted(set.intersection(*(set(values) for _, values in found))) if found else []
+            if seeds:
+                lines.append(Line(curve.name, colour, LINES["motivated" if "motivated" in curve.name else "base"],
+                                  np.array([np.mean([one.flops[seed] for seed in seeds]) for one, _ in found]),
+                                  np.array([[values[seed] for _, values in found] for seed in seeds])))
+        yield f"{plan.title}: {dataset}", lines
