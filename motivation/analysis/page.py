@@ -18,10 +18,10 @@ from typing import Any
 # Matplotlib's black, in which text and axes are drawn, takes the page's colour of text: it is light on a dark page.
 BLACK = "#000000"
 # A figure of this width, in inches, is readable on a phone; a wide page shows several side by side.
-WIDTH = 5.0
+WIDTH = 4.5
 # Cells of more characters than this are wrapped.
 LONG = 60
-STYLE = {"svg.fonttype": "none", "svg.hashsalt": "motivation", "font.size": 10, "legend.frameon": False,
+STYLE = {"svg.fonttype": "none", "svg.hashsalt": "motivation", "font.size": 11, "legend.frameon": False,
          "axes.spines.top": False, "axes.spines.right": False}
 
 
@@ -140,8 +140,10 @@ def page(title: str, introduction: Sequence[str], sections: Sequence[Section]) -
             else:
                 parts.append({"svg": Markup(svg(part, f"figure{next(numbers)}")), "picture": part})
         shown.append({"name": f"section{place}", "title": section.title, "parts": parts})
-    return template.render(title=title, introduction=introduction, sections=shown,
+    text = template.render(title=title, introduction=introduction, sections=shown,
                            version=metadata.version("motivation"))
+    # A browser breaks a line inside an arrow of two characters.
+    return text.replace("-&gt;", "→")
 
 
 def html(markdown: str, captions: Sequence[str] = ()) -> str:
@@ -175,7 +177,8 @@ def html(markdown: str, captions: Sequence[str] = ()) -> str:
         return (f'<div class="scroll" role="region" aria-label="{caption}" tabindex="0">\n<table>\n'
                 f"<caption>{caption}</caption>\n")
 
-    parser.renderer.rules |= {"table_open": table_open, "table_close": lambda *_: "</table>\n</div>\n"}
+    parser.add_render_rule("table_open", table_open)
+    parser.add_render_rule("table_close", lambda *_: "</table>\n</div>\n")
     made = parser.renderer.render(tokens, parser.options, {})
     assert not left, f"captions without a table: {left}"
     return made

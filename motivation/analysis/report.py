@@ -13,7 +13,6 @@ from motivation.analysis.calibration import calibration_table
 from motivation.analysis.compare import comparison_table
 from motivation.analysis.diagnose import diagnose
 from motivation.analysis.figures import PALETTE, Line, accuracy_lines, draw_line
-from motivation.analysis.markdown import markdown_table, number
 from motivation.analysis.page import WIDTH, Key, Picture, Section, Text, drawing
 from motivation.analysis.pareto import COSTS, MARKERS, Point, draw_front, front_of, mean_points, network_points
 from motivation.analysis.runs import group_runs
@@ -44,7 +43,7 @@ def report_runs(runs: list[Run]) -> list[Section]:
         with drawing():
             timelines = [timeline(label, group[:RUNS_A_GROUP]) for label, group in shown.items()]
         left_out = _left_out("figures and verdicts", shown, pairs, RUNS_A_GROUP)
-        sections += [Section("Progress or noise?", [*left_out, *_verdicts(shown)]),
+        sections += [Section("Progress or noise?", [*left_out, _verdicts(shown)]),
                      Section("Motivated intervals", [*left_out, *timelines])]
     return sections
 
@@ -80,7 +79,7 @@ def line_pictures(parts: Sequence[tuple[str, list[Line]]]) -> list[Picture]:
         for title, lines in parts:
             if not lines:
                 continue
-            figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+            figure = Figure(figsize=(WIDTH, 3.3), layout="constrained")
             axes = figure.subplots()
             for line in lines:
                 draw_line(axes, line)
@@ -132,7 +131,7 @@ def _cost_picture(points: list[Point], cost: str) -> Picture:
     best = front_of(means, cost)
     few = len(labels) <= GROUPS_A_FIGURE
     colours = [PALETTE[labels.index(point.label)] if few else PALETTE[0] if point in best else GREY for point in means]
-    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.3), layout="constrained")
     axes = figure.subplots()
     for role, marker in MARKERS.items():
         for colour in dict.fromkeys(colours):
@@ -149,37 +148,32 @@ def _cost_picture(points: list[Point], cost: str) -> Picture:
     axes.margins(0.08, 0.12)
     axes.set(xlabel=COSTS[cost], ylabel="test accuracy (%)")
     axes.grid(alpha=0.3)
-    texts = [f"{best.index(point) + 1}. " * (point in best) + f"{point.name}: {_range(np.array(seeds[point[:3]]))} at "
-             f"{getattr(point, cost):.3g} FLOPs" for point in means]
-    listed = [place for place, point in enumerate(means) if few or point in best]
-    listed.sort(key=lambda place: best.index(means[place]) if means[place] in best else len(best))
-    others = [Key(f"not on the front: {ROLES[role]}", GREY, MARKS[role]) for role in MARKS
-              if not few and any(point.role == role and point not in best for point in means)]
-    title = f"Test accuracy against {COSTS[cost]}"
-    alternative = (f"{title}. On the front of the means, by rising cost: "
-                   + "; ".join(texts[means.index(point)] for point in best) + ".")
+    texts = {point: f"{point.name}: {_range(np.array(seeds[point[:3]]))} at {getattr(point, cost):.3g} FLOPs"
+             for point in means}
+    texts |= {point: f"{place}. {texts[point]}" for place, point in enumerate(best, 1)}
     below = [point for point in means if point not in best]
+    title = f"Test accuracy against {COSTS[cost]}"
+    alternative = f"{title}. On the front of the means, by rising cost: {'; '.join(texts[point] for point in best)}."
     if below and few:
-        alternative += " Below it: " + "; ".join(texts[means.index(point)] for point in below) + "."
+        alternative += f" Below it: {'; '.join(texts[point] for point in below)}."
     elif below:
         alternative += (f" Below it: {len(below)} other networks, from {min(point.accuracy for point in below):.2f} to "
                         f"{max(point.accuracy for point in below):.2f} %.")
-    return Picture(figure, title, alternative,
-                   [*(Key(texts[place], colours[place], MARKS[means[place].role]) for place in listed), *others,
-                    Key("front: nothing cheaper is better; numbers by rising cost. Bars: lowest to highest seed",
-                        "#595959", "dashes")])
+    keys = [Key(texts[point], colours[means.index(point)], MARKS[point.role])
+            for point in (*best, *(below if few else ()))]
+    keys += [Key(f"below the front: {ROLES[role]}", GREY, mark) for role, mark in MARKS.items()
+             if not few and any(point.role == role for point in below)]
+    return Picture(figure, title, alternative, [
+        *keys, Key("front of the means, numbered by rising cost; bars: lowest to highest seed", "#8a8f96", "dashes")])
 
 
-def _verdicts(groups: Mapping[str, list[Run]]) -> list[Text]:
-    rows = [["runs", "seed", "motivated steps", "on noise", "verdict"]]
+def _verdicts(groups: Mapping[str, list[Run]]) -> Text:
+    lines = ["Every run's share of motivated steps against the share that its monitor and schedule would have given "
+             "had nothing been learned, as motivation diagnose judges it."]
     for label, group in groups.items():
-        for run in group[:RUNS_A_GROUP]:
-            found = diagnose(run)
-            rows.append([label, str(run.summary["seed"]), f"{found.observed:.1%}",
-                         number(found.noise.null.rate, ".1%"), found.verdict])
-    return [Text("Every run's share of motivated steps against the share that its monitor and schedule would have given "
-                 "had nothing been learned, as motivation diagnose judges it."),
-            Text("\n".join(markdown_table(rows)), ["Verdicts"])]
+        lines += ["", f"### {label}", "",
+                  *(f"- Seed {run.summary['seed']}. {diagnose(run).verdict}" for run in group[:RUNS_A_GROUP])]
+    return Text("\n".join(lines))
 
 
 def _first(groups: Mapping[str, list[Run]], count: int) -> dict[str, list[Run]]:

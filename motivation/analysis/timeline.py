@@ -90,8 +90,8 @@ def _share_in_words(run: Run) -> str:
     found = intervals(motivated)
     if not found:
         return f"none of {len(motivated)} steps is motivated"
-    return (f"{motivated.mean():.1%} of {len(motivated)} steps are motivated, in {len(found)} intervals, the longest of "
-            f"{max(length for _, length in found)}")
+    return (f"{motivated.mean():.1%} of {len(motivated)} steps are motivated, in {len(found)} intervals, the longest "
+            f"of {max(length for _, length in found)}")
 
 
 def _tenths_in_words(run: Run) -> str:

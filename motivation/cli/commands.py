@@ -167,8 +167,8 @@ def report(options: argparse.Namespace) -> int:
         from motivation.analysis.runs import read_runs
 
         runs = read_runs([Path(path) for path in options.what])
-        print(write_page(options.out, f"Finished runs: {len(runs)}", [f"Of {', '.join(options.what)}."],
-                         report_runs(runs)))
+        title = f"{len(runs)} finished run{'s' * (len(runs) > 1)}"
+        print(write_page(options.out, title, [f"From {', '.join(options.what)}."], report_runs(runs)))
         return 0
     from motivation.tables.costs import DataSets
     from motivation.tables.report import report_table
