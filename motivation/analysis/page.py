@@ -1,7 +1,7 @@
 """A page of HTML that needs nothing beside it: text and tables from Markdown, figures as inline SVG, no script.
 
 Text of a page may be anybody's, such as names of runs: it is escaped, and no Markdown in it counts but the tables,
-headings and lists that this package writes. The page's own policy lets a browser load nothing.
+headings, lists and code that this package writes. The page's own policy lets a browser load nothing.
 """
 
 import io
@@ -45,7 +45,7 @@ class Picture:
     """A figure with its caption and text alternative.
 
     Args:
-        figure: a matplotlib Figure, made inside `drawing`; it holds no text but the package's own.
+        figure: a matplotlib Figure, made inside `drawing`; its text is the package's own.
         title: what it shows, in some words.
         alternative: what can be seen in it, in numbers.
         keys: its legend.
@@ -59,7 +59,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Text:
-    """Markdown: paragraphs, lists, headings and tables; anything else in it stays as it is.
+    """Markdown: paragraphs, lists, headings, tables and code; anything else in it stays as it is.
 
     Args:
         markdown: the text.
@@ -150,13 +150,13 @@ def html(markdown: str, captions: Sequence[str] = ()) -> str:
     """Markdown of this package as HTML, its tables with captions and header cells, each in a box that scrolls.
 
     Args:
-        markdown: paragraphs, lists, headings, tables.
+        markdown: paragraphs, lists, headings, tables, code.
         captions: one for every table.
     """
     from markdown_it import MarkdownIt
     from markupsafe import escape
 
-    parser = MarkdownIt("zero").enable(["table", "heading", "list"])
+    parser = MarkdownIt("zero").enable(["table", "heading", "list", "backticks"])
     tokens, left = parser.parse(markdown), list(captions)
     in_body = False
     for place, token in enumerate(tokens):

@@ -59,9 +59,7 @@ def study_texts(plan: Plan, archive: Archive) -> dict[str, str]:
     """A study by the ending of the file that holds it: .md, .tex, and .csv of the rows and of the comparisons."""
     assert plan.study
     rows = measure(plan, archive)
-    accuracies = {(one.row.dataset, Network(one.row.label, phase)): values for one in rows
-                  for phase, values in one.accuracies.items()}
-    comparisons = with_tests(plan.study.comparisons, accuracies)
+    comparisons = compare(plan, rows)
     runs = {cell.identity: archive.state(cell).run for cell in plan.cells}
     flops = sum(run.summary["budget/flops"] for run in runs.values() if run)
     note = " ".join(filter(None, [f"Scale {plan.scale}: {plan.note} Training took {flops:.3g} FLOPs.",
@@ -96,6 +94,18 @@ def measure(plan: Plan, archive: Archive) -> list[StudyRow]:
                              {run.summary["seed"]: run.summary["budget/flops"] for run in runs},
                              _column(planned, plan.rows)))
     return rows
+
+
+def compare(plan: Plan, rows: Sequence[StudyRow]) -> list[Comparison]:
+    """The comparisons of a study with their tests.
+
+    Args:
+        plan: of the study.
+        rows: from `measure`.
+    """
+    assert plan.study
+    return with_tests(plan.study.comparisons, {(one.row.dataset, Network(one.row.label, phase)): values for one in rows
+                                               for phase, values in one.accuracies.items()})
 
 
 def _is_pair(row: PlannedRow) -> bool:
