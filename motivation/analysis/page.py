@@ -1,7 +1,7 @@
 """A page of HTML that needs nothing beside it: text and tables from Markdown, figures as inline SVG, no script.
 
 Text of a page may be anybody's, such as names of runs: it is escaped, and no Markdown in it counts but the tables,
-headings, lists and code that this package writes. The page's own policy lets a browser load nothing.
+headings and lists that this package writes. The page's own policy lets a browser load nothing.
 """
 
 import io
@@ -59,7 +59,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Text:
-    """Markdown: paragraphs, lists, headings, tables and code; anything else in it stays as it is.
+    """Markdown: paragraphs, lists, headings and tables; anything else in it stays as it is.
 
     Args:
         markdown: the text.
@@ -150,13 +150,13 @@ def html(markdown: str, captions: Sequence[str] = ()) -> str:
     """Markdown of this package as HTML, its tables with captions and header cells, each in a box that scrolls.
 
     Args:
-        markdown: paragraphs, lists, headings, tables, code.
+        markdown: paragraphs, lists, headings, tables.
         captions: one for every table.
     """
     from markdown_it import MarkdownIt
     from markupsafe import escape
 
-    parser = MarkdownIt("zero").enable(["table", "heading", "list", "backticks"])
+    parser = MarkdownIt("zero").enable(["table", "heading", "list"])
     tokens, left = parser.parse(markdown), list(captions)
     in_body = False
     for place, token in enumerate(tokens):
@@ -201,7 +201,8 @@ def svg(picture: Picture, name: str) -> str:
     box = re.search(r'viewBox="([^"]*)"', text)
     assert box
     inside = text[text.index(">", text.index("<svg")) + 1:text.rindex("</svg>")]
-    inside = re.sub(r"<!--.*?-->\s*", "", inside, flags=re.DOTALL)
+    # Comments, and a style that would be the whole page's.
+    inside = re.sub(r"<!--.*?-->\s*|<style.*?</style>\s*", "", inside, flags=re.DOTALL)
     inside = re.sub(r'(\bid="|url\(#|href="#)', rf"\1{name}-", inside).replace(BLACK, "currentColor")
     return (f'<svg viewBox="{box[1]}" role="img" aria-labelledby="{name}-title {name}-text">\n'
             f'<title id="{name}-title">{escape(picture.title)}</title>\n'
