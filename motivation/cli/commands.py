@@ -3,6 +3,7 @@
 import argparse
 import functools
 import glob
+import shlex
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -47,9 +48,16 @@ def compare(options: argparse.Namespace) -> int:
 
 def table(options: argparse.Namespace) -> int:
     """``motivation table N``."""
+    if options.update:
+        return update_pages(options.update)
+    if options.against and not options.show:
+        raise ValueError(f"--against {options.against}: only with --show")
+    from motivation.analysis.figures import check_figure_path
     from motivation.run.machine import data_folder, thread_environment
     from motivation.run.pool import Pool
 
+    if options.figure:
+        check_figure_path(options.figure)
     launcher = [override for override in options.overrides
                 if override.startswith(("hydra/launcher=", "hydra.launcher."))]
     if options.jobs != "auto" and options.jobs < 1:
@@ -80,6 +88,7 @@ def _table(options: argparse.Namespace, launcher: list[str], pool: "Pool | None"
         data: folder in which they share data sets; None where nothing is trained.
         opened: ends with the command.
     """
+    from motivation.analysis.figures import save_figure
     from motivation.cli.compose import composing
     from motivation.cli.interruption import interrupted
     from motivation.command_line import pasteable
@@ -88,7 +97,10 @@ def _table(options: argparse.Namespace, launcher: list[str], pool: "Pool | None"
     from motivation.run.signals import Interrupted
     from motivation.tables.cells import Archive
     from motivation.tables.costs import DataSets
+    from motivation.tables.figures import draw_study
     from motivation.tables.render import write_table
+    from motivation.tables.results import committed
+    from motivation.tables.studies import against_table
     from motivation.tables.train import choose_jobs, finish_table, list_states
 
     datasets = DataSets()
@@ -96,11 +108,15 @@ def _table(options: argparse.Namespace, launcher: list[str], pool: "Pool | None"
     overrides = tuple(override for override in options.overrides if override not in launcher)
     if options.list or options.name is None:
         with composing() as compose:
-            print(list_states(compose, options.scale, options.seeds, Archive(options.runs), overrides))
+            print(list_states(compose, options.scale, options.seeds, options.runs, options.results or committed(),
+                              overrides))
         return 0
     plan, archive, results = _planned(options, overrides, datasets)
     if options.plan:
         print(*plan.listing(archive), sep="\n")
+        return 0
+    if options.against:
+        print(against_table(plan, archive, options.against))
         return 0
     if options.show:
         failed = plan.troubles(archive)
@@ -121,6 +137,8 @@ def _table(options: argparse.Namespace, launcher: list[str], pool: "Pool | None"
             raise interrupted(error, pasteable("motivation", *options.arguments)) from None
     text, paths = write_table(plan, archive, options.out)
     print(text)
+    if options.figure:
+        paths.append(save_figure(draw_study(plan, archive), options.figure))
     for path in paths:
         print(path)
     for name, message in failed:
@@ -187,6 +205,37 @@ def report(options: argparse.Namespace) -> int:
     for path, message in (failed := plan.troubles(archive)):
         LOGGER.error(f"{path}: {message}")
     return 1 if failed else 0
+
+
+def update_pages(pages: list[Path]) -> int:
+    """``motivation table --update PAGE...``: tables of pages from the results that come with the package alone."""
+    from motivation.cli.compose import composing
+    from motivation.cli.parser import parse_table
+    from motivation.tables.cells import UNREAD, Archive
+    from motivation.tables.page import fill
+    from motivation.tables.plan import plan_table
+    from motivation.tables.render import table_texts
+    from motivation.tables.results import Results, committed
+    from motivation.tables.spec import read_table
+    from motivation.tables.studies import against_table
+
+    with composing() as compose:
+        def shown(command: str) -> str:
+            asked = parse_table(["table", *shlex.split(command)])
+            # The same page on every machine: neither data nor runs that lie there count.
+            plan = plan_table(read_table(asked.name), asked.scale, asked.seeds, compose, lambda spec: UNREAD,
+                              tuple(asked.overrides), asked.first_seed)
+            archive = Archive(committed(), Results(committed(), plan.name, plan.scale))
+            if asked.against:
+                return against_table(plan, archive, asked.against)
+            return table_texts(plan, archive)[".md"].rstrip()
+
+        # All of them before any is written: an error leaves every page as it was.
+        texts = {page: fill(page.read_text(), shown) for page in pages}
+    for page, text in texts.items():
+        page.write_text(text)
+        print(page)
+    return 0
 
 
 def diagnose(options: argparse.Namespace) -> int:

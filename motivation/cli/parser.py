@@ -70,6 +70,13 @@ def command_parser() -> Parser:
     tables.add_argument("--plan", action="store_true", help="print what would run and what it costs, and stop")
     tables.add_argument("--show", action="store_true", help="print the table from the finished runs and the results' "
                         "file, and stop")
+    tables.add_argument("--against", metavar="ROW", help="with --show: a line for every row that is compared with "
+                        "this one, both networks side by side")
+    tables.add_argument("--figure", type=Path, metavar="FILE", help="of a table of ours: draw its comparisons with "
+                        "their intervals, and its curves (.png, .svg or .pdf)")
+    tables.add_argument("--update", type=Path, nargs="+", metavar="PAGE", help="write the tables of Markdown pages "
+                        "anew from the results that come with the package: what stands between a comment "
+                        "<!-- motivation table ... --> and a comment <!-- end of table -->")
     tables.add_argument("--results", type=Path, metavar="DIR", help="keep a row for every finished run in "
                         "DIR/NAME_SCALE.csv; runs that have a row there count as finished (default: keep none, and "
                         "--show reads the results that come with the package, experiments/results)")

@@ -2,11 +2,15 @@
 
 import os
 import re
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+# In the temporary folder, and locked as long as its command runs.
+DATA_FOLDER, LOCK = "motivation-data-", "in-use"
 # Control groups of Linux: where they are mounted, by version, the limit, the use, and what of that can be freed.
 MOUNT = Path("/sys/fs/cgroup")
 GROUPS = ((MOUNT, "memory.max", "memory.current", "inactive_file"),
@@ -50,8 +54,20 @@ def thread_environment(threads: int | None) -> Iterator[None]:
 
 @contextmanager
 def data_folder() -> Iterator[Path]:
-    """Context of the folder in which one command's processes share data sets; it is removed at the end."""
-    with tempfile.TemporaryDirectory(prefix="motivation-data-", ignore_cleanup_errors=True) as folder:
+    """Context of the folder in which one command's processes share data sets; it is removed at the end.
+
+    Those of commands that were killed are removed first.
+    """
+    from filelock import FileLock, Timeout
+
+    for left in Path(tempfile.gettempdir()).glob(f"{DATA_FOLDER}*"):
+        # A younger one may not be locked yet. Another user's cannot be removed.
+        with suppress(Timeout, OSError):
+            if time.time() - left.stat().st_mtime > 60:
+                with FileLock(left / LOCK, timeout=0):
+                    shutil.rmtree(left, ignore_errors=True)
+    with (tempfile.TemporaryDirectory(prefix=DATA_FOLDER, ignore_cleanup_errors=True) as folder,
+          FileLock(Path(folder, LOCK))):
         yield Path(folder)
 
 

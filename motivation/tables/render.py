@@ -47,11 +47,11 @@ def write_table(plan: Plan, archive: Archive, out: Path) -> tuple[str, list[Path
     for suffix, text in texts.items():
         paths.append(out / f"{plan.name}-{plan.scale}{suffix}")
         paths[-1].write_text(text)
-    return texts[".md"].removesuffix("\n"), paths
+    return texts[".md"].rstrip("\n"), paths
 
 
 def table_texts(plan: Plan, archive: Archive) -> dict[str, str]:
-    """The table of the finished runs, by the ending of the file that holds it."""
+    """The table of the finished runs in every format, by the end of its file's name: ``.md``, ``.tex``, ``.csv``."""
     if plan.study:
         return study_texts(plan, archive)
     measured = plan.measured(archive)

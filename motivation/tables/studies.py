@@ -27,6 +27,7 @@ from motivation.tables.rows import TableRow
 
 ROW_COLUMNS = ("row", "base acc %", "motivated acc %", "n", "training FLOPs", "cost", "motivated")
 COMPARISON_COLUMNS = ("row", "network", "against", "difference", "n", "test", "Holm p", "could show")
+AGAINST_COLUMNS = ("row", "base acc %", "difference", "Holm p", "motivated acc %", "difference", "Holm p", "n")
 LEGEND = (
     "acc: test accuracy of the base and of the motivated network in percent, mean and standard deviation over seeds; "
     "a network trained alone is in its own column. training FLOPs: mean of all that training took, probes included, 2 "
@@ -56,7 +57,7 @@ class StudyRow:
 
 
 def study_texts(plan: Plan, archive: Archive) -> dict[str, str]:
-    """A study by the ending of the file that holds it: .md, .tex, and .csv of the rows and of the comparisons."""
+    """A study in every format, by the end of its file's name; a .csv of the rows and one of the comparisons."""
     assert plan.study
     rows = measure(plan, archive)
     comparisons = compare(plan, rows)
@@ -83,6 +84,54 @@ def study_texts(plan: Plan, archive: Archive) -> dict[str, str]:
             "-comparisons.csv": _csv(COMPARISON_COLUMNS, [(dataset, second) for dataset, _, second in shown])}
 
 
+def against_table(plan: Plan, archive: Archive, control: str) -> str:
+    """Every row that is compared with one control, a line each, both networks side by side, as Markdown.
+
+    Args:
+        plan: of a study.
+        archive: of its runs.
+        control: label of the row that the others are compared with.
+
+    Raises:
+        ValueError: the table has no comparison with it.
+    """
+    assert plan.study
+    rows = measure(plan, archive)
+    against = [one for one in compare(plan, rows) if one.control.row == control]
+    if not against:
+        labels = dict.fromkeys(one.control.row for one in plan.study.comparisons)
+        raise ValueError(f"--against {control}: {plan.name} compares with {', '.join(labels)}")
+    lines = [AGAINST_COLUMNS]
+    for one in rows:
+        ours = {other.network.phase: other for other in against if other.network.row == one.row.label}
+        if ours or one.row.label == control:
+            lines.append((one.row.label, *(cell for phase in PHASES for cell in (
+                mean_std(list(one.accuracies.get(phase, {}).values())), *_difference_cells(ours.get(phase)))),
+                str(max((other.n for other in ours.values()), default=len(one.flops)))))
+    return "\n".join(markdown_table(lines))
+
+
+def _difference_cells(one: Comparison | None) -> tuple[str, str]:
+    """A difference with its interval, and Holm's p."""
+    if not one or not one.tested:
+        return NONE, NONE
+    interval = "" if one.tested.interval is None else " [{:+.2f}, {:+.2f}]".format(*one.tested.interval)
+    return f"{one.tested.mean:+.2f}{interval}", number(one.adjusted, ".3g")
+
+
+def compare(plan: Plan, rows: Sequence[StudyRow]) -> list[Comparison]:
+    """The comparisons of a study with their tests.
+
+    Args:
+        plan: of the study.
+        rows: measured.
+    """
+    assert plan.study
+    return with_tests(plan.study.comparisons,
+                      {(one.row.dataset, Network(one.row.label, phase)): values for one in rows
+                       for phase, values in one.accuracies.items()})
+
+
 def measure(plan: Plan, archive: Archive) -> list[StudyRow]:
     """The rows of a study with the figures of their finished runs."""
     rows = []
@@ -94,18 +143,6 @@ def measure(plan: Plan, archive: Archive) -> list[StudyRow]:
                              {run.summary["seed"]: run.summary["budget/flops"] for run in runs},
                              _column(planned, plan.rows)))
     return rows
-
-
-def compare(plan: Plan, rows: Sequence[StudyRow]) -> list[Comparison]:
-    """The comparisons of a study with their tests.
-
-    Args:
-        plan: of the study.
-        rows: from `measure`.
-    """
-    assert plan.study
-    return with_tests(plan.study.comparisons, {(one.row.dataset, Network(one.row.label, phase)): values for one in rows
-                                               for phase, values in one.accuracies.items()})
 
 
 def _is_pair(row: PlannedRow) -> bool:
@@ -141,13 +178,12 @@ def row_cells(one: StudyRow, rows: Sequence[StudyRow], reference: str | None) ->
 
 def comparison_cells(one: Comparison) -> list[str]:
     """A comparison as text, in the order of `COMPARISON_COLUMNS`."""
-    difference, test = NONE, NONE
+    difference, adjusted = _difference_cells(one)
+    test = NONE
     if one.tested:
-        interval = "" if one.tested.interval is None else " [{:+.2f}, {:+.2f}]".format(*one.tested.interval)
-        difference = f"{one.tested.mean:+.2f}{interval}"
         test = one.tested.test if one.tested.p is None else f"p = {one.tested.p:.3g}, {one.tested.test}"
     return [one.network.row, one.network.phase, one.control.row.removeprefix(f"{one.network.row}: "), difference,
-            str(one.n), test, number(one.adjusted, ".3g"), number(one.detectable, ".2f")]
+            str(one.n), test, adjusted, number(one.detectable, ".2f")]
 
 
 def curve_notes(plan: Plan, rows: Sequence[StudyRow]) -> Iterator[str]:

@@ -17,6 +17,7 @@ from motivation.run.run import run
 from motivation.tables.cells import Archive, Cell, set_aside
 from motivation.tables.costs import DataSets, cost_of, flops_per_second
 from motivation.tables.plan import SCALES, Compose, Plan, plan_table
+from motivation.tables.results import Results
 from motivation.tables.spec import list_tables, read_table
 from motivation.tables.splits import jobs_by_measurement
 
@@ -62,8 +63,9 @@ def show_plan(compose: Compose, name: str, scale: str, seeds: int | None, archiv
     return plan
 
 
-def list_states(compose: Compose, scale: str, seeds: int | None, archive: Archive, overrides: tuple[str, ...]) -> str:
-    """All tables: title, and how many of their runs are finished at a scale."""
+def list_states(compose: Compose, scale: str, seeds: int | None, runs: Path, results: Path,
+                overrides: tuple[str, ...]) -> str:
+    """All tables: title, and how many of their runs are finished at a scale, in run folders or as rows of results."""
     datasets, lines = DataSets(), []
     for name in list_tables():
         table = read_table(name)
@@ -71,6 +73,7 @@ def list_states(compose: Compose, scale: str, seeds: int | None, archive: Archiv
             lines.append(f"{name:14} {table['title']}: no scale {scale}")
             continue
         plan = plan_table(table, scale, seeds, compose, datasets.fingerprint, overrides)
+        archive = Archive(runs, Results(results, name, scale))
         finished = len(plan.cells) - len(plan.unfinished(archive))
         missing = f"; {', '.join(plan.missing)} cannot be read" if plan.missing else ""
         lines.append(f"{name:14} {plan.title}: {finished} of {len(plan.cells)} runs finished at scale {scale}{missing}")

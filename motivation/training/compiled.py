@@ -8,10 +8,13 @@ import functools
 import logging
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+from motivation.training.compile_cache import remove_killed_builds
 
 Mode = Literal["default", "reduce-overhead", "max-autotune"]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -92,6 +95,7 @@ def _compiled(function: Callable[..., Tensor], mode: Mode, deterministic: bool, 
     import torch._dynamo.config
     import torch._functorch.config
     import torch._inductor
+    import torch._inductor.runtime.cache_dir_utils
 
     torch._dynamo.config.recompile_limit = max(MOST_GRAPHS, torch._dynamo.config.recompile_limit)
     # A backward that cannot be compiled is known before the forward has run.
@@ -99,6 +103,7 @@ def _compiled(function: Callable[..., Tensor], mode: Mode, deterministic: bool, 
         torch._functorch.config.force_non_lazy_backward_lowering = True
     options = None
     if backend == "inductor":
+        remove_killed_builds(Path(torch._inductor.runtime.cache_dir_utils.cache_dir()))
         # Random numbers as eager draws them: the masks of dropout are those of an eager second forward.
         options = torch._inductor.list_mode_options(mode) | {"fallback_random": True}
         if "deterministic" in torch._inductor.list_options():

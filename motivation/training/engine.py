@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from motivation.phase import Phase
 from motivation.training import compiled
+from motivation.training.allocator import keep_freed_memory
 from motivation.training.compiled import Loss, Mode
 from motivation.training.determinism import ask_for_deterministic_kernels
 from motivation.training.distributed import all_reduce_mean, local_rank, processes, running_statistics
@@ -126,12 +127,16 @@ class Engine:
         return device
 
     def configure(self) -> None:
-        """Set what torch keeps for the whole process: kernel choice, precision of products, graphs, thread count."""
+        """Set what torch and malloc keep for the whole process: kernel choice, precision of products, graphs, threads,
+        freed memory.
+        """
         compiled.forget()
         torch.set_float32_matmul_precision(self.matmul_precision)
         ask_for_deterministic_kernels(self.deterministic, self.torch_device)
         if self.torch_device.type == "cuda":
             torch.cuda.set_device(self.torch_device.index or 0)
+        if self.torch_device.type == "cpu":
+            keep_freed_memory()
         if self.threads is not None:
             torch.set_num_threads(self.threads)
 

@@ -4,6 +4,7 @@ import functools
 import itertools
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 import joblib
@@ -13,7 +14,7 @@ from conftest import compose_config
 
 import motivation.run.machine
 from motivation.run.jobs import Jobs
-from motivation.run.machine import available_memory, cores, resident_memory, thread_environment
+from motivation.run.machine import available_memory, cores, data_folder, resident_memory, thread_environment
 from motivation.run.pool import Pool
 from motivation.run.prepare import prepare
 
@@ -119,3 +120,18 @@ def test_threads_change_rounding_and_nothing_else():
         losses[name] = [result.loss for _, result in session.pending]
     assert losses["one"] == losses["again"]
     assert losses["one"] == pytest.approx(losses["two"], rel=1e-4)
+
+
+def test_data_folders_of_killed_commands_are_removed_and_those_in_use_are_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    killed = tmp_path / "motivation-data-killed"
+    killed.mkdir()
+    (killed / "images.npy").write_text("")
+    with data_folder() as first:
+        # A command that has just begun may hold no lock yet.
+        assert killed.exists()
+        for folder in (killed, first):
+            os.utime(folder, (0, 0))
+        with data_folder() as second:
+            assert sorted(tmp_path.iterdir()) == sorted((first, second))
+    assert not list(tmp_path.iterdir())

@@ -129,7 +129,7 @@ def test_identity_is_what_sets_the_result():
 def test_tables_are_listed_with_what_they_lack(composed, tmp_path, monkeypatch):
     """Without CIFAR-10 too; a table that has no such scale says so."""
     monkeypatch.setattr(motivation.tables.train, "list_tables", lambda: ["initialization", "table2"])
-    first, second = list_states(composed, "cpu", 1, Archive(tmp_path), QUICK).splitlines()
+    first, second = list_states(composed, "cpu", 1, tmp_path, tmp_path, QUICK).splitlines()
     assert first.startswith("initialization ")
     assert "0 of 11 runs finished at scale cpu; cifar10 cannot be read" in first
     assert second.endswith(": no scale cpu")

@@ -19,6 +19,7 @@ from motivation.tables.plan import plan_table
 from motivation.tables.render import write_table
 from motivation.tables.results import COLUMNS, Results
 from motivation.tables.spec import read_table
+from motivation.tables.train import list_states
 
 QUICK = ("tracker=none", "engine.threads=1", "recipe.epochs=1", "recipe.batch_size=256")
 
@@ -78,6 +79,13 @@ def test_a_row_is_a_run(plan, archive, tmp_path):
     before = results.path.read_bytes(), results.path.stat().st_mtime_ns
     Results(tmp_path / "results", "initialization", "cpu").record(plan, archive, plan.cells)
     assert (results.path.read_bytes(), results.path.stat().st_mtime_ns) == before
+
+
+def test_rows_count_as_finished_in_the_list(composed, plan, archive, tmp_path, monkeypatch):
+    Results(tmp_path / "results", "initialization", "cpu").record(plan, archive, plan.cells[:4])
+    monkeypatch.setattr(motivation.tables.train, "list_tables", lambda: ["initialization"])
+    listed = list_states(composed, "cpu", 3, tmp_path / "nowhere", tmp_path / "results", ("data.root=nowhere",))
+    assert f"4 of {len(plan.cells)} runs finished at scale cpu; cifar10 cannot be read" in listed
 
 
 def test_runs_join_the_rows_if_their_identity_is_the_same(composed, plan, archive, tmp_path):
