@@ -95,7 +95,6 @@ def _table(options: argparse.Namespace, launcher: list[str], pool: "Pool | None"
     from motivation.data.shared import shared_in
     from motivation.run.pool import Pool
     from motivation.run.signals import Interrupted
-    from motivation.tables.cells import Archive
     from motivation.tables.costs import DataSets
     from motivation.tables.figures import draw_study
     from motivation.tables.render import write_table
