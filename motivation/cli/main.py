@@ -5,7 +5,7 @@ import sys
 
 from motivation.cli import commands
 from motivation.cli.logs import LOGGER, launched, on_stderr, one_line
-from motivation.cli.parser import command_parser, parse_with_overrides
+from motivation.cli.parser import command_parser, parse_report, parse_with_overrides
 from motivation.cli.streams import standard_streams
 
 
@@ -41,8 +41,12 @@ def _run(arguments: list[str]) -> int:
         if os.environ["RANK"] != "0":
             return 1
         raise ValueError("torchrun starts `motivation train` only; every other command is one process")
-    takes_overrides = arguments[:1] in (["table"], ["bench"])
-    options = parse_with_overrides(arguments) if takes_overrides else command_parser().parse_args(arguments)
+    if arguments[:1] in (["table"], ["bench"], ["problems"]):
+        options = parse_with_overrides(arguments)
+    elif arguments[:1] == ["report"]:
+        options = parse_report(arguments)
+    else:
+        options = command_parser().parse_args(arguments)
     return getattr(commands, options.command.replace("-", "_"))(options)
 
 
