@@ -3,7 +3,9 @@
 # make test-lower-bounds: some tests with the oldest packages that setup.cfg allows (torch and what is as large excepted)
 # make soak: 50 kills of a run, 100,000 steps with flat memory, every null calibrated, every network as ONNX, compiled kernels
 # make lint: ruff and mypy
-# make bench, make clean
+# make bench: speed and memory on this machine, in less than ten minutes of two idle cores; the figures of
+#     docs/performance.md: make bench BENCH="--update docs/performance.md"
+# make clean
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python -m
@@ -49,10 +51,7 @@ lint: $(VENV)/installed-test
 	$(RUN) mypy
 
 bench: $(VENV)/installed
-	$(VENV)/bin/motivation bench training
-	$(VENV)/bin/motivation bench checkpoints
-	$(VENV)/bin/motivation bench folders
-	$(VENV)/bin/motivation bench augmentation
+	$(VENV)/bin/motivation bench --json build/bench.json $(BENCH)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage

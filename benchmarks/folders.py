@@ -1,21 +1,31 @@
-"""Images per second of the file loader against timm's create_loader: same folder, same transform, blocks in turn."""
+"""Images a second of the loader of image files, against timm's create_loader.
 
-import argparse
+The same folder of JPEGs of 500 x 375, random resized crop to 224, flip and RandAugment, in turn; what training takes of
+the cores is not in it.
+"""
+
+import functools
 import tempfile
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Callable, Iterator
+from itertools import count, islice
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import Annotated
 
 import numpy as np
 import timm.data
 import torch
 from PIL import Image
+from pydantic import Field
 from torch import Tensor
 
 from motivation.data import Augmentation, ImageFolder, open_loader
 from motivation.data.loaders.files import INTERPOLATION
+from motivation.validation import Count, NotNegative
+
+from .table import Table
+from .turns import RATIO, alternate, ratios
 
 CLASSES, SIZE = 4, (375, 500)
 
@@ -43,41 +53,45 @@ def timms(root: Path, augmentation: Augmentation, batch_size: int, workers: int)
         yield from loader
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--images", type=int, default=256)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--blocks", type=int, default=7)
-    parser.add_argument("--batches", type=int, default=8, help="of a block")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
+def images_a_second(open_batches: Callable[[], Iterator], close: Callable[[], None], workers: int, batches: int,
+                    batch: int) -> float:
+    """Of one block. Its workers start and end with it: idle ones fill their queues, which would be the other's loss."""
+    stream = open_batches()
+    # Batches that were made while the first one was waited for are not timed.
+    for _ in islice(stream, 3 * max(1, workers)):
+        pass
+    start = perf_counter()
+    for _ in islice(stream, batches):
+        pass
+    taken = perf_counter() - start
+    stream.close()
+    close()
+    return batches * batch / taken
+
+
+def measure(seconds: NotNegative = 15, workers: Annotated[int, Field(ge=0)] = 2, images: Count = 256, batch: Count = 32,
+            batches: Count = 8) -> list[Table]:
+    """Measure this.
+
+    Args:
+        seconds: of all.
+        workers: processes that decode.
+        images: in the folder.
+        batch: images a batch.
+        batches: of a block.
+    """
     augmentation = Augmentation(image_size=224, flip=True, scale=(0.08, 1.0), auto_augment="rand-m6-mstd0.5-inc1")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        write_images(root, options.images)
-        ours = open_loader(ImageFolder(root=folder, workers=options.workers).load(), options.batch_size,
-                           augmentation=augmentation)
-        rates: dict[str, list[float]] = {"ours": [], "timm": []}
-        for _ in range(options.blocks):
-            for name in rates:
-                # One at a time has workers: idle ones fill their queues, which would be the other's loss.
-                batches = (batch for epoch in range(10 ** 9) for batch in ours.epoch(epoch)) if name == "ours" else \
-                    timms(root, augmentation, options.batch_size, options.workers)
-                # Batches that were made while the first one was waited for are not timed.
-                for _ in islice(batches, 3 * max(1, options.workers)):
-                    pass
-                start = perf_counter()
-                for _ in islice(batches, options.batches):
-                    pass
-                rates[name].append(options.batches * options.batch_size / (perf_counter() - start))
-                batches.close()
-                ours.close()
-        for name, values in rates.items():
-            print(f"{name}: {median(values):.0f} images/s (median of {options.blocks} blocks)")
-        ratio = median(one / other for one, other in zip(*rates.values(), strict=True))
-        print(f"ratio {ratio:.3f}, {options.workers} workers, batch {options.batch_size}")
-
-
-if __name__ == "__main__":
-    main()
+        write_images(root, images)
+        ours = open_loader(ImageFolder(root=folder, workers=workers).load(), batch, augmentation=augmentation)
+        # A generator, which can be closed.
+        opening = {"motivation": (lambda: (one for epoch in count() for one in ours.epoch(epoch)), ours.close),
+                   "timm": (functools.partial(timms, root, augmentation, batch, workers), lambda: None)}
+        rates = alternate({name: functools.partial(images_a_second, *how, workers, batches, batch)
+                           for name, how in opening.items()}, seconds)
+    table = Table("Image folders", {"loader": "", "workers": "d", "batch": "d", "images/s": ",.0f", "x timm": ".3f",
+                                    **RATIO}, [])
+    table.rows += [(name, workers, batch, median(values), *ratios(values, rates["timm"]))
+                   for name, values in rates.items()]
+    return [table]

@@ -1,348 +1,107 @@
-"""Monitors on noise, on planted progress, and on the clock: ``motivation bench monitors``.
+"""What monitors and schedules cost: microseconds to observe and decide, and the share of a step that a probe takes.
 
-Prints a Markdown table, a row a monitor at its own level: the share of steps at or above the level when nothing is
-learned (independent noise, autocorrelated noise, noise whose spread swells and ebbs), the steps until a planted
-progress is noticed and until its end is, and the time to observe and decide. Then the average run length of the change
-detector, and the time and realised share of every schedule. docs/monitors.md and the monitors' docstrings quote it.
-
-Losses are 1 + 0.2 x noise. Swelling noise has a deviation from 1/3 to 3 times that, over 1,000 steps. Gradients are
-1,000 normals; held-out losses are those of 64 images that share half of their noise's variance. Planted progress, after
-1,000 steps of independent noise: losses fall by one deviation in 50 steps, for 1,000 steps; gradients get a fixed mean
-of a third of their deviation.
-
-``--power`` prints another table: how many of 24 runs of 1,500 steps `motivation diagnose` would call progress, at the
-monitor's own level, where the loss falls by one deviation in 50 steps from step 500 to 1,000 (a gradient has its mean
-meanwhile), and where nothing is planted.
-
-``--null`` prints a third: the null rate that `motivation diagnose` finds on a training curve, over the rate on
-its noise alone, at the curve's mean level (of each tenth, where a tenth has eight windows). Curves fall from about 2.3
-to 0.3; the smallest and largest ratio over noises of 0.02, 0.1 and 0.5, each the mean of several curves.
+Scores: on noise, one CPU core. Probes: steps of ResNet-8/14 in the base phase with a monitor of each kind of reading
+(`Monitor.needs`) and with none, in turn; a probe is due in every step, as large as it is made by default.
 """
 
-import argparse
-import math
-from collections.abc import Callable, Iterator
+import itertools
+import statistics
+from collections.abc import Callable, Sequence
 from time import perf_counter
+from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
-import motivation.null.rate
-from motivation.analysis.diagnose import excess_interval
-from motivation.monitors import (
-    AllOf,
-    AnyOf,
-    Change,
-    Consecutive,
-    Ema,
-    GradientAgreement,
-    GradientNorm,
-    Heldout,
-    Invert,
-    LearningProgress,
-    Monitor,
-    NoiseScale,
-    PairedHeldout,
-    PredictionGain,
-    Signal,
-    Smooth,
-    Trend,
-)
-from motivation.null.rate import TENTHS, WINDOWS, null_rate, simulate_phases
-from motivation.schedules import (
-    Budget,
-    CoolDown,
-    MaxInterval,
-    MinInterval,
-    Periodic,
-    Progressive,
-    Quota,
-    Random,
-    Schedule,
-    Threshold,
-    WarmUp,
-    Window,
-)
+from motivation.models import create_pair
+from motivation.monitors import Consecutive, GradientNorm, Heldout, Monitor, PredictionGain
+from motivation.schedules import Never, Schedule, Threshold
+from motivation.training.engine import Engine
+from motivation.training.trainer import Trainer
+from motivation.validation import Count, NotNegative
 
-MONITORS: dict[str, Callable[[], Monitor]] = {
-    "consecutive": Consecutive,
-    "ema": Ema,
-    "heldout": Heldout,
-    "gradient_norm": GradientNorm,
-    "trend": Trend,
-    "change": Change,
-    "learning_progress": LearningProgress,
-    "prediction_gain": PredictionGain,
-    "gradient_agreement": GradientAgreement,
-    "gradient_agreement, mean": lambda: GradientAgreement("mean"),
-    "noise_scale": NoiseScale,
-    "paired_heldout": lambda: PairedHeldout(every=1),
-    "smooth(trend)": lambda: Smooth(Trend(), 20),
-    "invert(trend)": lambda: Invert(Trend()),
-    "all_of(consecutive 1, trend)": lambda: AllOf([(Consecutive(), 1), (Trend(), 1.645)]),
-    "any_of(consecutive 3, trend)": lambda: AnyOf([(Consecutive(), 3), (Trend(), 1.645)]),
-}
-SCHEDULES: dict[str, Callable[[], Schedule]] = {
-    "threshold": lambda: Threshold(2),
-    "threshold, k_off 1": lambda: Threshold(2, k_off=1),
-    "quota 0.1667": lambda: Quota(1 / 6, total_steps=20_000),
-    "budget 0.2, spread": lambda: Budget(Threshold(1), 0.2, total_steps=20_000, base_flops=10, motivated_flops=17),
-    "window 0 to 0.5": lambda: Window(Threshold(2), 0, 0.5, total_steps=20_000),
-    "min_interval 5": lambda: MinInterval(Threshold(2), 5),
-    "max_interval 5": lambda: MaxInterval(Threshold(1), 5),
-    "cool_down 10": lambda: CoolDown(Threshold(2), 10),
-    "warm_up 100": lambda: WarmUp(Threshold(2), 100),
-    "random 0.1667": lambda: Random(1 / 6, steps_per_epoch=390),
-    "periodic 6, 1": lambda: Periodic(6, 1),
-    "progressive 0.1667": lambda: Progressive(1 / 6, total_steps=20_000),
-}
-NOISES = ("independent", "AR(1) 0.3", "AR(1) 0.8", "swelling")
-PIXELS, IMAGES = 1000, 64
-NULL_BOUND = 0.6, 1.7
+from .noise import MONITORS, SCHEDULES, nothing, signals
+from .table import Table
+from .turns import RATIO, ratios, take_turns, timed
+from .workload import CLASSES, DEVICES, SHAPES, is_here
+
+BOUND = 20
+# By what a monitor reads; `none` is what the others are compared with.
+PROBES: dict[str, Callable[[], Monitor | None]] = {
+    "none": lambda: None, "loss": Consecutive, "gradient": GradientNorm, "after": PredictionGain,
+    "heldout": lambda: Heldout(every=1)}
 
 
-def noise(kind: str, rng: np.random.Generator, steps: int, *shape: int) -> Iterator[np.ndarray]:
-    """Standard normal noise ``shape``, a step at a time; of unit variance on average where it is independent or AR."""
-    rho = float(kind.split()[1]) if kind.startswith("AR") else 0.0
-    value = rng.standard_normal(shape)
-    for step in range(steps):
-        value = rho * value + math.sqrt(1 - rho * rho) * rng.standard_normal(shape)
-        yield value * (3 ** math.sin(2 * math.pi * step / 1000) if kind == "swelling" else 1)
-
-
-def signals(monitor: Monitor, kind: str, steps: int, seed: int, progress: Callable[[int], tuple[float, float]]):
-    """Signals of noise, with `progress(step)` = (fall of the loss in deviations, mean of the gradient) on top."""
-    rng = np.random.default_rng(seed)
-    if "gradient" in monitor.needs:
-        for step, values in enumerate(noise(kind, rng, steps, PIXELS)):
-            yield Signal(1.0, gradient=[torch.from_numpy(values + progress(step)[1]).float()])
-    elif "heldout" in monitor.needs:
-        both = zip(noise(kind, rng, steps), noise(kind, rng, steps, IMAGES), strict=True)
-        for step, (shared, own) in enumerate(both):
-            yield Signal(1.0, heldout=(1 + 0.2 * ((shared + own) / math.sqrt(2) - progress(step)[0])).tolist())
-    else:
-        for step, value in enumerate(noise(kind, rng, steps)):
-            loss = float(1 + 0.2 * (value - progress(step)[0]))
-            yield Signal(loss, after=loss - 0.01) if monitor.needs else loss
-
-
-def nothing(step: int) -> tuple[float, float]:
-    return 0.0, 0.0
-
-
-def share_on_noise(make: Callable[[], Monitor], kind: str, steps: int, seed: int = 0) -> float:
-    """Share of steps, from the first score on, at or above the monitor's own level."""
-    monitor = make()
-    scores = np.array([monitor.observe(signal) for signal in signals(monitor, kind, steps, seed, nothing)])
-    return float(np.mean(scores[~np.isnan(scores)] >= monitor.level))
-
-
-def planted(step: int, start: int = 1000, length: int = 1000) -> tuple[float, float]:
-    """One deviation in 50 steps, for so many steps; a gradient's mean of a third of its deviation meanwhile."""
-    return min(max(0, step - start), length) / 50, (1 / 3 if start <= step < start + length else 0.0)
-
-
-def delays(make: Callable[[], Monitor], seed: int) -> tuple[float, float]:
-    """Steps from the start of planted progress to the level, and from its end until below it; NaN for never."""
-    monitor = make()
-    stream = signals(monitor, "independent", 4000, seed, planted)
-    fired = [monitor.observe(signal) >= monitor.level for signal in stream]
-    start = next((step for step, on in enumerate(fired[1000:]) if on), math.nan)
-    stop = next((step for step, on in enumerate(fired[2000:]) if not on), math.nan)
-    return start, stop
-
-
-def run_lengths(level: float, starts: int = 400, longest: int = 100_000) -> np.ndarray:
-    """Steps from a fresh start to the first score at or above a level, on independent noise."""
-    lengths = []
-    for seed in range(starts):
-        monitor = Change()
-        rng = np.random.default_rng(seed)
-        lengths.append(next((step for step in range(longest) if monitor.observe(rng.normal(1, 0.2)) >= level), longest))
-    return np.array(lengths)
-
-
-def microseconds(monitor: Monitor | None, schedule: Schedule, values: list, blocks: int = 20) -> float:
-    """Median time a step to observe and decide, over blocks."""
+def microseconds(act: Callable[[object], object], values: Sequence, blocks: int = 20) -> float:
+    """Median time of an action on one value, over blocks of them."""
     times = []
     for block in np.array_split(np.arange(len(values)), blocks):
         mine = [values[index] for index in block]
         start = perf_counter()
-        if monitor is None:
-            for value in mine:
-                schedule.decide(value)
-        else:
-            for value in mine:
-                schedule.decide(monitor.observe(value))
+        for value in mine:
+            act(value)
         times.append((perf_counter() - start) / len(mine))
-    return float(np.median(times)) * 1e6
+    return statistics.median(times) * 1e6
 
 
-RUNS, RUN_STEPS, EPOCH_STEPS = 24, 1500, 50
+def monitor_and_schedule(monitor: Monitor, schedule: Schedule) -> Callable[[object], object]:
+    """Observes a signal and decides."""
+    return lambda signal: schedule.decide(monitor.observe(signal))
 
 
-def called_progress(make: Callable[[], Monitor], progress: Callable[[int], tuple[float, float]], seed: int) -> bool:
-    """Whether a run of independent noise with progress on top is called progress."""
-    def trigger():
-        monitor, schedule = make(), Threshold(None, epoch_edge="carry")
-        schedule.bind(monitor)
-        return monitor, schedule
-
-    monitor, schedule = trigger()
-    phase, motivated, at, readings = schedule.start(), [], [], []
-    for step, signal in enumerate(signals(monitor, "independent", RUN_STEPS, seed, progress)):
-        motivated.append(phase == "motivated")
-        score = monitor.observe(signal._replace(phase=phase) if isinstance(signal, Signal) else signal)
-        if monitor.reading is not None:
-            at.append(step)
-            readings.append(monitor.reading)
-        phase = schedule.decide(score)
-    run = np.array(at), np.array(readings), np.array(motivated), EPOCH_STEPS
-    return excess_interval(run[2], null_rate(trigger, *run, seed=seed))[1] > 0
-
-
-def power_table() -> None:
-    """Print runs called progress, with progress planted and without."""
-    motivation.null.rate.SIMULATED_STEPS = 12_000
-    print(f"| monitor | level | runs of {RUNS} called progress, planted | nothing planted |\n|---|---:|---:|---:|")
-    for name, make in MONITORS.items():
-        monitor = make()
-        if math.isnan(monitor.level) or monitor.null == "none":
-            continue
-        counts = [sum(called_progress(make, progress, seed) for seed in range(RUNS))
-                  for progress in (lambda step: planted(step, 500, 500), nothing)]
-        print(f"| {name} | {_number(monitor.level)} | {counts[0]} | {counts[1]} |", flush=True)
-
-
-CURVES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "exponential": lambda time: 0.3 + 2 * np.exp(-4 * time / len(time)),
-    "power law": lambda time: 0.3 + 2 * (1 + time / 10) ** -0.5,
-    "steps": lambda time: 0.3 + np.exp(-6 * time / len(time)) + 0.6 * (time < len(time) / 2) + 0.2 * (
-        time < 0.75 * len(time)),
-}
-PERMUTED: dict[str, tuple[Callable[[], Monitor], float]] = {
-    "trend, window 30": (lambda: Trend(30), 1.645),
-    "trend": (Trend, 1.645),
-    "ema": (Ema, 1),
-    "learning_progress": (LearningProgress, 1.645),
-    "change": (Change, 2.0),
-    "heldout": (Heldout, 2),
-}
-
-
-def coloured(rho: float, steps: int, rng: np.random.Generator) -> np.ndarray:
-    """AR(1) noise ``(steps,)`` of unit variance."""
-    return np.fromiter(noise(f"AR {rho}", rng, steps), float, steps)
-
-
-def null_over_truth(monitor: str, curve: str, rho: float, size: float, steps: int, curves: int) -> float:
-    """Null rate on curves with noise over the rate on noise alone at its level; NaN where that is below 0.2 %."""
-    make, level = PERMUTED[monitor]
-    shape = CURVES[curve](np.arange(steps))
-    parts = np.array_split(shape, max(1, min(TENTHS, steps // (WINDOWS * make().window))) if monitor == "ema" else 1)
-    everything = np.arange(steps)
-    nulls, truths = [], []
-
-    def trigger():
-        return make(), Threshold(level, epoch_edge="carry")
-
-    def share(readings: np.ndarray) -> float:
-        shown = dict.fromkeys(("base", "motivated"), readings[:, None].tolist())
-        return float(simulate_phases(trigger()[1], [(make(), shown, 0)], steps, steps).mean())
-
-    for seed in range(curves):
-        rng = np.random.default_rng(seed)
-        readings = shape + size * coloured(rho, steps, rng)
-        null = null_rate(trigger, everything, readings[:, None], np.zeros(steps, bool), steps, seed=rng)
-        nulls.append(null.rate)
-        for _ in range(max(1, 15_000 // steps)):
-            alone = size * coloured(rho, steps, rng)
-            truths += [share(part.mean() + alone) for part in parts]
-    return float(np.mean(nulls) / np.mean(truths)) if np.mean(truths) > 0.002 else math.nan
-
-
-def null_table() -> int:
-    """Print null over true rates; status 1 where one is outside the documented bound."""
-    motivation.null.rate.SIMULATED_STEPS = 20_000
-    outside = []
-    columns = [(curve, rho) for curve in CURVES for rho in (0.0, 0.5)]
-    print("| monitor | steps | " + " | ".join(f"{curve}, {'AR(1) 0.5' if rho else 'independent'}"
-                                             for curve, rho in columns) + " |")
-    print("|---|---:|" + "---:|" * len(columns))
-    for monitor in PERMUTED:
-        for steps in (1000, 2000, 5000, 20_000):
-            cells = []
-            for curve, rho in columns:
-                ratios = [null_over_truth(monitor, curve, rho, size, steps, max(4, 20_000 // steps))
-                          for size in (0.02, 0.1, 0.5)]
-                ratios = [ratio for ratio in ratios if not math.isnan(ratio)]
-                outside += [ratio for ratio in ratios if not NULL_BOUND[0] <= ratio <= NULL_BOUND[1]]
-                cells.append(f"{min(ratios):.2f} to {max(ratios):.2f}" if ratios else "-")
-            print(f"| {monitor} | {steps:,} | {' | '.join(cells)} |", flush=True)
-    print(f"{len(outside)} ratios outside {NULL_BOUND[0]} to {NULL_BOUND[1]}")
-    return 1 if outside else 0
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=100_000, help="of noise; a tenth of it where a monitor probes")
-    parser.add_argument("--power", action="store_true", help="runs that diagnose calls progress instead")
-    parser.add_argument("--null", action="store_true", help="null rates on curves instead")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    if arguments.power:
-        power_table()
-        return 0
-    if arguments.null:
-        return null_table()
-    steps = arguments.steps
-    print("| monitor | level | nominal | " + " | ".join(NOISES) + " | fires after | stops after | us a step |")
-    print("|---|" + "---:|" * (len(NOISES) + 5))
+def scores(steps: int) -> Table:
+    """Microseconds of every monitor, with a threshold, and of every schedule."""
+    table = Table("Monitors and schedules", {"kind": "", "name": "", "us a step": ".1f"}, [])
     slow = []
     for name, make in MONITORS.items():
         monitor = make()
-        length = steps // 10 if monitor.needs else steps
-        rates = [math.nan if math.isnan(monitor.level) else share_on_noise(make, kind, length) for kind in NOISES]
-        starts, stops = np.array([delays(make, seed) for seed in range(20)]).T
-        values = list(signals(monitor, "independent", 4000, 0, nothing))
-        time = microseconds(monitor, Threshold(0), values)
-        if not monitor.needs and time > 20:
-            slow.append(name)
-        nominal = monitor.exceedance(monitor.level) if not math.isnan(monitor.level) else math.nan
-        print(f"| {name} | {_number(monitor.level)} | {_share(nominal)} | {' | '.join(map(_share, rates))} | "
-              f"{_median(starts)} | {_median(stops)} | {time:.1f} |", flush=True)
-    for level in (4.0, 5.0, 6.0):
-        lengths = run_lengths(level)
-        print(f"change, level {level:g}: median run length {np.median(lengths):.0f} steps, mean {lengths.mean():.0f}")
-    rng = np.random.default_rng(0)
-    losses, monitor = rng.normal(size=20_000).tolist(), Consecutive()
-    scores = [monitor.observe(loss) for loss in losses]
-    print("| schedule, on consecutive | realised share | us a step |\n|---|---:|---:|")
-    for name, make in SCHEDULES.items():
-        schedule = make()
+        values = list(signals(monitor, "independent", steps, 0, nothing))
+        taken = microseconds(monitor_and_schedule(monitor, Threshold(0)), values)
+        table.rows.append(("monitor", name, taken))
+        slow += [name] * (not monitor.needs and taken > BOUND)
+    losses, consecutive = np.random.default_rng(0).normal(size=steps).tolist(), Consecutive()
+    decided_on = [consecutive.observe(loss) for loss in losses]
+    for name, make_schedule in SCHEDULES.items():
+        schedule = make_schedule()
         schedule.start()
-        share = np.mean([schedule.decide(score) == "motivated" for score in scores])
-        time = microseconds(None, make(), scores)
-        print(f"| {name} | {share:.2%} | {time:.1f} |", flush=True)
-        if time > 20:
-            slow.append(name)
-    print(f"slower than 20 us a step: {', '.join(slow)}" if slow else "bound held: 20 us a step without probes")
-    return 1 if slow else 0
+        taken = microseconds(schedule.decide, decided_on)
+        table.rows.append(("schedule", name, taken))
+        slow += [name] * (taken > BOUND)
+    table.bounds[f"at most {BOUND} us without probes" + (f"; slower: {', '.join(slow)}" if slow else "")] = not slow
+    return table
 
 
-def _share(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.1%}"
+def trainer_step(monitor: Monitor | None, device: str, batch: int, size: int) -> Callable[[], object]:
+    """Steps of a pair in the base phase."""
+    torch.manual_seed(0)
+    engine = Engine(device=device)
+    images = torch.randn(batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
+    targets = torch.randint(0, CLASSES, (batch,), device=device)
+    trainer = Trainer(engine.place(create_pair("resnet8", "resnet14", CLASSES)),
+                      lambda params: torch.optim.SGD(params, lr=0.01, momentum=0.9, fused=True), F.cross_entropy,
+                      monitor, Never(), heldout=(images, targets), engine=engine)
+    # The loss is read, as every loop does.
+    return lambda: trainer.step(images, targets).loss
 
 
-def _number(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:g}"
+def measure(seconds: NotNegative = 16, steps: Count = 4000,
+            shapes: tuple[Literal["compute-bound", "launch-bound"], ...] = tuple(SHAPES)) -> list[Table]:
+    """Measure this.
 
-
-def _median(values: np.ndarray) -> str:
-    found = values[~np.isnan(values)]
-    return "never" if not len(found) else f"{np.median(found):.0f}" + ("" if len(found) == len(values) else
-                                                                     f" ({len(found)} of {len(values)})")
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+    Args:
+        seconds: of the steps with probes.
+        steps: of noise for the microseconds.
+        shapes: of the steps with probes: 128 images of 32 x 32, or 2 of 8 x 8.
+    """
+    table = Table("Probes", {"device": "", "shape": "", "monitor reads": "", "steps/s": ".2f",
+                             "x without a monitor": ".3f", **RATIO}, [])
+    here = list(itertools.product(filter(is_here, DEVICES), shapes))
+    for device, shape in here:
+        rates, _ = take_turns({name: timed(trainer_step(make(), device, *SHAPES[shape]), device)
+                               for name, make in PROBES.items()}, seconds / len(here))
+        table.rows += [(device, shape, name, statistics.median(values), *ratios(values, rates["none"]))
+                       for name, values in rates.items()]
+    if not is_here("cuda"):
+        table.unmeasured("cuda", "all", "all")
+    return [scores(steps), table]

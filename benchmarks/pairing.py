@@ -1,12 +1,11 @@
-"""How many of timm's neighbouring architectures pair automatically: ``motivation bench pairing``.
+"""How many of timm's neighbouring architectures pair automatically.
 
 Neighbours are an architecture and the next size up of the same family: one class, one input size, and names that differ
 only in size words and counts (``vit_tiny_patch16_224`` and ``vit_small_patch16_224``, ``resnet50`` and ``resnet101``).
 Counted are those whose every stage is at least as deep and as wide. Networks are built on the meta device, so nothing
-is allocated and nothing downloaded. Prints a row a class, every refusal with its reason, and the share that pairs.
+is allocated and nothing downloaded. A row a class, every refusal with its reason, and the share that pairs.
 """
 
-import argparse
 import collections
 import re
 import time
@@ -21,8 +20,12 @@ from torch import nn
 from motivation.pairing.map_weights import map_weights
 from motivation.pairing.walk import NestingError
 
+from .table import Table
+
 BOUND = 0.95
 CLASSES = 10
+# How neighbours pair, and the kinds of refusal.
+KINDS = ("depth", "width", "scaled", "design", "smaller", "tied", "fixed", "skip", "divided", "other")
 SIZE_WORDS = frozenset((
     "zepto", "atto", "femto", "pico", "nano", "pint", "xxxsmall", "xxsmall", "xxtiny", "xtiny", "xsmall", "tiny",
     "mini", "little", "small", "medium", "mediumd", "betwixt", "base", "large", "huge", "giant", "gigantic",
@@ -130,42 +133,37 @@ def all_neighbours(pattern: str) -> Iterator[tuple[Neighbours, bool]]:
             base = motivated
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("pattern", nargs="?", default="", help="architectures, such as 'vit*' (default: all)")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
+def measure(pattern: str = "") -> list[Table]:
+    """Measure this.
+
+    Args:
+        pattern: of architectures, such as 'vit*'; all by default.
+    """
     rows = collections.defaultdict(collections.Counter)
     seconds, smaller = [], 0
-    for neighbours, counted in all_neighbours(options.pattern):
+    refused = Table("Refused", {"kind": "", "base": "", "motivated": "", "reason": ""}, [])
+    for neighbours, counted in all_neighbours(pattern):
         if not counted:
             smaller += 1
             continue
         seconds.append((round(neighbours.seconds, 2), neighbours.base))
         rows[neighbours.kind][neighbours.result] += 1
         if neighbours.why:
-            print(f"{neighbours.result}: {neighbours.base} -> {neighbours.motivated}: {neighbours.why}", flush=True)
+            refused.rows.append((neighbours.result, neighbours.base, neighbours.motivated, neighbours.why))
     if not seconds:
-        parser.error(f"no two neighbours among timm's architectures named {options.pattern!r}")
-    kinds = ("depth", "width", "scaled", "design", "smaller", "tied", "fixed", "skip", "divided", "other")
+        raise ValueError(f"pattern={pattern!r}: no two neighbours among timm's architectures of that name")
     total = sum(rows.values(), collections.Counter())
-    print(f"{'class':28} " + " ".join(f"{kind:>8}" for kind in kinds))
-    for name, row in [*sorted(rows.items()), ("all", total)]:
-        print(f"{name:28} " + " ".join(f"{row[kind]:8}" for kind in kinds))
     count, exact = len(seconds), total["depth"] + total["width"]
     pairing, by_nature = exact + total["scaled"], total["design"] + total["smaller"] + total["tied"]
-    print(f"{exact} of {count} neighbours pair ({exact / count:.1%}), and {total['scaled']} more whose attention is "
-          f"scaled otherwise, so not exactly ({pairing / count:.1%} with them). Not counted: {smaller} whose larger "
-          "network is smaller in some stage")
-    print(f"refused: {total['design']} of another design (layers, activations, strides, settings), {total['smaller']} "
-          f"with something smaller inside the larger (heads, groups, channels), {total['tied']} with tied weights, "
-          f"{count - pairing - by_nature} for what the map cannot do")
     share = pairing / (count - by_nature) if count > by_nature else 1.0
-    print(f"CPU seconds to map: median {sorted(seconds)[count // 2][0]:.2f}, largest {max(seconds)}")
-    print(f"bound {'held' if share >= BOUND else 'missed'}: {share:.1%} of the {count - by_nature} that could pair do, "
-          f"at least {BOUND:.0%} asked")
-    return 0 if share >= BOUND else 1
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+    table = Table("Neighbours", {"class": "", **dict.fromkeys(KINDS, "d")},
+                  [(name, *(row[kind] for kind in KINDS)) for name, row in [*sorted(rows.items()), ("all", total)]],
+                  f"{exact} of {count} neighbours pair ({exact / count:.1%}), and {total['scaled']} more whose "
+                  f"attention is scaled otherwise, so not exactly ({pairing / count:.1%} with them). Not counted: "
+                  f"{smaller} whose larger network is smaller in some stage. Refused: {total['design']} of another "
+                  f"design (layers, activations, strides, settings), {total['smaller']} with something smaller inside "
+                  f"the larger (heads, groups, channels), {total['tied']} with tied weights, "
+                  f"{count - pairing - by_nature} for what the map cannot do. CPU seconds to map: median "
+                  f"{sorted(seconds)[count // 2][0]:.2f}, largest {' '.join(map(str, max(seconds)))}.",
+                  {f"at least {BOUND:.0%} of the {count - by_nature} that could pair do; {share:.1%}": share >= BOUND})
+    return [table, refused]

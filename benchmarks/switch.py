@@ -1,13 +1,12 @@
-"""What switching capacity costs: ``motivation bench switch``.
+"""What a switch of capacity costs, against a training step of the base; what building a pair costs.
 
-Sliced: a switch of ViT-Tiny/Small (every weight and AdamW's two moments) against one training step of the base, batch
-64 at 224 px. Depth alone: the bytes that a switch copies. Building: the CPU seconds that making the pair takes beyond
-creating its two networks. All on one thread and in CPU seconds, which is what the clock of a quiet machine shows.
+A switch copies sliced weights and their optimizer state; by depth alone there is nothing to copy. Building: the seconds
+that making the pair takes beyond creating its two networks.
 """
 
-import argparse
+import itertools
 import statistics
-from time import process_time
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,66 +14,85 @@ import torch.nn.functional as F
 from motivation import Pair
 from motivation.models import create_model
 from motivation.training.optimizer_state import SharedState, split_groups
+from motivation.validation import Count, NotNegative
+
+from .table import Table
+from .turns import alternate, now
+from .workload import CLASSES, DEVICES, is_here
 
 SWITCH_BOUND, BUILD_BOUND = 0.01, 0.5
-PAIRS = (("vit_tiny_patch16_224", "vit_small_patch16_224"), ("efficientnet_b0", "efficientnet_b1"),
-         ("resnet50", "resnet101"), ("resnet20", "resnet32"))
+# Base, motivated, batch and image size of the base's step.
+PAIRS = {"vit": ("vit_tiny_patch16_224", "vit_small_patch16_224", 64, 224),
+         "efficientnet": ("efficientnet_b0", "efficientnet_b1", 64, 64),
+         "resnet": ("resnet50", "resnet101", 64, 64),
+         "cifar": ("resnet20", "resnet32", 128, 32)}
 
 
-def build_seconds(base: str, motivated: str) -> tuple[Pair, float]:
-    networks = [create_model(name, 10) for name in (base, motivated)]
-    start = process_time()
-    return Pair(*networks), process_time() - start
+def built(base: str, motivated: str, device: str) -> tuple[Pair, float]:
+    """A pair, and the seconds to make it."""
+    networks = [create_model(name, CLASSES).to(device) for name in (base, motivated)]
+    start = now(device)
+    return Pair(*networks), now(device) - start
 
 
-def switch_seconds(pair: Pair, repeats: int, batch: int, size: int) -> tuple[float, float, int]:
-    """Median CPU seconds of a base step and of a switch, and the bytes that a switch copies."""
+def step_and_switch(pair: Pair, seconds: float, batch: int, size: int, device: str) -> tuple[float, float, int]:
+    """Median seconds of a base step and of a switch, and the bytes that a switch copies; with AdamW's two moments."""
     optimizers = [torch.optim.AdamW(groups, lr=1e-4, fused=True)
                   for groups in split_groups(pair, torch.nn.Module.parameters)]
-    state = SharedState(pair, *optimizers)
-    images, targets = torch.randn(batch, 3, size, size), torch.randint(0, 10, (batch,))
-    steps, switches, copied = [], [], 0
-    for _ in range(repeats):
-        start = process_time()
+    parts = (pair, SharedState(pair, *optimizers))
+    images = torch.randn(batch, 3, size, size, device=device)
+    targets = torch.randint(0, CLASSES, (batch,), device=device)
+    copied = 0
+
+    def step() -> float:
+        start = now(device)
         optimizers[0].zero_grad()
         F.cross_entropy(pair.base(images), targets).backward()
         optimizers[0].step()
-        steps.append(process_time() - start)
-        for expanding in (True, False, True, False):
-            start = process_time()
-            parts = (pair, state)
-            copied = sum(part.expand() if expanding else part.contract() for part in parts)
-            switches.append(process_time() - start)
-    # The first switch of each direction lists what it copies, which happens once a run.
-    return statistics.median(steps), statistics.median(switches[2:]), copied
+        return now(device) - start
+
+    def switch() -> float:
+        """Mean of an expand and a contract."""
+        nonlocal copied
+        start = now(device)
+        for part in parts:
+            part.expand()
+        copied = sum(part.contract() for part in parts)
+        return (now(device) - start) / 2
+
+    # The first step allocates, the first switch of each direction lists what it copies.
+    step()
+    switch()
+    # A step moves the weights out of the cache, as in training: switches are measured after one.
+    figures = alternate({"step": step, "switch": switch}, seconds)
+    return statistics.median(figures["step"]), statistics.median(figures["switch"]), copied
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=3, help="training steps, with four switches after each")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    missed = []
-    for names in PAIRS:
-        pair, seconds = build_seconds(*names)
-        print(f"{' / '.join(names):48} built in {seconds:.2f} CPU s beyond its networks", flush=True)
-        if seconds > BUILD_BOUND:
-            missed.append(f"building {names[0]} {seconds:.2f} s above {BUILD_BOUND}")
-        if names == PAIRS[0]:
-            step, switch, copied = switch_seconds(pair, options.repeats, 64, 224)
-            print(f"{'':48} step {step:.2f} s, switch {switch * 1000:.1f} ms ({copied / 2**20:.0f} MiB): "
-                  f"{switch / step:.2%} of a step")
-            if switch / step > SWITCH_BOUND:
-                missed.append(f"switch {switch / step:.2%} of a step above {SWITCH_BOUND:.0%}")
-        elif not pair.weights_map.sliced:
-            _, _, copied = switch_seconds(pair, 2, 2, 32)
-            print(f"{'':48} a switch copies {copied} bytes")
-            if copied:
-                missed.append(f"{names[0]} copies {copied} bytes")
-    print("missed: " + "; ".join(missed) if missed else
-          f"bounds held: switch <= {SWITCH_BOUND:.0%} of a step, nothing copied by depth, built in {BUILD_BOUND} s")
-    return 1 if missed else 0
+def measure(seconds: NotNegative = 15, batch: Count | None = None,
+            pairs: tuple[Literal["vit", "efficientnet", "resnet", "cifar"], ...] = tuple(PAIRS)) -> list[Table]:
+    """Measure this.
 
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+    Args:
+        seconds: of all.
+        batch: images of the base's step; null for 64, and 128 for ResNet-20.
+        pairs: ViT-Tiny/Small, EfficientNet-B0/B1, ResNet-50/101, ResNet-20/32.
+    """
+    table = Table("Switch", {
+        "device": "", "pair": "", "batch": "d", "px": "d", "base step, s": ".4f", "switch, ms": ".3f",
+        "copied, MiB": ".1f", "switch / base step": ".3%", "built in, s": ".2f"}, [])
+    here = list(itertools.product(filter(is_here, DEVICES), pairs))
+    for device, name in here:
+        base, motivated, images, size = PAIRS[name]
+        pair, built_in = built(base, motivated, device)
+        step, switch, copied = step_and_switch(pair, seconds / len(here), batch or images, size, device)
+        table.rows.append((device, f"{base} / {motivated}", batch or images, size, step, switch * 1e3, copied / 2**20,
+                           switch / step, built_in))
+        table.bounds |= {
+            f"{device}, {base}: a switch at most {SWITCH_BOUND:.0%} of a base step; {switch / step:.3%}":
+                switch <= SWITCH_BOUND * step,
+            f"{device}, {base}: built in at most {BUILD_BOUND} s; {built_in:.2f}": built_in <= BUILD_BOUND}
+        if not pair.weights_map.sliced:
+            table.bounds[f"{device}, {base}: by depth nothing is copied; {copied} bytes"] = copied == 0
+    if not is_here("cuda"):
+        table.unmeasured("cuda", "all")
+    return [table]

@@ -1,175 +1,221 @@
-"""Speed and memory of training against a bare PyTorch loop: ``motivation bench training``.
+"""Steps a second by engine and precision, against a bare loop and a loop with torchvision and DataLoader.
 
-Speed: the loop of `motivation train` (loader, trainer, run folder, progress) and a hand-written loop take turns, a
-block of steps each, in one process; the ratio of their steps/s is taken block by block. Same network, layout, optimizer
-and batch size; ours crops and flips image by image, the bare loop batch by batch. With two images of 8 x 8 a step is
-all launches: what is left of the ratio is the loop's own cost. Memory: what training adds to the
-peak resident size of a process, for the pair (every other step motivated) and for the motivated network alone.
+Loops take turns, a block of steps each; ours in one process, the others in another one. All train one network with SGD
+on random images with crop and flip, and read the loss of every step. *bare*: written by hand for speed, images on the
+device, crop and flip by batch, channels-last, fused SGD, the precision by autocast. *torchvision*: as it is usually
+written, PIL images through torchvision's transforms in two DataLoader workers, and torch's defaults. *motivation*:
+`motivation train` by engine, with its loader, trainer, run folder and progress, which crops and flips image by image.
+
+*x bare*: steps/s over those of the bare loop of the same network, shape and precision, the median over blocks, and the
+lowest and highest. *GFLOP/s*: 3 x forward a step, 2 FLOPs a multiply-add; *share of peak*: of the matrix products of
+this device in float32 or the step's precision, whichever are faster. *compiled in*: the first step, with an
+empty cache. Shapes: 128 images of 32 x 32, where arithmetic takes the time; 2 of 8 x 8, where the launching of
+kernels does.
 """
 
-import argparse
-import resource
+import itertools
+import math
+import os
 import statistics
-import subprocess
-import sys
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from time import perf_counter
+from typing import Literal, NamedTuple
+from unittest import mock
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
 
-SPEED_BOUND, MEMORY_BOUND = 0.97, 1.03
-IMAGES, SIZE, BATCH, CLASSES = 2560, 32, 128, 10
-LAUNCH_BOUND = {"size": 8, "batch": 2}
-ALONE = {"name": "classical", "network": "resnet20"}
-PAIR = {"name": "pair", "base": "resnet20", "motivated": "resnet32"}
+from motivation.models import create_model
+from motivation.training.ledger import TRAINING_FORWARDS, forward_flops
+from motivation.training.precision import AUTOCAST, fastest
+from motivation.validation import NotNegative
 
+from .apart import Apart
+from .peak import peak
+from .table import Table
+from .turns import RATIO, ratios, take_turns, timed
+from .workload import CLASSES, DEVICES, SHAPES, config_of, is_here, training_steps, write_images
 
-def config(path: Path, batch: int, **model):
-    """A run on random images with the paper's ResNet recipe."""
-    return {
-        "seed": 0, "evaluate_every": 1, "model": model,
-        "data": {"name": "arrays", "path": str(path)},
-        "recipe": {"batch_size": batch, "epochs": 1000, "crop_padding": 4, "flip": True,
-                   "optimizer": {"name": "sgd", "lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4},
-                   "schedule": {"name": "cosine"}},
-        "monitor": {"name": "consecutive"}, "schedule": {"name": "never"}, "engine": {}, "tracker": {"name": "none"},
-    }
-
-
-def write_images(path: Path, size: int):
-    rng = np.random.default_rng(0)
-    x = rng.integers(0, 256, (IMAGES, size, size, 3), dtype=np.uint8)
-    y = np.arange(IMAGES) % CLASSES
-    np.savez(path, x_train=x, y_train=y, x_test=x[:128], y_test=y[:128])
-
-
-def bare_loop(path: Path, batch: int):
-    """What one would write by hand: crop and flip as slices, a fused optimizer, the loss read every step."""
-    from motivation.models import CifarResNet
-
-    torch.manual_seed(0)
-    images = torch.from_numpy(np.load(path)["x_train"]).permute(0, 3, 1, 2)
-    labels = torch.from_numpy(np.load(path)["y_train"])
-    mean = images.float().mean((0, 2, 3), keepdim=True)
-    std = images.float().std((0, 2, 3), keepdim=True)
-    network = CifarResNet(20, CLASSES).to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, fused=True)
-    while True:
-        order = torch.randperm(len(images))
-        for indices in order[:len(order) // batch * batch].split(batch):
-            x = F.pad(images[indices], (4, 4, 4, 4))
-            top, left = torch.randint(0, 9, (2,)).tolist()
-            x = x[:, :, top:top + images.shape[2], left:left + images.shape[3]]
-            x = x.flip(3) if torch.rand(1) < 0.5 else x
-            x = ((x.float() - mean) / std).contiguous(memory_format=torch.channels_last)
-            optimizer.zero_grad(set_to_none=True)
-            loss = F.cross_entropy(network(x), labels[indices])
-            loss.backward()
-            optimizer.step()
-            yield loss.item()
+BOUND = 0.97
+Step = Callable[[], object]
+Engine = Literal["reference", "compile", "reduce-overhead"]
+MODES = {"reference": "null", "compile": "default", "reduce-overhead": "reduce-overhead"}
+# What trains: the choice of the config, and the network that trains in it.
+NETWORKS = {
+    "alone": (("model=classical", "model.network={base}"), "base"),
+    "base": (("model=resnet20_32", "model.base={base}", "model.motivated={motivated}", "schedule=never"), "base"),
+    "motivated": (("model=resnet20_32", "model.base={base}", "model.motivated={motivated}", "schedule=always"),
+                  "motivated"),
+}
 
 
-def motivation_loop(path: Path, folder: Path, batch: int, **model):
-    """The very steps that `motivation train` takes, recorded and shown."""
-    from motivation.run.prepare import prepare
-    from motivation.run.record import Record, record_steps
-    from motivation.run_folder.write import RunFolder
+def bare(path: Path, network: str, batch: int, device: str, precision: str) -> Step:
+    """A step as one would write it by hand for speed."""
+    arrays = np.load(path)
+    images = torch.from_numpy(arrays["x_train"]).permute(0, 3, 1, 2).to(device)
+    labels = torch.from_numpy(arrays["y_train"]).to(device)
+    mean, std = images.float().mean((0, 2, 3), keepdim=True), images.float().std((0, 2, 3), keepdim=True)
+    model = create_model(network, CLASSES).to(device, memory_format=torch.channels_last).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, fused=True)
 
-    settings = config(path, batch, **model)
-    session = prepare(settings)
-    record = Record(session, RunFolder(folder, settings))
-    for epoch in range(1000):
-        session.position.epoch = epoch
-        for images, targets in session.batches():
-            session.step(images, targets)
-            yield record_steps(session, record)
+    def batches() -> Iterator[torch.Tensor]:
+        while True:
+            order = torch.randperm(len(images), device=device)
+            yield from order[:len(order) // batch * batch].split(batch)
 
+    chosen = batches()
 
-def measure_speed(blocks: int, steps: int) -> float:
-    """Median ratio of steps/s, ours over the bare loop's; prints each kind of run's."""
-    worst = float("inf")
-    with tempfile.TemporaryDirectory() as folder:
-        for number, (label, model, shape) in enumerate((
-                ("ResNet-20 alone", ALONE, {}), ("ResNet-20/32 pair, base phase", PAIR, {}),
-                ("ResNet-20 alone, launch-bound", ALONE, LAUNCH_BOUND),
-                ("ResNet-20/32 pair, launch-bound", PAIR, LAUNCH_BOUND))):
-            path, batch = Path(folder) / f"{number}.npz", shape.get("batch", BATCH)
-            write_images(path, shape.get("size", SIZE))
-            loops = motivation_loop(path, Path(folder) / str(number), batch, **model), bare_loop(path, batch)
-            for loop in loops:
-                for _ in range(steps):
-                    next(loop)
-            ratios, rate = [], []
-            for _ in range(blocks):
-                seconds = []
-                for loop in loops:
-                    start = perf_counter()
-                    for _ in range(steps):
-                        next(loop)
-                    seconds.append(perf_counter() - start)
-                ratios.append(seconds[1] / seconds[0])
-                rate.append(steps / seconds[0])
-            ratio = statistics.median(ratios)
-            worst = min(worst, ratio)
-            print(f"{label:32} {statistics.median(rate):6.2f} steps/s  ratio to the bare loop: median {ratio:.3f} "
-                  f"({min(ratios):.3f} to {max(ratios):.3f}, {blocks} blocks of {steps} steps)", flush=True)
-    return worst
+    def step() -> float:
+        indices = next(chosen)
+        x = F.pad(images[indices], (4, 4, 4, 4))
+        top, left = torch.randint(0, 9, (2,)).tolist()
+        x = x[:, :, top:top + images.shape[2], left:left + images.shape[3]]
+        x = x.flip(3) if torch.rand(1) < 0.5 else x
+        x = ((x.float() - mean) / std).contiguous(memory_format=torch.channels_last)
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(device, AUTOCAST[precision]) if precision in AUTOCAST else nullcontext():
+            loss = F.cross_entropy(model(x).float(), labels[indices])
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
 
 
-def peak_memory(kind: str) -> int:
-    """Peak resident bytes of a process that trains 12 steps of a pair (half of them motivated), or one network."""
-    result = subprocess.run([sys.executable, "-m", f"{__package__}.training", "--memory-of", kind],
-                            capture_output=True, text=True, check=True)
-    return int(result.stdout)
+class Images(Dataset):
+    """Images of an .npz as PIL images, through a transform: torchvision's CIFAR data sets.
+
+    Args:
+        path: of the .npz.
+        transform: PIL image -> tensor.
+    """
+
+    def __init__(self, path: Path, transform: Callable[[Image.Image], torch.Tensor]):
+        arrays = np.load(path)
+        self.images, self.labels, self.transform = arrays["x_train"], arrays["y_train"], transform
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.transform(Image.fromarray(self.images[index])), int(self.labels[index])
 
 
-def train_for_memory(kind: str) -> None:
-    from motivation.models import CifarResNet, create_pair
-    from motivation.schedules import Schedule
-    from motivation.training.trainer import Trainer
+def usual(path: Path, network: str, batch: int, device: str) -> Step:
+    """A step as it is usually written."""
+    from torchvision.transforms import v2
 
-    class Alternating(Schedule):
-        phase = "base"
+    size = np.load(path)["x_train"].shape[1]
+    transform = v2.Compose([v2.RandomCrop(size, padding=4), v2.RandomHorizontalFlip(), v2.ToImage(),
+                            v2.ToDtype(torch.float32, scale=True), v2.Normalize((0.5,) * 3, (0.25,) * 3)])
+    loader = DataLoader(Images(path, transform), batch, shuffle=True, num_workers=2, drop_last=True,
+                        persistent_workers=True, pin_memory=device == "cuda")
+    model = create_model(network, CLASSES).to(device).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+    batches = itertools.chain.from_iterable(itertools.repeat(loader))
 
-        def decide(self, score):
-            self.phase = "motivated" if self.phase == "base" else "base"
-            return self.phase
+    def step() -> float:
+        images, labels = (tensor.to(device, non_blocking=True) for tensor in next(batches))
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
 
-    torch.manual_seed(0)
-    model = CifarResNet(32, CLASSES) if kind == "motivated" else create_pair("resnet20", "resnet32", CLASSES)
-    model = model.to(memory_format=torch.channels_last)
-    start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    trainer = Trainer(model, lambda params: torch.optim.SGD(params, lr=0.01, momentum=0.9, fused=True),
-                      F.cross_entropy, schedule=Alternating() if kind == "pair" else None)
-    for _ in range(12):
-        images = torch.randn(512, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
-        trainer.step(images, torch.randint(0, CLASSES, (512,)))
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start) * 1024)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--blocks", type=int, default=15)
-    parser.add_argument("--steps", type=int, default=10, help="steps a block")
-    parser.add_argument("--memory-of", choices=["pair", "motivated"], help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.memory_of:
-        train_for_memory(options.memory_of)
-        return 0
-    speed = measure_speed(options.blocks, options.steps)
-    pair, motivated = (statistics.median(peak_memory(kind) for _ in range(3)) for kind in ("pair", "motivated"))
-    print(f"peak memory that training adds: pair {pair / 2**20:.0f} MiB, motivated network alone "
-          f"{motivated / 2**20:.0f} MiB, ratio {pair / motivated:.3f}")
-    missed = [text for text, bad in ((f"speed {speed:.3f} below {SPEED_BOUND}", speed < SPEED_BOUND),
-                                     (f"memory {pair / motivated:.3f} above {MEMORY_BOUND}",
-                                      pair > MEMORY_BOUND * motivated)) if bad]
-    held = f"bounds held: speed >= {SPEED_BOUND}, memory <= {MEMORY_BOUND}"
-    print("missed: " + "; ".join(missed) if missed else held)
-    return 1 if missed else 0
+    return step
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+class Case(NamedTuple):
+    """What the loops of a row have in common."""
+
+    device: str
+    network: str
+    shape: str
+    precision: str
+
+
+def engines_of(case: Case, chosen: tuple[Engine, ...]) -> list[Engine]:
+    """Engines of ours that are measured: on a CPU, where a network takes a minute to compile, it is compiled alone, and
+    in the precision that the hardware is made for.
+    """
+    if case.device == "cuda":
+        return list(chosen)
+    compiles = case.network == "alone" and case.precision == fastest("cpu")[0]
+    return [engine for engine in chosen if engine == "reference" or (engine == "compile" and compiles)]
+
+
+def section(apart: Apart, case: Case, engines: tuple[Engine, ...], names: dict[str, str],
+            seconds: float) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Loops take turns; returns as `take_turns`."""
+    batch, size = SHAPES[case.shape]
+    overrides, phase = NETWORKS[case.network]
+    with ExitStack() as opened:
+        folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
+        # Compiled anew, whatever earlier runs compiled.
+        opened.enter_context(mock.patch.dict(os.environ, TORCHINDUCTOR_CACHE_DIR=str(folder / "compiled")))
+        opened.callback(apart.clear)
+        path, device = write_images(folder / "images.npz", size), case.device
+        loops = {"bare": apart.loop(device, bare, path, names[phase], batch, device, case.precision)}
+        if case.precision == "float32":
+            loops["torchvision"] = apart.loop(device, usual, path, names[phase], batch, device)
+        for engine in engines_of(case, engines):
+            config = config_of(
+                path, "recipe=resnet_cifar", f"recipe.batch_size={batch}", "recipe.epochs=1000",
+                *(override.format(**names) for override in overrides), f"engine.device={device}",
+                f"engine.precision={case.precision}", f"engine.compile={MODES[engine]}")
+            loops[f"motivation, {engine}"] = timed(training_steps(opened, folder / engine, config), device)
+        return take_turns(loops, seconds)
+
+
+def measure(seconds: NotNegative = 80, base: str = "resnet20", motivated: str = "resnet32",
+            networks: tuple[Literal["alone", "base", "motivated"], ...] = tuple(NETWORKS),
+            shapes: tuple[Literal["compute-bound", "launch-bound"], ...] = tuple(SHAPES),
+            precisions: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16"),
+            engines: tuple[Engine, ...] = ("reference", "compile", "reduce-overhead")) -> list[Table]:
+    """Measure this.
+
+    Args:
+        seconds: of all, without compiling.
+        base: the smaller network.
+        motivated: the larger one.
+        networks: which train: the smaller one alone (in bfloat16 on a CPU only that), a pair's base or motivated one.
+        shapes: 128 images of 32 x 32, or 2 of 8 x 8.
+        precisions: of the bare loop and ours.
+        engines: of ours; ``compile`` on a CPU for ``alone`` only, ``reduce-overhead`` on a GPU only.
+    """
+    table = Table("Training", {
+        "device": "", "network": "", "shape": "", "precision": "", "loop": "", "steps/s": ".2f", "x bare": ".3f",
+        **RATIO, "x torchvision": ".2f", "GFLOP/s": ",.1f", "share of peak": ".1%", "compiled in, s": ".1f"}, [])
+    names = {"base": base, "motivated": motivated}
+    here = [case for case in itertools.starmap(Case, itertools.product(filter(is_here, DEVICES), networks, shapes,
+                                                                       precisions))
+            if (case.device, case.precision) != ("cpu", "bfloat16") or case.network == "alone"]
+    # Where bfloat16 is emulated, float32 is what the machine can do.
+    peaks = {(device, precision): max(peak(device, one, min(2, seconds))[0] for one in {"float32", precision})
+             for device, precision in {(case.device, case.precision) for case in here}}
+    worst = math.inf
+    with Apart() as apart:
+        for case in here:
+            rates, first = section(apart, case, engines, names, seconds / len(here))
+            (batch, size), trained = SHAPES[case.shape], names[NETWORKS[case.network][1]]
+            flops = batch * TRAINING_FORWARDS * forward_flops(create_model(trained, CLASSES), (3, size, size))
+            label = f"{trained} alone" if case.network == "alone" else f"{trained} in a pair"
+            for name, values in rates.items():
+                speed, against_bare = statistics.median(values), ratios(values, rates["bare"])
+                against_usual = ratios(values, rates["torchvision"])[0] if "torchvision" in rates else math.nan
+                table.rows.append((case.device, label, case.shape, case.precision, name, speed, *against_bare,
+                                   against_usual, flops * speed / 1e9,
+                                   flops * speed / peaks[case.device, case.precision],
+                                   first[name] if "compile" in name or "reduce" in name else math.nan))
+                if name == "motivation, reference":
+                    worst = min(worst, against_bare[0])
+    if not is_here("cuda"):
+        table.unmeasured("cuda", "all", "all", "all", "all")
+    if worst < math.inf:
+        table.bounds[f"engine reference at least {BOUND} x bare everywhere; lowest {worst:.3f}"] = worst >= BOUND
+    return [table]

@@ -34,10 +34,10 @@ def stop_after(monkeypatch, step: int, number=signal.SIGTERM):
     train = motivation.training.trainer.Trainer.step
     count = iter(range(10_000))
 
-    def stepped(self, *batch):
+    def stepped(self, *batch, **options):
         if next(count) == step:
             os.kill(os.getpid(), number)
-        return train(self, *batch)
+        return train(self, *batch, **options)
 
     monkeypatch.setattr(motivation.training.trainer.Trainer, "step", stepped)
 

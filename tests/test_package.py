@@ -156,7 +156,7 @@ def test_wheel_works_in_a_clean_environment_from_an_empty_directory(tmp_path):
     assert result.returncode == 0, result.stderr
     assert result.stdout == "run\n"
     assert (empty / "run" / "summary.json").exists()
-    listed = subprocess.run([tmp_path / "venv" / "bin" / "motivation", "bench"], cwd=empty, env=environment,
+    listed = subprocess.run([tmp_path / "venv" / "bin" / "motivation", "bench", "--list"], cwd=empty, env=environment,
                             capture_output=True, text=True, check=True)
     assert "training" in listed.stdout
     # Tables find the scale that they share, in experiments/scales/.

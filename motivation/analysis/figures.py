@@ -2,7 +2,9 @@
 
 import itertools
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +17,24 @@ LINES = {"base": "-", "motivated": "--"}
 SMOOTHING_SHARE = 0.02
 LABEL_WIDTH = 90
 FORMATS = (".png", ".svg", ".pdf")
+
+
+class Line(NamedTuple):
+    """A network's test accuracy at several costs.
+
+    Attributes:
+        name: of the network and its runs.
+        colour: to draw it in.
+        style: matplotlib's, solid or dashed.
+        flops: ``(points,)`` training FLOPs, means over seeds.
+        accuracy: ``(seeds, points)`` in percent.
+    """
+
+    name: str
+    colour: str
+    style: str
+    flops: np.ndarray
+    accuracy: np.ndarray
 
 
 def draw_comparison(runs: list[Run]):
@@ -124,23 +144,37 @@ def _draw_loss(axes, run: Run, label: str) -> None:
 
 
 def _draw_accuracy(axes, runs: list[Run]) -> None:
-    for colour, (label, group) in zip(itertools.cycle(PALETTE), group_runs(runs).items(), strict=False):
-        for phase, network in group[0].networks.items():
-            curves = [_curve(run, phase) for run in group]
-            length = min(map(len, curves))
-            if not length:
-                continue
-            flops, accuracy = np.stack([curve[:length] for curve in curves]).transpose(2, 0, 1)
-            name = label if len(group[0].networks) == 1 else f"{network} of {label}"
-            # A single evaluation is a point.
-            axes.plot(flops.mean(0), accuracy.mean(0), LINES[phase], color=colour, label=_short(name),
-                      marker="o" if length == 1 else None)
-            if len(group) > 1:
-                axes.fill_between(flops.mean(0), accuracy.min(0), accuracy.max(0), color=colour, alpha=0.2, linewidth=0)
+    for line in accuracy_lines(group_runs(runs)):
+        draw_line(axes, line, _short(line.name))
     axes.set(xlabel="cumulative training FLOPs", ylabel="test accuracy (%)")
     axes.set_title("accuracy over compute", fontsize="medium")
     axes.grid(alpha=0.3)
     _legend_below(axes)
+
+
+def accuracy_lines(groups: Mapping[str, list[Run]]) -> list[Line]:
+    """Test accuracy over cumulative training FLOPs of every network of every group, up to its shortest run's end."""
+    lines = []
+    for colour, (label, group) in zip(itertools.cycle(PALETTE), groups.items(), strict=False):
+        for phase, network in group[0].networks.items():
+            curves = [_curve(run, phase) for run in group]
+            length = min(map(len, curves))
+            if length:
+                flops, accuracy = np.stack([curve[:length] for curve in curves]).transpose(2, 0, 1)
+                name = label if len(group[0].networks) == 1 else f"{network} of {label}"
+                lines.append(Line(name, colour, LINES[phase], flops.mean(0), accuracy))
+    return lines
+
+
+def draw_line(axes, line: Line, label: str | None = None) -> None:
+    """Draw a line's mean and its band; a single point as one, with its range as a bar."""
+    flops, accuracy = line.flops, line.accuracy
+    single = len(flops) == 1
+    axes.plot(flops, accuracy.mean(0), line.style, color=line.colour, label=label, marker="o" if single else None)
+    if len(accuracy) > 1 and single:
+        axes.vlines(flops, accuracy.min(0), accuracy.max(0), color=line.colour, alpha=0.5)
+    elif len(accuracy) > 1:
+        axes.fill_between(flops, accuracy.min(0), accuracy.max(0), color=line.colour, alpha=0.2, linewidth=0)
 
 
 def _short(label: str) -> str:

@@ -11,9 +11,10 @@ def markdown_table(rows: Sequence[Sequence[str]], text_columns: int = 1) -> list
     """Lines of a Markdown table.
 
     Args:
-        rows: cells, the header's first.
+        rows: cells, the header's first; a ``|`` in one is escaped, and a line break becomes a space.
         text_columns: how many of the first columns are flush left; the others are flush right.
     """
+    rows = [[" ".join(cell.splitlines()).replace("|", r"\|") for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["| " + " | ".join(cell.ljust(width) if index < text_columns else cell.rjust(width)
                                for index, (cell, width) in enumerate(zip(row, widths, strict=True))) + " |"

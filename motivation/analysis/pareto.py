@@ -31,6 +31,11 @@ class Point(NamedTuple):
     inference: float
     accuracy: float
 
+    @property
+    def name(self) -> str:
+        """Of the network and its group."""
+        return self.label if self.role == "alone" else f"{self.network} of {self.label}"
+
 
 def network_points(runs: list[Run]) -> list[Point]:
     """Every network of every run."""
@@ -87,20 +92,39 @@ def draw_pareto(runs: list[Run]):
             axes.plot(getattr(point, cost), point.accuracy, MARKERS[point.role], color=_colour(labels, point),
                       markersize=4, alpha=0.5, markeredgewidth=0)
         for point in means:
-            name = point.label if point.role == "alone" else f"{point.network} of {point.label}"
             axes.plot(getattr(point, cost), point.accuracy, MARKERS[point.role], color=_colour(labels, point),
-                      markersize=9, markeredgecolor="black", label=name)
-        best = [means[index] for index in front(np.array([getattr(point, cost) for point in means]),
-                                                np.array([point.accuracy for point in means]))]
-        axes.plot([getattr(point, cost) for point in best], [point.accuracy for point in best], color="0.35",
-                  linestyle=":", drawstyle="steps-post", zorder=0, label="front of the means")
-        if not best:
-            axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center")
+                      markersize=9, markeredgecolor="black", label=point.name)
+        draw_front(axes, front_of(means, cost), cost)
         axes.set(xlabel=title, ylabel="test accuracy (%)" if cost == "training" else "")
         axes.grid(alpha=0.3)
     handles, names = axes.get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", fontsize="small", frameon=False)
     return figure
+
+
+def front_of(means: list[Point], cost: str) -> list[Point]:
+    """The points on the front, by rising cost.
+
+    Args:
+        means: from `mean_points`.
+        cost: ``training`` or ``inference``.
+    """
+    return [means[index] for index in front(np.array([getattr(point, cost) for point in means]),
+                                            np.array([point.accuracy for point in means]))]
+
+
+def draw_front(axes, best: list[Point], cost: str) -> None:
+    """Draw the front as steps, or say that its cost was not recorded.
+
+    Args:
+        axes: of matplotlib.
+        best: from `front_of`.
+        cost: ``training`` or ``inference``.
+    """
+    axes.plot([getattr(point, cost) for point in best], [point.accuracy for point in best], color="0.35",
+              linestyle=":", drawstyle="steps-post", zorder=0, label="front of the means")
+    if not best:
+        axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center")
 
 
 def _colour(labels: list[str], point: Point) -> str:

@@ -65,8 +65,8 @@ def group_runs(runs: list[Run]) -> dict[str, list[Run]]:
     described: dict[str, list[list[Run]]] = {}
     for group in groups.values():
         described.setdefault(describe(group[0].config), []).append(group)
-    labels = {id(group): label + _differences(group[0], [twin[0] for twin in alike])
-              for label, alike in described.items() for group in alike}
+    labels = {id(group): label + differences for label, alike in described.items()
+              for group, differences in zip(alike, _differences([group[0] for group in alike]), strict=True)}
     return {labels[id(group)]: group for group in groups.values()}
 
 
@@ -93,14 +93,11 @@ def _call(spec: dict[str, Any]) -> str:
     return f"{spec['name']}({', '.join(inside)})" if inside else spec["name"]
 
 
-def _differences(run: Run, twins: list[Run]) -> str:
-    """The values by which a group differs from others of the same description."""
-    if len(twins) == 1:
-        return ""
+def _differences(twins: list[Run]) -> list[str]:
+    """The values by which each of some groups of the same description, a run of each, differs from the others."""
     flat = [_flat(without_seed(twin.identity)) for twin in twins]
-    mine = _flat(without_seed(run.identity))
-    keys = sorted({key for other in flat for key in other.keys() | mine.keys() if other.get(key) != mine.get(key)})
-    return " [" + ", ".join(_shown(key, mine.get(key)) for key in keys) + "]"
+    keys = sorted(key for key in set().union(*flat) if any(one.get(key) != flat[0].get(key) for one in flat))
+    return [" [" + ", ".join(_shown(key, mine.get(key)) for key in keys) + "]" if keys else "" for mine in flat]
 
 
 def _shown(key: str, value: Any) -> str:

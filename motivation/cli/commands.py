@@ -2,8 +2,8 @@
 
 import argparse
 import functools
+import glob
 import shlex
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,10 @@ from motivation.cli.logs import LOGGER, start_worker
 
 if TYPE_CHECKING:
     from motivation.run.pool import Pool
+    from motivation.tables.cells import Archive
+    from motivation.tables.costs import DataSets
+    from motivation.tables.plan import Plan
+    from motivation.tables.results import Results
 
 # Of a process that trains runs of a table: all that its first run needs.
 IMPORTS = ("motivation.tables.train", "timm.optim", "timm.scheduler")
@@ -90,35 +94,25 @@ def _table(options: argparse.Namespace, launcher: list[str], pool: "Pool | None"
     from motivation.data.shared import shared_in
     from motivation.run.pool import Pool
     from motivation.run.signals import Interrupted
-    from motivation.tables.cells import Archive
     from motivation.tables.costs import DataSets
     from motivation.tables.figures import draw_study
     from motivation.tables.render import write_table
-    from motivation.tables.results import Results, committed
-    from motivation.tables.spec import table_name
+    from motivation.tables.results import committed
     from motivation.tables.studies import against_table
-    from motivation.tables.train import choose_jobs, finish_table, list_states, show_plan
+    from motivation.tables.train import choose_jobs, finish_table, list_states
 
-    archive, datasets = Archive(options.runs), DataSets()
+    datasets = DataSets()
     opened.enter_context(shared_in(data))
     overrides = tuple(override for override in options.overrides if override not in launcher)
-    with composing() as compose:
-        if options.list or options.name is None:
+    if options.list or options.name is None:
+        with composing() as compose:
             print(list_states(compose, options.scale, options.seeds, options.runs, options.results or committed(),
                               overrides))
-            return 0
-        results = None
-        if options.show or options.results:
-            results = Results(options.results or committed(), table_name(options.name), options.scale)
-            archive = Archive(options.runs, results)
-        plan = show_plan(compose, options.name, options.scale, options.seeds, archive, overrides,
-                         costs=not options.show, datasets=datasets, first_seed=options.first_seed)
-        if results and (others := results.left_out(plan)):
-            LOGGER.warning(f"{results.path}: {others} rows of these labels and seeds are of other configs or data, and "
-                           "left out")
-        if options.plan:
-            print(*plan.listing(archive), sep="\n")
-            return 0
+        return 0
+    plan, archive, results = _planned(options, overrides, datasets)
+    if options.plan:
+        print(*plan.listing(archive), sep="\n")
+        return 0
     if options.against:
         print(against_table(plan, archive, options.against))
         return 0
@@ -150,10 +144,71 @@ def _table(options: argparse.Namespace, launcher: list[str], pool: "Pool | None"
     return 1 if failed else 0
 
 
+def _planned(options: argparse.Namespace, overrides: tuple[str, ...],
+             datasets: "DataSets") -> "tuple[Plan, Archive, Results | None]":
+    """The plan of a table, the runs that there are, and the file of their results where one is asked for.
+
+    Args:
+        options: of the command line.
+        overrides: of every run.
+        datasets: that have been read; it keeps those that are read here.
+    """
+    from motivation.cli.compose import composing
+    from motivation.tables.cells import Archive
+    from motivation.tables.results import Results, committed
+    from motivation.tables.spec import table_name
+    from motivation.tables.train import show_plan
+
+    results = None
+    if options.show or options.results:
+        results = Results(options.results or committed(), table_name(options.name), options.scale)
+    archive = Archive(options.runs, results)
+    with composing() as compose:
+        plan = show_plan(compose, options.name, options.scale, options.seeds, archive, overrides,
+                         costs=not options.show, datasets=datasets, first_seed=options.first_seed)
+    if results and (others := results.left_out(plan)):
+        LOGGER.warning(f"{results.path}: {others} rows of these labels and seeds are of other configs or data, and "
+                       "left out")
+    return plan, archive, results
+
+
+def report(options: argparse.Namespace) -> int:
+    """``motivation report RUNS|TABLE``."""
+    from motivation.analysis.page import check_page_path, write_page
+
+    check_page_path(options.out)
+    first = options.what[0]
+    if glob.has_magic(first) or Path(first).exists():
+        from motivation.analysis.report import report_runs
+        from motivation.analysis.runs import read_runs
+
+        runs = read_runs([Path(path) for path in options.what])
+        title = f"{len(runs)} finished run{'s' * (len(runs) > 1)}"
+        print(write_page(options.out, title, [f"From {', '.join(options.what)}."], report_runs(runs)))
+        return 0
+    from motivation.tables.costs import DataSets
+    from motivation.tables.report import report_table
+    from motivation.tables.spec import list_tables, table_name
+
+    name, *overrides = options.what
+    try:
+        table_name(name)
+    except ValueError:
+        raise ValueError(f"{name}: no such run folder, and no table; there are {', '.join(list_tables())}") from None
+    if others := [other for other in overrides if "=" not in other]:
+        raise ValueError(f"{others[0]}: a page is of one table, here {name}; what follows must be KEY=VALUE")
+    options.name, options.show = name, True
+    plan, archive, _ = _planned(options, tuple(overrides), DataSets())
+    print(write_page(options.out, plan.title, [], report_table(plan, archive)))
+    for path, message in (failed := plan.troubles(archive)):
+        LOGGER.error(f"{path}: {message}")
+    return 1 if failed else 0
+
+
 def update_pages(pages: list[Path]) -> int:
     """``motivation table --update PAGE...``: tables of pages from the results that come with the package alone."""
     from motivation.cli.compose import composing
-    from motivation.cli.parser import parse_table
+    from motivation.cli.parser import parse_with_overrides
     from motivation.tables.cells import UNREAD, Archive
     from motivation.tables.page import fill
     from motivation.tables.plan import plan_table
@@ -164,7 +219,7 @@ def update_pages(pages: list[Path]) -> int:
 
     with composing() as compose:
         def shown(command: str) -> str:
-            asked = parse_table(["table", *shlex.split(command)])
+            asked = parse_with_overrides(["table", *shlex.split(command)])
             # The same page on every machine: neither data nor runs that lie there count.
             plan = plan_table(read_table(asked.name), asked.scale, asked.seeds, compose, lambda spec: UNREAD,
                               tuple(asked.overrides), asked.first_seed)
@@ -224,27 +279,18 @@ def wandb_panels(options: argparse.Namespace) -> int:
     return 0
 
 
-def bench(arguments: list[str]) -> int:
-    """``motivation bench [NAME [OPTION ...]]``: without a name, list the benchmarks."""
-    import ast
-    import runpy
-    from importlib import resources
+def bench(options: argparse.Namespace) -> int:
+    """``motivation bench [NAME ...]``."""
+    from omegaconf import OmegaConf
 
-    files = {file.name.removesuffix(".py"): file for file in resources.files("motivation.benchmarks").iterdir()
-             if file.name.endswith(".py") and file.name != "__init__.py"}
-    if not arguments:
-        for known in sorted(files):
-            print(f"{known:12} {ast.get_docstring(ast.parse(files[known].read_text())).splitlines()[0]}")
+    from motivation.benchmarks import report
+    from motivation.command_line import pasteable
+
+    if options.list:
+        print(*report.listing(), sep="\n")
         return 0
-    name, *options = arguments
-    if name not in files:
-        raise ValueError(f"no benchmark {name!r}; there are {', '.join(sorted(files))}")
-    sys.argv = [f"motivation bench {name}", *options]
-    try:
-        runpy.run_module(f"motivation.benchmarks.{name}", run_name="__main__")
-    except SystemExit as end:
-        return end.code or 0
-    return 0
+    values = OmegaConf.to_container(OmegaConf.from_dotlist(options.overrides))
+    return report.run(options.names, values, pasteable("motivation", *options.arguments), options.json, options.update)
 
 
 def problems(options: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ import sys
 
 from motivation.cli import commands
 from motivation.cli.logs import LOGGER, launched, on_stderr, one_line
-from motivation.cli.parser import command_parser, parse_with_overrides
+from motivation.cli.parser import command_parser, parse_report, parse_with_overrides
 from motivation.cli.streams import standard_streams
 
 
@@ -41,12 +41,12 @@ def _run(arguments: list[str]) -> int:
         if os.environ["RANK"] != "0":
             return 1
         raise ValueError("torchrun starts `motivation train` only; every other command is one process")
-    if arguments[:1] == ["bench"] and len(arguments) > 1 and not arguments[1].startswith("-"):
-        return commands.bench(arguments[1:])
-    overridden = arguments[:1] in (["table"], ["problems"])
-    options = parse_with_overrides(arguments) if overridden else command_parser().parse_args(arguments)
-    if options.command == "bench":
-        return commands.bench([])
+    if arguments[:1] in (["table"], ["bench"], ["problems"]):
+        options = parse_with_overrides(arguments)
+    elif arguments[:1] == ["report"]:
+        options = parse_report(arguments)
+    else:
+        options = command_parser().parse_args(arguments)
     return getattr(commands, options.command.replace("-", "_"))(options)
 
 

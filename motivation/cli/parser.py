@@ -64,15 +64,7 @@ def command_parser() -> Parser:
                                  "tracker=none, data.root=PATH, engine.threads=1.")
     tables.add_argument("name", nargs="?", metavar="N", help="1 to 7, or a name that --list shows")
     tables.add_argument("--list", action="store_true", help="all tables and how much of each is finished")
-    tables.add_argument("--scale", default="smoke", help="smoke: the whole pipeline on digits in minutes, no "
-                        "reproduction; minute: 10,000 images of CIFAR-10 at 16 x 16, a minute a run on any core; cpu: "
-                        "ResNet-20 in ResNet-32 on them, 20 epochs; reduced: real data, fewer epochs; paper: the full "
-                        "recipe (default: %(default)s)")
-    tables.add_argument("--seeds", type=int, metavar="N", help="runs a cell (default: the scale's own)")
-    tables.add_argument("--first-seed", type=int, default=0, metavar="N", help="count seeds from here, such as for "
-                        "fresh ones (default: %(default)s)")
-    tables.add_argument("--runs", type=Path, default=Path("runs/cells"), metavar="DIR",
-                        help="folder of all runs, shared by all tables (default: %(default)s)")
+    _choose_runs(tables)
     tables.add_argument("--out", type=Path, default=Path("runs/tables"), metavar="DIR",
                         help="where the table goes as .md, .tex and .csv (default: %(default)s)")
     tables.add_argument("--plan", action="store_true", help="print what would run and what it costs, and stop")
@@ -93,6 +85,20 @@ def command_parser() -> Parser:
                         "(default: %(default)s); or choose a launcher with overrides: hydra/launcher=joblib "
                         "hydra.launcher.n_jobs=4, or hydra/launcher=slurm hydra.launcher.partition=NAME, a job a run")
     tables.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="overrides of every run")
+    reporting = commands.add_parser(
+        "report", help="one page of HTML from finished runs, or of a table",
+        description="Write one page of HTML that opens in any browser without a server or network. Of finished runs: "
+        "the tables of compare, accuracy over training FLOPs, accuracy against training and inference FLOPs, the "
+        "verdicts of diagnose, and the motivated intervals. Of a table: what `motivation table NAME --show` prints, "
+        "and accuracy over FLOPs; the options but -o are those of a table, and so are overrides: KEY=VALUE. Print the "
+        "path of the page.")
+    reporting.add_argument("what", nargs="+", metavar="RUN|TABLE", help="run folders, folders of run folders (a sweep) "
+                           "or globs of either; or the name or number of one table")
+    reporting.add_argument("-o", "--out", type=Path, default=Path("report.html"), metavar="FILE",
+                           help="where to write the page (default: %(default)s)")
+    _choose_runs(reporting)
+    reporting.add_argument("--results", type=Path, metavar="DIR", help="folder of the results' file (default: that of "
+                           "the results that come with the package)")
     exporting = commands.add_parser(
         "export", help="the networks of a finished run as safetensors or ONNX",
         description="Write the final networks of a finished run, each to its own folder with model.safetensors and "
@@ -119,11 +125,32 @@ def command_parser() -> Parser:
         "address. Needs: pip install motivation[wandb-panels], and wandb login.")
     panels.add_argument("project", metavar="PROJECT", help="W&B project, as in tracker.project")
     panels.add_argument("--entity", help="W&B team or user (default: the login's)")
-    commands.add_parser("bench", help="speed, memory and false-alarm rates, each against its bound",
-                        usage="motivation bench [NAME [OPTION ...]]",
-                        description="Run a benchmark; without a name list them. `motivation bench NAME --help` shows "
-                        "its options.")
+    benchmarks = commands.add_parser(
+        "bench", help="what training costs on this machine, in tables",
+        description="Measure this machine and print Markdown: without a name all benchmarks of speed and memory, in "
+        "less than ten minutes of two idle CPU cores. Things that are compared take turns. The exit status is 1 where "
+        "a bound is missed.")
+    benchmarks.add_argument("names", nargs="*", metavar="NAME", help="a benchmark that --list shows")
+    benchmarks.add_argument("--list", action="store_true", help="all benchmarks, and the keys that each takes")
+    benchmarks.add_argument("--json", type=Path, metavar="FILE", help="write the tables as JSON too")
+    benchmarks.add_argument("--update", type=Path, metavar="PAGE", help="write the report into a Markdown page, such "
+                            "as docs/performance.md, between <!-- motivation bench --> and <!-- end of bench -->")
+    benchmarks.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="a key of the benchmarks that are named, "
+                            "such as seconds=5 for the time that each measures for")
     return parser
+
+
+def _choose_runs(parser: argparse.ArgumentParser) -> None:
+    """Options that say which runs a table is of."""
+    parser.add_argument("--scale", default="smoke", help="smoke: the whole pipeline on digits in minutes, no "
+                        "reproduction; minute: 10,000 images of CIFAR-10 at 16 x 16, a minute a run on any core; cpu: "
+                        "ResNet-20 in ResNet-32 on them, 20 epochs; reduced: real "
+                        "data, fewer epochs; paper: the full recipe (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, metavar="N", help="runs a cell (default: the scale's own)")
+    parser.add_argument("--first-seed", type=int, default=0, metavar="N", help="count seeds from here, such as for "
+                        "fresh ones (default: %(default)s)")
+    parser.add_argument("--runs", type=Path, default=Path("runs/cells"), metavar="DIR",
+                        help="folder of all runs, shared by all tables (default: %(default)s)")
 
 
 def _percentage(text: str) -> float:
@@ -152,12 +179,22 @@ def _jobs(text: str) -> int | str:
 
 
 def parse_with_overrides(arguments: list[str]) -> argparse.Namespace:
-    """The arguments of ``table`` or ``problems``. Overrides may come anywhere: they are what
-    has a ``=`` and no leading dash.
+    """The arguments of ``table``, ``bench`` or ``problems``. Overrides may come anywhere: they have a ``=`` and no
+    leading dash.
     """
     overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
     options = command_parser().parse_args([argument for argument in arguments if argument not in overrides])
     options.overrides, options.arguments = overrides, arguments
+    return options
+
+
+def parse_report(arguments: list[str]) -> argparse.Namespace:
+    """The arguments of ``report``, whose runs and overrides may stand between its options."""
+    parser = command_parser()
+    options, more = parser.parse_known_args(arguments)
+    if unknown := [argument for argument in more if argument.startswith("-")]:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    options.what += more
     return options
 
 

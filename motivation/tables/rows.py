@@ -8,6 +8,7 @@ import numpy as np
 
 from motivation.analysis.nulls import NO_NULL, RowNull, row_null
 from motivation.analysis.statistics import Difference, difference, holm
+from motivation.phase import Phase
 from motivation.run_folder.read import Run
 
 # The paper counts CIFAR ResNets as 2 FLOPs a multiply-add and all others as 1; ours are always 2.
@@ -67,7 +68,7 @@ class Row:
 
     label: str
     dataset: str
-    phase: str = "base"
+    phase: Phase = "base"
     reported: Mapping[str, Any] = field(default_factory=dict)
     against: str | None = None
     method: str | None = None

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from commands import FAST, command, refused
@@ -31,18 +30,6 @@ def test_help_is_instant_and_imports_nothing_heavy():
     assert "train" in result.stdout
     assert "compare" in result.stdout
     assert min(times) < 0.5
-
-
-def test_bench_lists_and_runs_the_benchmarks(capsys, monkeypatch):
-    """Every file of benchmarks/ is listed, and a name runs its own command line."""
-    assert main(["bench"]) == 0
-    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    folder = Path(__file__).parents[2] / "benchmarks"
-    assert listed == sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")
-    monkeypatch.setattr(sys, "argv", sys.argv)
-    assert main(["bench", "switch", "--help"]) == 0
-    assert "--repeats" in capsys.readouterr().out
-    assert re.search("'nothing'.*augmentation, checkpoints", refused(capsys, "bench", "nothing"))
 
 
 def test_import_is_light():
