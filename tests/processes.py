@@ -109,12 +109,12 @@ def _main(arguments: list[str], output: Path, at_step: int | None, file_limit: i
     if at_step is not None:
         step = motivation.training.trainer.Trainer.step
 
-        def stepped(self, *batch):
+        def stepped(self, *batch, **options):
             if self.steps == at_step:
                 self.loss = no_memory if out_of_memory else self.loss
                 if file_limit is not None:
                     full_disk()
-            return step(self, *batch)
+            return step(self, *batch, **options)
 
         motivation.training.trainer.Trainer.step = stepped
     elif out_of_memory:

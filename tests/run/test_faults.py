@@ -240,8 +240,8 @@ def test_weights_that_are_not_finite_are_no_checkpoint(tmp_path, monkeypatch, ca
     """The last step of an epoch may spoil what no loss has shown yet."""
     real, seen = motivation.training.trainer.Trainer.step, iter(range(100))
 
-    def spoiling(self, *batch):
-        result = real(self, *batch)
+    def spoiling(self, *batch, **options):
+        result = real(self, *batch, **options)
         if next(seen) == 7:
             with torch.no_grad():
                 self.model.motivated.layer3[1].conv2.weight[0, 0, 0, 0] = float("inf")
