@@ -37,7 +37,8 @@ def create_model(name: str, num_classes: Count, in_chans: Count = 3, **options) 
     if name in CIFAR_RESNETS:
         return CIFAR_RESNETS[name](num_classes=num_classes, in_chans=in_chans, **options)
     if match := gpt.NAME.fullmatch(name):
-        return GPT(*map(int, match.groups()), num_classes=num_classes, **options)
+        blocks, width = map(int, match.groups())
+        return GPT(blocks, width, num_classes=num_classes, **options)
     import timm
 
     return timm.create_model(name, num_classes=num_classes, in_chans=in_chans, **options)
