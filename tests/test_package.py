@@ -42,6 +42,7 @@ FLOORS = (
     ("training", "analysis"),
     ("run",),
     ("tables",),
+    ("benchmarks",),
     ("cli",),
     ("__main__",),
 )
