@@ -7,7 +7,7 @@ import numpy as np
 from motivation.analysis.figures import LINES, PALETTE
 from motivation.phase import PHASES
 from motivation.tables.cells import Archive
-from motivation.tables.comparisons import Comparison, Curve
+from motivation.tables.comparisons import LEVEL, Comparison, Curve
 from motivation.tables.plan import Plan
 from motivation.tables.studies import StudyRow, compare, measure
 
@@ -67,12 +67,12 @@ def _draw_comparisons(axes, comparisons: Sequence[Comparison], labels: Sequence[
             place = labels.index(_label(one)) + shift
             axes.plot(one.tested.interval, (place, place), color=color)
             axes.plot(one.tested.mean, place, MARKERS[phase], color=color,
-                      fillstyle="full" if one.adjusted is not None and one.adjusted < 0.05 else "none")
+                      fillstyle="full" if one.adjusted is not None and one.adjusted < LEVEL else "none")
         if ours:
             axes.plot([], [], MARKERS[phase], color=color, fillstyle="none", label=f"{phase} network")
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set(yticks=range(len(labels)), ylim=(len(labels) - 0.5, -0.5),
-             xlabel="difference in test accuracy (points), 95 % interval; filled: Holm p < 0.05")
+             xlabel=f"difference in test accuracy (points), 95 % interval; filled: Holm p < {LEVEL:g}")
     axes.set_yticklabels(labels, fontsize="small")
     axes.grid(axis="x", alpha=0.3)
     axes.legend(fontsize="small")

@@ -13,7 +13,7 @@ from motivation.tables.cells import Archive
 from motivation.tables.comparisons import LEVEL, Comparison
 from motivation.tables.plan import Plan
 from motivation.tables.render import table_texts
-from motivation.tables.studies import compare, measure
+from motivation.tables.studies import StudyRow, compare, measure
 
 CAPTIONS = {False: ("reported beside measured",), True: ("rows", "comparisons")}
 
@@ -29,10 +29,10 @@ def report_table(plan: Plan, archive: Archive) -> list[Section]:
     captions = [f"{dataset}: {what}" for dataset in datasets for what in CAPTIONS[plan.study is not None]]
     markdown = table_texts(plan, archive)[".md"].removeprefix(f"## {plan.title}\n")
     sections = [Section("Table", [Text(markdown, captions)])]
-    if differences := list(_differences(plan, archive)):
+    rows = measure(plan, archive) if plan.study else []
+    if differences := list(_differences(plan, rows)):
         sections.append(Section("Differences", differences))
-    curves = list(_curves(plan, archive))
-    if curves:
+    if curves := list(_curves(plan, rows)):
         sections.append(Section("Accuracy over training FLOPs", line_pictures(curves)))
     for dataset in datasets:
         if points := list(_points(plan, archive, dataset)):
@@ -54,9 +54,8 @@ def _points(plan: Plan, archive: Archive, dataset: str) -> Iterator[Point]:
                             run.summary[f"{phase}/{row.measure}"])
 
 
-def _curves(plan: Plan, archive: Archive) -> Iterator[tuple[str, list[Line]]]:
+def _curves(plan: Plan, rows: Sequence[StudyRow]) -> Iterator[tuple[str, list[Line]]]:
     """The curves that a study compares, a figure a data set: a point a row, over the seeds that all of them have."""
-    rows = measure(plan, archive) if plan.study else []
     for dataset in dict.fromkeys(one for one, _, _ in plan.study.curves) if plan.study else ():
         curves = {curve.name: curve for one, *both in plan.study.curves for curve in both if one == dataset}
         lines = []
@@ -72,9 +71,9 @@ def _curves(plan: Plan, archive: Archive) -> Iterator[tuple[str, list[Line]]]:
         yield f"{plan.title}: {dataset}", lines
 
 
-def _differences(plan: Plan, archive: Archive) -> Iterator[Picture]:
+def _differences(plan: Plan, rows: Sequence[StudyRow]) -> Iterator[Picture]:
     """A figure for every control of a study that several rows are compared with, of either network."""
-    comparisons = compare(plan, measure(plan, archive)) if plan.study else []
+    comparisons = compare(plan, rows) if plan.study else []
     controls: dict[tuple[str, str, str], list[Comparison]] = {}
     for one in comparisons:
         if one.tested and one.tested.interval:

@@ -8,14 +8,14 @@ from typing import Annotated
 
 from pydantic import Field
 
-from motivation.tasks.paths import split_of
-from motivation.tasks.problem import ASK, PADDING, Problem, Task, first_that
+from motivation.tasks.paths import PathTask, split_of
+from motivation.tasks.problem import ASK, PADDING, Problem, first_that
 from motivation.validation import Count, Probability, ShareBelowOne, check_arguments
 
 
 @check_arguments
 @dataclass(frozen=True)
-class Chains(Task):
+class Chains(PathTask):
     """Apply functions one after another, and write every value on the way.
 
     Single functions are facts, all of which are trained on. Splits: ``seen`` (trained paths from other starts),
@@ -63,17 +63,6 @@ class Chains(Task):
     def vocabulary(self) -> tuple[str, ...]:
         """Padding, ``=``, the values ``0``, ``1``, ..., the functions ``f0``, ``f1``, ..."""
         return (PADDING, ASK, *map(str, range(self.values)), *(f"f{number}" for number in range(self.functions)))
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """See `Task.splits`."""
-        return ("train", "validation", "seen", "longer", *["unseen_path"] * (self.unseen_paths > 0),
-                *["unseen_function"] * (self.unseen_functions > 0))
-
-    @cached_property
-    def tables(self) -> list[list[int]]:
-        """The functions: value -> value."""
-        return self.permutations(self.functions, self.values)
 
     def draw(self, split: str, rng: random.Random) -> Problem:
         """See `Task.draw`."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
 
-from motivation.randomness import FUNCTIONS, PROBLEMS, derived_seed
+from motivation.randomness import PROBLEMS, derived_seed
 
 PADDING = "_"
 ASK = "="
@@ -93,11 +93,6 @@ class Task:
     def solution(self, problem: Problem) -> tuple[str, ...]:
         """A right answer, also where the problem's own is noisy."""
         return problem.answer
-
-    def permutations(self, functions: int, values: int) -> list[list[int]]:
-        """The task's functions: fixed random permutations of the values."""
-        rng = random.Random(derived_seed(self.task_seed, FUNCTIONS))
-        return [rng.sample(range(values), values) for _ in range(functions)]
 
 
 def first_that(belongs: Callable[[Drawn], bool], draw: Callable[[], Drawn], split: str) -> Drawn:

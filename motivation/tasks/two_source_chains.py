@@ -11,8 +11,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from motivation.tasks.paths import split_of
-from motivation.tasks.problem import ASK, PADDING, Problem, Task, first_that
+from motivation.tasks.paths import PathTask, split_of
+from motivation.tasks.problem import ASK, PADDING, Problem, first_that
 from motivation.validation import NotNegative, ShareBelowOne, check_arguments
 
 SKILLS = ("facts", "memory", "context", "composite")
@@ -20,7 +20,7 @@ SKILLS = ("facts", "memory", "context", "composite")
 
 @check_arguments
 @dataclass(frozen=True)
-class TwoSourceChains(Task):
+class TwoSourceChains(PathTask):
     """``[name v0 v1 ..] x0 p q = x1 x2``: two hops through functions ``f`` that are fixed, and names ``n`` whose tables
     stand in the prompt, new ones in every problem.
 
@@ -60,17 +60,6 @@ class TwoSourceChains(Task):
         """Padding, ``=``, the values ``0``, ``1``, ..., the functions ``f0``, ..., the names ``n0``, ..."""
         return (PADDING, ASK, *map(str, range(self.values)), *(f"f{number}" for number in range(self.functions)),
                 *(f"n{number}" for number in range(self.names)))
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """See `Task.splits`."""
-        return ("train", "validation", "seen", "longer", *["unseen_path"] * (self.unseen_paths > 0),
-                *["unseen_function"] * (self.unseen_functions > 0))
-
-    @cached_property
-    def tables(self) -> list[list[int]]:
-        """The learned functions: value -> value."""
-        return self.permutations(self.functions, self.values)
 
     def draw(self, split: str, rng: random.Random) -> Problem:
         """See `Task.draw`."""
