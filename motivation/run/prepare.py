@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import motivation.data
+import motivation.levers
 import motivation.monitors
 import motivation.run.model_choice
 import motivation.run.trackers
@@ -41,14 +42,14 @@ def prepare(config: Mapping[str, Any], restored: bool = False) -> Session:
     """Check a config, load the data and build what trains.
 
     Args:
-        config: ``seed``, ``evaluate_every``, ``checkpoint``, and one mapping a group of conf/.
+        config: ``seed``, ``evaluate_every``, ``checkpoint``, and one mapping a group of conf/; ``lever`` may be absent.
         restored: all weights will come from a checkpoint: a transfer run does not need its source again.
 
     Raises:
         ValueError: what in the config or the data cannot be right, in one line that names the key.
     """
     refuse_targets(config)
-    check_keys(config, ["seed", "evaluate_every", "checkpoint", *GROUPS])
+    check_keys(config, ["seed", "evaluate_every", "checkpoint", *GROUPS, *(["lever"] if "lever" in config else [])])
     seed = convert(config.get("seed"), int, "seed")
     if not 0 <= seed < 1 << 32:
         raise ValueError(f"seed={seed}: must be from 0 to 2^32 - 1")
@@ -63,6 +64,7 @@ def prepare(config: Mapping[str, Any], restored: bool = False) -> Session:
     engine = _only(Engine, config, "engine")
     checkpointing = _only(Checkpointing, config, "checkpoint")
     tracker = build(motivation.run.trackers.BY_NAME, config.get("tracker"), "tracker")
+    lever = build(motivation.levers.BY_NAME, config["lever"], "lever", seed=seed) if config.get("lever") else None
     if recipe.batch_size % processes():
         raise ValueError(f"recipe.batch_size={recipe.batch_size}: is shared by {processes()} processes, and must be "
                          f"divisible by {processes()}")
@@ -74,6 +76,9 @@ def prepare(config: Mapping[str, Any], restored: bool = False) -> Session:
         loader = open_loader(dataset, recipe.batch_size, seed=seed, device=engine.torch_device,
                              augmentation=recipe.augmentation, channels_last=engine.channels_last,
                              share=share(recipe.batch_size))
+    if lever is not None:
+        with _naming("lever", type(lever)):
+            loader = lever.loader(loader, dataset)
     trainer, flops = _trainer(config, choice, recipe, engine, dataset, loader)
     # Dropout draws from torch's global generator: seeded here, so that pair and classical training draw alike, and
     # every process differently, for its own images.
@@ -84,7 +89,7 @@ def prepare(config: Mapping[str, Any], restored: bool = False) -> Session:
     with _naming("recipe", Recipe):
         learning_rates = recipe.learning_rates(trainer.optimizers, len(loader))
     return Session(dict(config), dataset, loader, trainer, learning_rates, recipe.total_steps(len(loader)), flops,
-                   recipe, checkpointing, tracker,
+                   recipe, checkpointing, tracker, lever,
                    recalibration_batches=getattr(choice, "recalibration_batches", 0))
 
 

@@ -123,8 +123,8 @@ def train_epoch(session: Session, record: Record | None, stop: StopRequest) -> N
     """The remaining steps of the current epoch, and its edge, where the paper contracts."""
     if session.position.closed:
         return
-    for images, targets in session.batches():
-        session.step(images, targets)
+    for batch in session.batches():
+        session.step(*batch)
         record_steps(session, record, leave=session.trainer.unread)
         stop.check()
         save_if_due(session, record)

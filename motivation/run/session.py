@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from motivation.data import Ahead, Dataset, EpochLoader
+from motivation.levers import Lever
 from motivation.randomness import random_state, restore_random_state
 from motivation.run.resume import check_changes
 from motivation.run.trackers import Tracker
@@ -80,6 +81,7 @@ class Session:
         recipe: how it is trained.
         checkpointing: when its state is saved.
         tracker: the mirror that the config chose.
+        lever: what else the budget is given to; None for capacity alone.
         position: how far training has come.
         pending: trained steps that are not in steps.csv yet; with a lag their losses are still on the way.
         recalibration_batches: for ``batch_norm: recalibrate``.
@@ -97,6 +99,7 @@ class Session:
     recipe: Recipe
     checkpointing: Checkpointing
     tracker: Tracker
+    lever: Lever | None = None
     position: Position = field(default_factory=Position)
     pending: deque[tuple[int, StepResult]] = field(default_factory=deque)
     recalibration_batches: int = 0
@@ -134,8 +137,14 @@ class Session:
         for _ in range(self.trainer.steps, min(first + len(self.loader), self.total_steps)):
             yield next(batches)
 
-    def step(self, images: Tensor, targets: Tensor) -> None:
-        """Train one step with the learning rates that are due; its result joins ``pending``."""
+    def step(self, images: Tensor, targets: Tensor, weights: Tensor | None = None) -> None:
+        """Train one step with the learning rates that are due; its result joins ``pending``.
+
+        Args:
+            images: a batch.
+            targets: its labels, or shares of them.
+            weights: what its units weigh, see `Trainer.step`.
+        """
         step = self.trainer.steps
         for scheduler in self.learning_rates:
             scheduler.step_update(step)
@@ -143,7 +152,9 @@ class Session:
             for optimizer in self.trainer.optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] *= self.position.lr_scale
-        self.pending.append((step, self.trainer.step(images, targets, meanwhile=self._meanwhile)))
+        if self.lever is not None:
+            images, targets, weights = self.lever.batch(self.trainer, images, targets, weights)
+        self.pending.append((step, self.trainer.step(images, targets, weights, meanwhile=self._meanwhile)))
 
     def next_epoch(self) -> None:
         """Move on to the next epoch, once the current one is evaluated."""
@@ -205,7 +216,7 @@ class Session:
         """All state of the run; learning rates and data order are derived from the position."""
         return {"config": self.config, "data": self.dataset.fingerprint, "position": asdict(self.position),
                 "trainer": self.trainer.state_dict(), "accumulation": self.trainer.engine.micro_batches,
-                "history": self.history,
+                "history": self.history, **({} if self.lever is None else {"lever": self.lever.state_dict()}),
                 "random": all_gather(random_state())}
 
     def load_state_dict(self, state: Mapping[str, Any], source: Path) -> None:
@@ -228,6 +239,8 @@ class Session:
             self.trainer.load_state_dict(state["trainer"])
             self.set_micro_batches(state["accumulation"])
             self.position = Position(**state["position"])
+            if self.lever is not None:
+                self.lever.load_state_dict(state["lever"])
             self.history = with_changes(state.get("history", []), self.trainer.steps, state["config"], self.config)
             restore_random_state(state["random"][rank()])
         except (KeyError, TypeError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""What training cost: FLOPs, steps, images and seconds, by phase."""
+"""What training cost: FLOPs, steps, images and seconds, by phase; and FLOPs of what is no training step, by kind."""
 
 import copy
 from collections import deque
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from time import perf_counter
+from typing import Literal, get_args
 
 import torch
 from torch import nn
@@ -17,6 +18,10 @@ from motivation.phase import Phase
 
 # Forward, and twice its cost for the backward: the field's convention, and exact for matrix products.
 TRAINING_FORWARDS = 3
+
+# Forwards that train nothing: a monitor's probes; scores of candidates; the training of a reference and its forwards;
+# sampled tokens; what a teacher writes.
+Kind = Literal["probe", "scoring", "reference", "rollout", "teacher"]
 
 # What a forward of an image of the wrong shape, or of tensors without values, raises.
 FORWARD_ERRORS = (RuntimeError, ValueError, TypeError, AssertionError)
@@ -132,13 +137,15 @@ class Ledger:
     Attributes:
         steps: optimizer steps, by phase.
         images: images trained on, by phase.
-        flops: training FLOPs by phase, 2 per multiply-add: images x 3 x forward, probes included.
+        flops: FLOPs by phase, 2 per multiply-add: images x 3 x forward, and all that was charged.
         forward_flops: FLOPs of one image's forward pass, by network.
-        forward: forward FLOPs of all images trained on, by phase, probes left out.
+        forward: forward FLOPs of all images trained on, by phase, charges left out.
         seconds: time inside training steps, by phase; without data loading and evaluation. On a GPU it lags behind
             until `settle`, as the GPU does.
         bytes_copied: what the switches copied.
         intervals: unbroken runs of at least one motivated step.
+        charges: FLOPs charged, by kind.
+        pending: FLOPs charged since the last step was recorded.
     """
 
     steps: dict[Phase, int] = field(default_factory=_by_phase)
@@ -150,22 +157,39 @@ class Ledger:
     bytes_copied: int = 0
     intervals: int = 0
     in_interval: bool = False
+    charges: dict[Kind, int] = field(default_factory=dict)
+    pending: int = 0
     _running: deque[tuple[Phase, Stopwatch]] = field(default_factory=deque, repr=False, compare=False)
 
-    def record(self, phase: Phase, images: int, forward: int, seconds: float | Stopwatch, probes: int = 0) -> int:
-        """Enter one training step.
+    def charge(self, kind: Kind, flops: int) -> None:
+        """Count FLOPs of something else than training; they are part of the step that is recorded next.
+
+        Args:
+            kind: of what was computed.
+            flops: of all processes together.
+
+        Raises:
+            ValueError: no such kind.
+        """
+        if kind not in get_args(Kind):
+            raise ValueError(f"kind={kind!r}: must be one of {', '.join(get_args(Kind))}")
+        if flops:
+            self.charges[kind] = self.charges.get(kind, 0) + flops
+            self.pending += flops
+
+    def record(self, phase: Phase, images: int, forward: int, seconds: float | Stopwatch) -> int:
+        """Enter one training step, with what was charged for it.
 
         Args:
             phase: the network it trained.
             images: number of images in the batch.
             forward: FLOPs of one image's forward pass.
             seconds: how long the step took, or the stopwatch that will know.
-            probes: FLOPs of the step's probes.
 
         Returns:
-            The step's training FLOPs.
+            The step's FLOPs.
         """
-        flops = images * TRAINING_FORWARDS * forward + probes
+        flops, self.pending = images * TRAINING_FORWARDS * forward + self.pending, 0
         self.steps[phase] += 1
         self.images[phase] += images
         self.flops[phase] += flops
@@ -203,6 +227,7 @@ class Ledger:
             "steps/base": self.steps["base"],
             "steps/motivated": self.steps["motivated"],
             "intervals": self.intervals,
+            **{f"budget/{kind}_flops": flops for kind, flops in self.charges.items()},
         }
 
     def state_dict(self) -> dict:

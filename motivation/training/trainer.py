@@ -40,7 +40,7 @@ class StepResult:
         phase: the network this step trained.
         score: the monitor's score after it (NaN: none yet, or no monitor); with a lag, of the step ``lag`` steps
             earlier, on which this step decided.
-        flops: the step's training FLOPs.
+        flops: the step's FLOPs: of training, its probes, and what was charged to the ledger for it.
         lr: learning rate of its first parameter group.
         reading: what the monitor read for that score; None for nothing new.
         observation: the step's loss and probes; with a lag they may still be on the device.
@@ -201,8 +201,8 @@ class Trainer:
         with out_of_memory_named(phase, len(images), self.engine.micro_batches):
             loss_and_spoiled = self.engine.step(network, optimizer, self.loss, images, targets, measure, scaler,
                                                 weights)
-            extra = probes.flops(due, count, forward)
-            flops = TRAINING_FORWARDS * count * forward + extra
+            self.ledger.charge("probe", probes.flops(due, count, forward))
+            flops = TRAINING_FORWARDS * count * forward + self.ledger.pending
             seen = probes.observe(due, self.steps, phase, flops, network, loss_and_spoiled, images, targets,
                                   self.engine, weights)
             seen.send()
@@ -213,7 +213,7 @@ class Trainer:
             late = self.lag if self.monitor is not None else max(self.lag, runs_ahead(images.device))
             if len(self._unread) > late:
                 signal = self._unread.popleft().signal()
-        self.ledger.record(phase, count, forward, seconds, extra)
+        self.ledger.record(phase, count, forward, seconds)
         self.steps += 1
         score, reading = math.nan, None
         if self.monitor is not None and signal is not None:

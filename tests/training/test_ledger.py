@@ -133,6 +133,27 @@ def test_totals_and_state_round_trip():
     assert other.intervals == 1
 
 
+def test_charges_are_part_of_the_next_step():
+    """By kind, in the FLOPs of the step and of its phase; the paper's F leaves them out."""
+    ledger = Ledger()
+    ledger.charge("scoring", 50)
+    ledger.charge("scoring", 20)
+    ledger.charge("reference", 500)
+    ledger.charge("teacher", 0)
+    assert ledger.record("motivated", 10, 100, 0.5) == 3570
+    assert ledger.record("base", 10, 100, 0.5) == 3000
+    totals = ledger.totals()
+    assert totals["budget/flops"] == 6570
+    assert {key for key in totals if key.endswith("_flops")} == {"budget/scoring_flops", "budget/reference_flops"}
+    assert (totals["budget/scoring_flops"], totals["budget/reference_flops"]) == (70, 500)
+    assert totals["budget/forward_per_image"] == 100
+    other = Ledger()
+    other.load_state_dict(ledger.state_dict())
+    assert other == ledger
+    with pytest.raises(ValueError, match="kind='sleep': must be one of probe, scoring, reference, rollout, teacher"):
+        ledger.charge("sleep", 1)
+
+
 class Event:
     """A GPU's event: it is reached when the GPU gets there, which `reach` says."""
 

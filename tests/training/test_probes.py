@@ -163,6 +163,7 @@ def test_probes_are_on_the_ledger(monitor, extra):
     assert [result.flops for result in results] == [forward * (3 * 8 + images) for images in extra]
     assert trainer.ledger.totals()["budget/flops"] == sum(result.flops for result in results)
     assert trainer.ledger.totals()["budget/forward_per_image"] == forward
+    assert trainer.ledger.charges == ({"probe": forward * sum(extra)} if any(extra) else {})
 
 
 @pytest.mark.parametrize("name", ["heldout", "noise_scale", "all"])

@@ -1,0 +1,8 @@
+"""Levers: what a run gives its budget to, beside capacity; one file a lever, chosen by ``lever=NAME``."""
+
+from motivation.levers.lever import Lever
+
+# By the name in conf/lever.
+BY_NAME: dict[str, type[Lever]] = {}
+
+__all__ = ["BY_NAME", "Lever"]

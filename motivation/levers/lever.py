@@ -1,0 +1,44 @@
+"""What every lever does: it chooses what is trained on, and what each unit of a batch weighs."""
+
+from typing import Any
+
+from torch import Tensor
+
+from motivation.data import Dataset, EpochLoader
+from motivation.training.trainer import Trainer
+
+
+class Lever:
+    """Divides a budget unevenly; capacity, which a pair and its schedule divide, is none of these.
+
+    A lever overrides what it needs. Whatever it computes is charged to the trainer's ledger, see `Ledger.charge`. What
+    it draws is derived from seed, epoch and step, so that a resume draws the same.
+    """
+
+    def loader(self, loader: EpochLoader, dataset: Dataset) -> EpochLoader:
+        """The loader to train from.
+
+        Args:
+            loader: of the training set, as without a lever.
+            dataset: all splits; never the test sets.
+        """
+        return loader
+
+    def batch(self, trainer: Trainer, inputs: Tensor, targets: Tensor, weights: Tensor | None = None
+              ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The batch to train on: that of the loader, some of it, or another one that is made from it.
+
+        Args:
+            trainer: before the step; its networks may be asked for scores or answers.
+            inputs: the loader's batch.
+            targets: its targets.
+            weights: what its units weigh, see `Trainer.step`; None for one each.
+        """
+        return inputs, targets, weights
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it carries from one step to the next."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore a state saved by `state_dict`."""
