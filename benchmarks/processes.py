@@ -38,9 +38,9 @@ def images_a_second(device: str, count: int, folder: Path, overrides: tuple[str,
     with tempfile.TemporaryDirectory(dir=folder) as run:
         command = [
             sys.executable, *start, "-m", "motivation", "train", "model=classical", "model.network=resnet20",
-            "monitor=null", "schedule=null", "data=arrays", f"data.path={images}", f"recipe.batch_size={batch * count}",
-            f"recipe.epochs={EPOCHS}", f"evaluate_every={EPOCHS}", "tracker=none", f"engine.device={device}",
-            "engine.threads=1", f"hydra.run.dir={run}/run", *overrides]
+            "data=arrays", f"data.path={images}", f"recipe.batch_size={batch * count}", f"recipe.epochs={EPOCHS}",
+            f"evaluate_every={EPOCHS}", "tracker=none", f"engine.device={device}", "engine.threads=1",
+            f"hydra.run.dir={run}/run", *overrides]
         ended = subprocess.run(command, capture_output=True, text=True)
         if ended.returncode:
             said = next((line for line in ended.stderr.splitlines() if "motivation: error: " in line), ended.stderr)
