@@ -31,7 +31,8 @@ def test_curves_are_means_over_seeds(finished):
     rows = {one.row.label: one for one in measure(plan, archive)}
     axes = draw_study(plan, archive).axes[-1]
     drawn = {handle.get_label(): handle for handle in axes.containers}
-    mean = [np.mean(list(rows[f"base alone, {epochs} epochs"].accuracies["base"].values())) for epochs in (5, 10, 20, 40)]
+    mean = [np.mean(list(rows[f"base alone, {epochs} epochs"].accuracies["base"].values()))
+            for epochs in (5, 10, 20, 40)]
     assert drawn["base alone"].lines[0].get_ydata() == pytest.approx(mean)
 
 
