@@ -1,7 +1,8 @@
 """Runs per hour of a table by --jobs.
 
 A small table at scale smoke is trained anew for every number of jobs, in turn, each time as a command of its own:
-imports, plan and the table are part of its seconds. Compare them on a machine that does nothing else.
+imports, plan and the table are part of its seconds, and so is what `auto` measures to choose. Compare them on a machine
+that does nothing else.
 """
 
 import functools
@@ -19,6 +20,10 @@ from motivation.validation import Count, NotNegative
 from .table import Table
 from .turns import RATIO, alternate, ratios
 from .workload import is_here
+
+
+# Of the time of one run after another: at most, for one run a core, and for what is chosen by measurement.
+CORES, AUTO = 0.65, 1.0
 
 
 def runs_an_hour(table: str, jobs: str, seeds: int, overrides: tuple[str, ...]) -> float:
@@ -49,10 +54,15 @@ def measure(seconds: NotNegative = 40, jobs: tuple[Count | Literal["cores", "aut
     rates = alternate({number: functools.partial(runs_an_hour, str(table), number, seeds, overrides)
                        for number in numbers}, seconds)
     made = Table("Runs per hour", {"device": "", "table": "", "--jobs": "", "runs/hour": ".0f",
-                                   f"x --jobs {numbers[0]}": ".3f", **RATIO}, [])
+                                   f"x --jobs {numbers[0]}": ".3f", **RATIO}, [], bounds={})
     device = "cuda" if is_here("cuda") else "cpu"
     made.rows += [(device, str(table), number, statistics.median(values), *ratios(values, rates[numbers[0]]))
                   for number, values in rates.items()]
+    bounds = {str(max(2, cores())): CORES, "auto": AUTO} if device == "cpu" and numbers[0] == "1" else {}
+    for number, bound in bounds.items():
+        if number in rates:
+            share = 1 / ratios(rates[number], rates["1"])[0]
+            made.bounds[f"--jobs {number} takes at most {bound} of the time of 1; {share:.2f}"] = share <= bound
     if not is_here("cuda"):
         made.unmeasured("cuda", str(table), "all")
     return [made]

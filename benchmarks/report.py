@@ -43,7 +43,7 @@ def run(names: Sequence[str], values: Mapping[str, Any], command: str, json_file
         names: of benchmarks; none for all of `SPEED`.
         values: keyword arguments of each of them.
         command: that asked for them, for the report.
-        json_file: where the same goes as JSON.
+        json_file: where the same goes as JSON, after every benchmark: what is measured stays if a later one fails.
         update: a Markdown file; what is between its lines `BEGIN` and `END` is replaced by the report.
 
     Returns:
@@ -60,6 +60,8 @@ def run(names: Sequence[str], values: Mapping[str, Any], command: str, json_file
         check({name: measure}, {**values, "name": name}, name)
     page = None if update is None else _around_report(update)
     if json_file is not None:
+        if json_file.is_dir():
+            raise ValueError(f"--json {json_file}: is a folder; give a file in it")
         json_file.parent.mkdir(parents=True, exist_ok=True)
 
     here, load, start = machine(), os.getloadavg()[0], perf_counter()
@@ -77,16 +79,17 @@ def run(names: Sequence[str], values: Mapping[str, Any], command: str, json_file
         if about := _about(measure)[1]:
             parts.append(about)
             print(f"\n{about}", flush=True)
-    missed = [text for tables in found.values() for table in tables for text in table.missed]
-    ended = {"seconds": perf_counter() - start, "load before": load, "load after": os.getloadavg()[0]}
+        missed = [text for tables in found.values() for table in tables for text in table.missed]
+        ended = {"seconds": perf_counter() - start, "load before": load, "load after": os.getloadavg()[0]}
+        if json_file is not None:
+            json_file.write_text(json.dumps({
+                "command": command, "date": str(date.today()), "machine": here, **ended, "missed": missed,
+                "benchmarks": {name: {"seconds": seconds[name], "about": _about(measures[name])[1],
+                                      "tables": [table.as_json() for table in tables]}
+                               for name, tables in found.items()},
+            }, indent=2, allow_nan=False) + "\n")
     parts.append(f"{ended['seconds']:.0f} seconds; load {load:.1f} before, {ended['load after']:.1f} after.")
     print(f"\n{parts[-1]}")
-    if json_file is not None:
-        json_file.write_text(json.dumps({
-            "command": command, "date": str(date.today()), "machine": here, **ended, "missed": missed,
-            "benchmarks": {name: {"seconds": seconds[name], "about": _about(measures[name])[1],
-                                  "tables": [table.as_json() for table in tables]} for name, tables in found.items()},
-        }, indent=2, allow_nan=False) + "\n")
     if page is not None:
         update.write_text("\n\n".join((page[0], *parts, page[1])))
     return 1 if missed else 0

@@ -242,6 +242,7 @@ def test_jobs(monkeypatch):
     [table] = checked(jobs.measure(seconds=0, jobs=[1, "cores"]))
     assert measured(table, "table", "--jobs", "runs/hour", "x --jobs 1") == [
         ("7", "1", 100.0, 1.0), ("7", "2", 200.0, 2.0)]
+    assert table.bounds == {"--jobs 2 takes at most 0.65 of the time of 1; 0.50": True}
 
 
 def test_processes(monkeypatch):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from commands import refused
-from motivation.benchmarks import ELSEWHERE, SPEED, peak
+from motivation.benchmarks import ELSEWHERE, SPEED, memory, peak
 from motivation.benchmarks.report import BEGIN, END
 from motivation.benchmarks.table import Table
 
@@ -54,7 +54,18 @@ def test_a_missed_bound_is_status_1_and_all_is_written(two_tables, tmp_path, cap
     assert json.loads((tmp_path / "bench.json").read_text())["missed"] == ["one row"]
 
 
+def test_what_is_measured_stays_if_a_later_benchmark_fails(two_tables, monkeypatch, tmp_path, capsys):
+    def measure() -> list[Table]:
+        raise ValueError("no room")
+
+    measure.__module__ = memory.__name__
+    monkeypatch.setattr(memory, "measure", measure)
+    assert "memory: no room" in refused(capsys, "bench", "peak", "memory", "--json", str(tmp_path / "bench.json"))
+    assert set(json.loads((tmp_path / "bench.json").read_text())["benchmarks"]) == {"peak"}
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
+    (("peak", "--json", "."), "--json .: is a folder"),
     (("nothing",), "no benchmark 'nothing'; there are peak, training, "),
     (("peak", "nothing"), "no benchmark 'nothing'; there are peak, training, "),
     (("peak", "second=1"), "peak.second: unknown key of peak; did you mean 'seconds'?"),
