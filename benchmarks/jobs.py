@@ -21,7 +21,6 @@ from .table import Table
 from .turns import RATIO, alternate, ratios
 from .workload import is_here
 
-
 # Of the time of one run after another: at most, for one run a core, and for what is chosen by measurement.
 CORES, AUTO = 0.65, 1.0
 
