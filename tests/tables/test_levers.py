@@ -85,7 +85,9 @@ def test_the_table_of_tokens_has_its_controls(composed):
     lengths = {label: config["recipe"]["steps"] for label, config in rows.items()}
     assert (lengths["reference run"], lengths["all tokens"], lengths["all tokens, scores paid"]) == (400, 140, 233)
     assert {label for label, config in rows.items() if config.get("lever")} == {
-        "random half", "high loss", "Rho-1", "ignoring", "forgetting", "oracle"}
+        "random half", "high loss", "Rho-1", "ignoring", "forgetting", "oracle", "pair, random half",
+        "pair, own reference"}
+    assert rows["pair, own reference: base of equal FLOPs"]["model"] == rows["all tokens"]["model"]
     assert {config["lever"]["share"] for config in rows.values() if config.get("lever")} == {0.5}
     assert rows["forgetting"]["lever"] == rows["ignoring"]["lever"] | {"forget": 0.25}
     problems = rows["reference run"]["data"], rows["all tokens"]["data"]
