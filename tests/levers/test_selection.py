@@ -7,10 +7,10 @@ import pytest
 import torch
 from commands import refused
 from conftest import QUICK, compose_config
-from processes import finish, launch
 from stopping import left, stopped
 from torch.optim import SGD
 
+import motivation.levers.selection
 from motivation import Trainer, create_pair
 from motivation.accuracy import IGNORED
 from motivation.data import open_loader
@@ -233,7 +233,7 @@ def test_all_units_are_the_plain_run(tmp_path, finished):
 
 def test_images_are_selected_too(tmp_path, finished):
     """By a reference on images, with the network's running statistics untouched by the scores."""
-    images = ("model=classical", "model.network=resnet8", "recipe.epochs=1")
+    images = ("model=classical", "model.network=resnet8", "recipe.epochs=null", "recipe.steps=2")
     folder = run(compose_config(*QUICK, *images, "lever=samples", "lever.share=0.25",
                                 f"lever.run={finished(*images, 'seed=5')}"), tmp_path / "run")
     summary, source = (json.loads((path / "summary.json").read_text()) for path in (
@@ -286,9 +286,8 @@ def test_a_reference_of_a_pair_is_the_network_that_is_asked_for(finished):
     assert not any(weight.requires_grad for weight in motivated.network.parameters())
 
 
-def test_several_processes_are_refused(tmp_path):
-    processes = launch(["train", *QUICK, *ALONE, "lever=tokens", "lever.rule=random",
-                        f"hydra.run.dir={tmp_path / 'run'}"], tmp_path)
-    assert {finish(process, 100) for process in processes} != {0}
-    said = "".join((tmp_path / f"{rank}.txt").read_text() for rank in range(2))
-    assert "lever: units are ranked within a whole batch, which 2 processes share; train in one process" in said
+def test_several_processes_are_refused(monkeypatch):
+    monkeypatch.setattr(motivation.levers.selection, "processes", lambda: 2)
+    for lever in (Tokens("random"), Samples("random")):
+        with pytest.raises(ValueError, match="units are ranked within a whole batch, which 2 processes share"):
+            begun(lever)
