@@ -79,3 +79,17 @@ def test_another_run_is_known_by_what_it_is_and_not_by_its_folder(tmp_path, sche
     shutil.rmtree(tmp_path / "a")
     assert identify_sources(configs[0]) == {}
     assert str(tmp_path / "a") in str(identity(configs[0], "f")["schedule"])
+
+
+def test_a_lever_that_is_none_is_that_of_versions_without():
+    config = {key: value for key, value in compose_config().items() if key != "lever"}
+    assert identity(config | {"lever": None}, "f") == identity(config, "f")
+    assert identity(config | {"lever": {"name": "tokens"}}, "f") != identity(config, "f")
+
+
+def test_a_reference_is_known_by_what_it_is(tmp_path):
+    sources = [write_source(tmp_path / "a", 0), write_source(tmp_path / "b", 1), write_source(tmp_path / "c", 0, k=3)]
+    configs = [compose_config("lever=samples", f"lever.run={path}") for path in sources]
+    first, second, other = (identity(config, "f", (), identify_sources(config)) for config in configs)
+    assert first == second != other
+    assert list(identify_sources(configs[0])) == ["lever.run"]
