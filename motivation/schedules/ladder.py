@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from motivation.monitors.signal import Monitor
 from motivation.phase import Phase
 from motivation.schedules.constant import Never
 from motivation.schedules.controls import Periodic, Progressive
@@ -46,6 +47,10 @@ class Ladder(Gate):
     def rung(self) -> int:
         """Of the next step: motivated steps so far, it included."""
         return self.climbed + (self.phase == "motivated")
+
+    def bind(self, monitor: Monitor) -> None:
+        """Bind the inner schedule, which is the one that was asked for."""
+        self.schedule.bind(monitor)
 
     def decide(self, score: float) -> Phase:
         """The inner schedule's, until the last rung is reached."""
