@@ -8,17 +8,16 @@ of the process (Linux), or take of a GPU's memory; gradients and activations are
 import functools
 import itertools
 import json
-import re
 import statistics
 import subprocess
 import sys
-from pathlib import Path
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 
 from motivation.models import create_model, create_pair
+from motivation.run.machine import most_resident_memory
 from motivation.schedules import Periodic
 from motivation.training.engine import Engine
 from motivation.training.trainer import Trainer
@@ -36,16 +35,11 @@ PAIRS = {"depth": ("resnet20", "resnet32", 128, 32, torch.optim.SGD),
 OPTIONS = {torch.optim.SGD: {"lr": 0.01, "momentum": 0.9}, torch.optim.AdamW: {"lr": 1e-4}}
 
 
-def most_resident() -> int:
-    """Bytes of this process that were in memory at most; that of getrusage would be its parent's where that is more."""
-    return int(re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)[1]) * 1024
-
-
 def train(kind: str, device: str, base: str, motivated: str, batch: int, size: int,
           optimizer: type[torch.optim.Optimizer]) -> dict[str, int]:
     """Train some steps; bytes of weights and state, and of the peak that building and training add."""
     torch.manual_seed(0)
-    engine, before = Engine(device=device), most_resident()
+    engine, before = Engine(device=device), most_resident_memory()
     engine.configure()
     model = engine.place(create_pair(base, motivated, CLASSES) if kind == "pair" else create_model(motivated, CLASSES))
     images = torch.randn(batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
@@ -54,7 +48,7 @@ def train(kind: str, device: str, base: str, motivated: str, batch: int, size: i
                       schedule=Periodic(2, 1) if kind == "pair" else None, engine=engine)
     for _ in range(STEPS):
         trainer.step(images, targets)
-    peak = torch.cuda.max_memory_allocated() if device == "cuda" else most_resident() - before
+    peak = torch.cuda.max_memory_allocated() if device == "cuda" else most_resident_memory() - before
     state = [value for one in trainer.optimizers for values in one.state.values() for value in values.values()]
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
                 for tensor in (*model.parameters(), *model.buffers(), *filter(torch.is_tensor, state))}

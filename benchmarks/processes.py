@@ -23,7 +23,7 @@ from .turns import RATIO, alternate, ratios
 from .workload import DEVICES, SHAPES, write_images
 
 BOUND = 0.85
-EPOCHS, STEPS = 3, 8
+EPOCHS, STEPS = 2, 12
 
 
 def images_a_second(device: str, count: int, folder: Path, overrides: tuple[str, ...]) -> float:
@@ -36,10 +36,11 @@ def images_a_second(device: str, count: int, folder: Path, overrides: tuple[str,
     images = write_images(folder / f"images{count}.npz", size, STEPS * batch * count)
     start = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)) if count > 1 else ()
     with tempfile.TemporaryDirectory(dir=folder) as run:
-        command = [sys.executable, *start, "-m", "motivation", "train", "model=classical",
-                   "model.network=resnet20", "monitor=null", "schedule=null", "data=arrays", f"data.path={images}", f"recipe.batch_size={batch * count}", f"recipe.epochs={EPOCHS}",
-                   f"evaluate_every={EPOCHS}", "tracker=none", f"engine.device={device}", "engine.threads=1",
-                   f"hydra.run.dir={run}/run", *overrides]
+        command = [
+            sys.executable, *start, "-m", "motivation", "train", "model=classical", "model.network=resnet20",
+            "data=arrays", f"data.path={images}", f"recipe.batch_size={batch * count}", f"recipe.epochs={EPOCHS}",
+            f"evaluate_every={EPOCHS}", "tracker=none", f"engine.device={device}", "engine.threads=1",
+            f"hydra.run.dir={run}/run", *overrides]
         ended = subprocess.run(command, capture_output=True, text=True)
         if ended.returncode:
             said = next((line for line in ended.stderr.splitlines() if "motivation: error: " in line), ended.stderr)

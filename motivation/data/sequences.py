@@ -16,17 +16,20 @@ class Sequences:
     Args:
         tokens: int64 ``(N, T)``.
         labels: int64 ``(N, T)``, the next token where it is learned, elsewhere `IGNORED`.
+        noise: bool ``(N, T)``, where the verifier rejects what is learned: planted noise. None where it is unknown.
     """
 
     tokens: np.ndarray
     labels: np.ndarray
+    noise: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, indices: np.ndarray | slice) -> "Sequences":
         """The sequences at these indices."""
-        return Sequences(self.tokens[indices], self.labels[indices])
+        return Sequences(self.tokens[indices], self.labels[indices],
+                         None if self.noise is None else self.noise[indices])
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -55,11 +58,14 @@ def encode(task: Task, problems: Iterable[Problem], prompt: int) -> Sequences:
     length = prompt + max(len(problem.answer) for problem in problems)
     tokens = np.zeros((len(problems), length), np.int64)
     labels = np.full((len(problems), length), IGNORED, np.int64)
+    noise = np.zeros((len(problems), length), bool)
     for row, problem in enumerate(problems):
         *given, ask = (ids[token] for token in problem.prompt)
         answer = [ids[token] for token in problem.answer]
         tokens[row, :len(given)] = given
         tokens[row, prompt - 1:prompt + len(answer)] = [ask, *answer]
         labels[row, prompt:prompt + len(answer)] = np.where(problem.written, answer, IGNORED)
+        noise[row, prompt:prompt + len(answer)] = np.array(problem.written) & ~np.array(
+            task.verify(problem, problem.answer))
     # A sequence's last token has no next one.
-    return Sequences(tokens[:, :-1].copy(), labels[:, 1:].copy())
+    return Sequences(tokens[:, :-1].copy(), labels[:, 1:].copy(), noise[:, 1:].copy())

@@ -2,8 +2,10 @@
 
 from motivation.levers.context import Context
 from motivation.levers.lever import Lever
+from motivation.levers.samples import Samples
+from motivation.levers.tokens import Tokens
 
 # By the name in conf/lever.
-BY_NAME: dict[str, type[Lever]] = {"context": Context}
+BY_NAME: dict[str, type[Lever]] = {"context": Context, "samples": Samples, "tokens": Tokens}
 
-__all__ = ["BY_NAME", "Context", "Lever"]
+__all__ = ["BY_NAME", "Context", "Lever", "Samples", "Tokens"]

@@ -49,6 +49,10 @@ class Lever:
         """
         return inputs, targets, weights
 
+    def totals(self) -> dict[str, float]:
+        """Figures of its own for the rows of epochs.jsonl and the summary, named ``lever/...``."""
+        return {}
+
     def state_dict(self) -> dict[str, Any]:
         """What it carries from one step to the next."""
         return {}

@@ -95,6 +95,15 @@ def resident_memory() -> int | None:
     return int(pages.split()[1]) * os.sysconf("SC_PAGE_SIZE") if pages else None
 
 
+def most_resident_memory() -> int | None:
+    """Bytes of this process that were in memory at most; None where the system does not say.
+
+    That of getrusage is its parent's where that is more.
+    """
+    status = _read(Path("/proc/self/status"))
+    return int(re.search(r"^VmHWM:\s+(\d+) kB", status, re.M)[1]) * 1024 if status else None
+
+
 def _read(path: Path) -> str | None:
     try:
         return path.read_text()

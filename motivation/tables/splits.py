@@ -1,7 +1,6 @@
 """How many runs of a table at once are fastest, by measurement: a few steps of the first missing one."""
 
 import logging
-import resource
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from motivation.registry import build
-from motivation.run.machine import available_memory, cores, resident_memory
+from motivation.run.machine import available_memory, cores, most_resident_memory, resident_memory
 from motivation.run.preflight import fitting_evaluation_batch
 from motivation.run.prepare import prepare
 from motivation.tables.cells import Cell
@@ -108,8 +107,8 @@ def measured(cell: Cell, datasets: DataSets, threads: Sequence[int]) -> tuple[di
                 rates[count] = flops_per_second_of(session)
     finally:
         torch.set_num_threads(kept)
-    if before is None:
+    peak = most_resident_memory()
+    if before is None or peak is None:
         return rates, None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     # What training adds grows with the batch at most.
     return rates, before + int((peak - before) / share)

@@ -198,7 +198,7 @@ class Trainer:
                 self.pair.assert_tied()
         phase, count = self.phase, len(images) * processes()
         network = self.network(phase)
-        forward = self._forward(network, images)
+        forward = self.forward_flops(phase, images)
         stopwatch = Stopwatch(images.device)
         if not network.training:
             network.train()
@@ -280,10 +280,11 @@ class Trainer:
             self.optimizers[1].zero_grad(set_to_none=True)
         self.phase = phase
 
-    def _forward(self, network: nn.Module, images: Tensor) -> int:
-        key = (self.phase, tuple(images.shape[1:]))
+    def forward_flops(self, phase: Phase, images: Tensor) -> int:
+        """FLOPs of one image's forward pass through the network of a phase."""
+        key = (phase, tuple(images.shape[1:]))
         if key not in self._forward_flops:
-            self._forward_flops[key] = forward_flops(network, key[1])
+            self._forward_flops[key] = forward_flops(self.network(phase), key[1])
         return self._forward_flops[key]
 
     def state_dict(self) -> dict:

@@ -32,7 +32,7 @@ from motivation.benchmarks.workload import write_images
 
 from motivation.cli.main import main
 from motivation.models import create_model
-from motivation.run.machine import resident_memory
+from motivation.run.machine import most_resident_memory, resident_memory
 from motivation.training.ledger import forward_flops
 
 GPU = torch.cuda.is_available()
@@ -86,6 +86,7 @@ def test_peak():
 def test_training(monkeypatch):
     """Loops of one network, shape and precision; ratios, FLOPs and shares follow from the steps a second."""
     monkeypatch.setattr(training, "Apart", InThisProcess)
+    monkeypatch.setattr(training, "fastest", lambda device: ("bfloat16", "as on AMX"))
     monkeypatch.setattr(training, "peak", lambda *_: (1e12, 64))
     [table] = checked(training.measure(seconds=0, base="resnet8", motivated="resnet14", networks=["alone"],
                                        shapes=["launch-bound"], engines=["reference"]))
@@ -105,14 +106,26 @@ def test_training(monkeypatch):
     assert held == (min(rows[2][3], rows[4][3]) >= 0.97)
 
 
+def test_bfloat16_is_measured_where_the_hardware_is_made_for_it(monkeypatch):
+    monkeypatch.setattr(training, "Apart", InThisProcess)
+    monkeypatch.setattr(training, "fastest", lambda device: ("float32", "without it"))
+    monkeypatch.setattr(training, "peak", lambda *_: (1e12, 64))
+    [table] = checked(training.measure(seconds=0, base="resnet8", networks=["alone"], shapes=["launch-bound"],
+                                       engines=["reference"]))
+    assert {row[3] for row in table.rows if row[0] == "cpu" and None not in row} == {"float32"}
+    assert [row[3] for row in table.rows if row[0] == "cpu" and None in row] == ["bfloat16"]
+
+
 def test_compiling_is_measured_where_it_is_affordable():
-    """On a CPU for one network, in the precision that the hardware is made for; on a GPU everywhere."""
+    """On a CPU for one network and shape, in the precision that the hardware is made for; on a GPU everywhere."""
     everything = ("reference", "compile", "reduce-overhead")
     fastest = training.fastest("cpu")[0]
     other = "float32" if fastest == "bfloat16" else "bfloat16"
-    for network, precision, engines in (("alone", fastest, ["reference", "compile"]), ("alone", other, ["reference"]),
-                                        ("base", fastest, ["reference"])):
-        assert training.engines_of(training.Case("cpu", network, "launch-bound", precision), everything) == engines
+    for network, shape, precision, engines in (
+            ("alone", "compute-bound", fastest, ["reference", "compile"]),
+            ("alone", "compute-bound", other, ["reference"]), ("base", "compute-bound", fastest, ["reference"]),
+            ("alone", "launch-bound", fastest, ["reference"])):
+        assert training.engines_of(training.Case("cpu", network, shape, precision), everything) == engines
     case = training.Case("cuda", "base", "launch-bound", "float32")
     assert training.engines_of(case, everything) == list(everything)
 
@@ -140,7 +153,7 @@ def test_memory(monkeypatch):
         return memory.train(kind, device, base, motivated, images, size, optimizer)
 
     monkeypatch.setattr(memory, "PAIRS", small)
-    monkeypatch.setattr(memory, "most_resident", itertools.count(step=2**20).__next__)
+    monkeypatch.setattr(memory, "most_resident_memory", itertools.count(step=2**20).__next__)
     monkeypatch.setattr(memory, "in_process", here)
     [table] = checked(memory.measure(seconds=0, pairs=["depth"]))
     [alone, pair] = measured(table, "trained", "weights and state, MiB")[:2]
@@ -155,12 +168,12 @@ def test_memory(monkeypatch):
 
 
 def test_the_peak_of_memory_stays_when_memory_is_freed():
-    before = memory.most_resident()
+    before = most_resident_memory()
     # Bytes that are not in memory now were so at the peak; mapped, since malloc may give out freed ones that it kept.
     size = before - resident_memory() + 32 * 2**20
     with mmap.mmap(-1, size) as mapped:
         np.frombuffer(mapped, np.uint8)[::mmap.PAGESIZE] = 1
-    assert memory.most_resident() - before > 16 * 2**20
+    assert most_resident_memory() - before > 16 * 2**20
 
 
 def test_switch():

@@ -130,6 +130,11 @@ class EpochLoader:
         """Batches an epoch."""
         return self.count // self.batch_size
 
+    def indices(self, epoch: int, step: int) -> Tensor:
+        """Which of the training images are in a batch of an epoch, before anything is drawn: int64 ``(N,)``."""
+        order = epoch_order(self.count, self.seed, epoch, self.augmentation.repeats)
+        return order[step * self.batch_size:(step + 1) * self.batch_size][self.share]
+
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of one epoch, in its own order.
 

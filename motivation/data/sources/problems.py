@@ -16,6 +16,7 @@ class Problems(Task):
     Args:
         train: training problems.
         test: problems of every test split.
+        skip: training problems that are drawn and left out before the first, so that two runs share none.
         validation: problems for model selection, in addition to the training problems and as a share of them.
         heldout: problems kept for monitors, likewise.
     """
@@ -24,6 +25,7 @@ class Problems(Task):
     test: Count = 512
     validation: ShareBelowOne = 0.0
     heldout: ShareBelowOne = 0.0
+    skip: Count | None = None
 
     def load(self) -> Dataset:
         """Draw them.
@@ -32,8 +34,10 @@ class Problems(Task):
             ValueError: no problem belongs to a split, or the verifier rejects a solution.
         """
         check_shares(self.validation, self.heldout)
-        drawn = {split: self.problems(split, self.train if split == "train" else self.test) for split in self.splits
-                 if split != "validation"}
+        skip = self.skip or 0
+        drawn = {split: self.problems(split, skip + self.train if split == "train" else self.test)
+                 for split in self.splits if split != "validation"}
+        drawn["train"] = drawn["train"][skip:]
         counts = [round(share * self.train) for share in (self.validation, self.heldout)]
         drawn["validation"] = self.problems("validation", sum(counts))
         prompt = max(len(problem.prompt) for problems in drawn.values() for problem in problems)
