@@ -1,4 +1,4 @@
-"""Context: buckets are the data, narrower; each order is kept; what a schedule climbs resumes, repeats and is diagnosed."""
+"""Context: buckets are the data, narrower; orders are kept; what a schedule climbs resumes, repeats, is diagnosed."""
 
 import csv
 import itertools
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from commands import refused
-from conftest import QUICK, compose_config
+from conftest import QUICK, compose_config, write_arrays
 from processes import finish, launch
 from stopping import left, stopped
 
@@ -21,8 +21,9 @@ from motivation.accuracy import IGNORED
 from motivation.cli.main import main
 from motivation.data.sources.problems import ChainProblems
 from motivation.levers.context import Context, buckets, passes, plan
-from motivation.models import GPT
+from motivation.models import GPT, create_model
 from motivation.run.run import run
+from motivation.run_folder.identity import identity
 from motivation.run_folder.read import read_run
 from motivation.training.ledger import forward_flops
 
@@ -165,8 +166,13 @@ def test_controls_of_a_climbed_run(finished, tmp_path):
     assert rungs(matched) != rungs(source)
     assert [max(rungs(folder)[:10]) for folder in (matched, source)] == [max(rungs(source)[:10])] * 2
     assert read_run(replay).identity != read_run(source).identity
-    fixed = (*TOKENS, "lever.order=sequential")
-    assert read_run(finished(*fixed)).identity == read_run(finished(*fixed, "monitor=trend", "monitor.window=8")).identity
+
+
+def test_a_fixed_order_reads_no_monitor():
+    """A run of one network has none of its own, unless its schedule climbs."""
+    for order, same in (("sequential", True), ("promoted", False)):
+        config = compose_config(*TOKENS, f"lever.order={order}")
+        assert (identity(config, "f") == identity(config | {"monitor": {"name": "trend"}}, "f")) is same
 
 
 @pytest.mark.parametrize("overrides", [CLIMBED, ("lever.order=shuffled",),
@@ -200,14 +206,17 @@ def test_two_processes_climb_as_one(tmp_path, finished):
         assert float(two["loss"]) == pytest.approx(float(one["loss"]), abs=1e-4)
 
 
-def test_images_are_averaged_to_their_size(finished):
+def test_images_are_averaged_to_their_size(tmp_path):
     """Sizes share the steps evenly; a narrow image costs what its pixels do."""
-    folder = finished("model=resnet8", "lever=context", "lever.rungs=[4,6,8]")
+    arrays = write_arrays(tmp_path / "images.npz", count=90, size=16)
+    folder = run(compose_config(*QUICK, "model=resnet8", "data=arrays", f"data.path={arrays}", "recipe.batch_size=16",
+                                "lever=context", "lever.rungs=[8,12,16]"), tmp_path / "run")
     got, steps = rungs(folder), rows(folder)
     assert got == sorted(got)
     assert max(Counter(got).values()) - min(Counter(got).values()) <= 1
     flops = [int(steps[got.index(rung)]["flops"]) for rung in range(3)]
-    assert flops == [3 * 128 * forward_flops(read_network(), (1, size, size)) for size in (4, 6, 8)]
+    network = create_model("resnet8", 3)
+    assert flops == [3 * 16 * forward_flops(network, (3, size, size)) for size in (8, 12, 16)]
     lever, trainer = Context([4, 8], total_steps=2), Mock(steps=0)
     lever.loader(Mock(image_shape=(1, 8, 8)), Mock(train=None))
     images = torch.arange(64.0).reshape(1, 1, 8, 8)
@@ -218,14 +227,9 @@ def test_images_are_averaged_to_their_size(finished):
     assert lever.batch(trainer, images, torch.zeros(1))[0] is images
 
 
-def read_network():
-    from motivation.models import create_model
-
-    return create_model("resnet8", 10, 1)
-
-
 def test_a_last_rung_that_no_score_reached_is_said(tmp_path, caplog):
-    run(compose_config(*QUICK, *TOKENS, "lever.order=promoted", "schedule=threshold", "schedule.k=30"), tmp_path / "run")
+    run(compose_config(*QUICK, *TOKENS, "lever.order=promoted", "schedule=threshold", "schedule.k=30"),
+        tmp_path / "run")
     assert "the last rung was never reached: training ended on rung 0 of 0 to 2" in caplog.text
 
 
@@ -235,10 +239,10 @@ def test_a_last_rung_that_no_score_reached_is_said(tmp_path, caplog):
     (("lever.rungs=[5,9]",), "lever.rungs=[5, 9]: a sequence has 13 tokens, and the last rung must hold it"),
     (("lever.rungs=[5,6,13]",), "lever.rungs=[5, 6, 13]: no sequence has 6 to 6 tokens; they have 3, 5, 7, 9, 11, 13"),
     (("lever.order=random",), "lever.order='random': must be one of"),
-    (("lever.order=shuffled", "lever.replay=0.5"), "lever.replay=0.5: is of the last stage, which the order shuffled"),
+    (("lever.order=shuffled", "lever.replay=0.5"), "lever.replay=0.5: is of the last stage, which the order"),
     (("recipe.epochs=null", "recipe.steps=1"), "lever.rungs=[5, 9, 13]: 1 steps give that of"),
-    (("lever.order=promoted", "schedule=never"), "schedule: Never is motivated in 0 of 20 steps, so that the last of 3"),
-    (("lever.order=promoted", "schedule=periodic", "schedule.period=12"), "schedule: Periodic is motivated in 1 of 20"),
+    (("lever.order=promoted", "schedule=never"), "schedule: Never is motivated in 0 of 20 steps, so that the last"),
+    (("lever.order=promoted", "schedule=periodic", "schedule.period=12"), "schedule: Periodic is motivated in 1 of"),
     (("~model.options",), "lever.rungs=[5, 9, 13]: GPT sees the padding that a narrow bucket has not; it needs the"),
     (("lever.order=promoted", "model=gpt_pair", "model.base=gpt_1x16", "model.motivated=gpt_2x16"),
      "lever: the schedule of a pair switches its networks, and climbs no rungs; choose one network"),
@@ -253,5 +257,8 @@ def test_what_cannot_be_is_one_line_that_names_the_key(overrides, message, capsy
 
 
 def test_images_of_another_size_are_refused(capsys, tmp_path):
-    said = refused(capsys, "train", *QUICK, "model=resnet8", "lever=context", f"hydra.run.dir={tmp_path / 'run'}")
-    assert "lever.rungs=[5, 9, 13]: images are trained at 8 pixels a side, and the last rung must be that" in said
+    options = (*QUICK, "model=resnet8", "lever=context", f"hydra.run.dir={tmp_path / 'run'}")
+    assert "lever.rungs=[5, 9, 13]: images are trained at 8 pixels a side, and the last rung must be that" in refused(
+        capsys, "train", *options)
+    assert "lever.rungs=[4, 8]: CifarResNet cannot take an image of (C, H, W) = (1, 4, 4)" in refused(
+        capsys, "train", *options, "lever.rungs=[4,8]")
