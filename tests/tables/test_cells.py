@@ -94,18 +94,18 @@ def test_another_run_in_a_cell_is_no_run_of_it(archive, cell):
     assert archive.state(cell).kind == "finished"
 
 
-@pytest.mark.parametrize("control", ["matched_random", "replay", *OF_FLOPS, "transfer"])
+@pytest.mark.parametrize("control", ["matched_random", "replay", *OF_FLOPS, "transfer", "reference"])
 def test_a_control_is_its_sources(archive, control, tmp_path):
     """Wherever the folder of all cells has been moved since."""
     pair = Cell(compose_config(*QUICK), "data")
-    alone = compose_config(*QUICK, "model=resnet20")
+    alone = compose_config(*QUICK, "model=resnet20", *["lever=samples"] * (control == "reference"))
     made = Cell(pair.config if control in OF_PHASES else alone, "data", pair, control)
     fabricate(archive, pair)
     folder = fabricate(archive, made)
     moved = Archive(archive.folder.rename(tmp_path / "elsewhere"))
     assert moved.state(made).kind == "finished"
     config = json.loads(json.dumps(moved.runnable(made)))
-    group = "schedule" if control in OF_PHASES else "recipe" if control in OF_FLOPS else "model"
+    group = {"transfer": "model", "reference": "lever"}.get(control, "schedule" if control in OF_PHASES else "recipe")
     config[group] |= {"batch_size": 7} if control in OF_FLOPS else {"run": "cells/another"}
     (moved.path(made) / "config.yaml").write_text(json.dumps(config))
     assert Archive(moved.folder).state(made).kind == "foreign"
