@@ -51,6 +51,7 @@ def write_finished(config, folder, resume=False, accuracy=90.0, share=1 / 6):
                "budget/forward_per_image": mean, "budget/flops": 3 * mean * 1000 * 128,
                "null_rate": None if alone else 0.2, "null_kind": None if alone else "permute",
                "null_rate_independent": None if alone else 1 / 6, "seed": config["seed"]}
+    summary |= {f"base/depth_{most}_top1": accuracy for most, _ in config["data"].get("depth_shares") or ()}
     (folder / "summary.json").write_text(json.dumps(summary))
     (folder / "config.yaml").write_text(yaml.dump(config, Dumper=yaml.CSafeDumper))
     return folder

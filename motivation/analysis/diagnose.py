@@ -103,12 +103,13 @@ class Diagnosis(NamedTuple):
 
 def diagnose(run: Run) -> Diagnosis:
     """Compare a finished run's expansions with its null."""
-    assert len(run.networks) > 1, "one network has no expansions"
+    assert run.expands, "nothing was decided"
     motivated = run.steps["motivated"]
     steps_per_epoch = int(np.count_nonzero(run.steps["epoch"] == 0))
     monitor = dict(run.config["monitor"])
     lag = monitor.pop("lag", 0)
-    trigger = partial(build_trigger, monitor, run.config["schedule"], seed=run.config["seed"],
+    rungs = len(run.config["lever"]["rungs"]) if len(run.networks) == 1 else None
+    trigger = partial(build_trigger, monitor, run.config["schedule"], rungs, seed=run.config["seed"],
                       total_steps=len(motivated), steps_per_epoch=steps_per_epoch,
                       **{f"{phase}_flops": run.summary[f"{phase}/forward_flops"] for phase in run.networks})
     null_of = partial(null_rate, trigger, *read_readings(run.path), motivated, steps_per_epoch, lag)
@@ -120,15 +121,15 @@ def diagnose(run: Run) -> Diagnosis:
 
 
 def diagnose_all(runs: list[Run]) -> list[Diagnosis]:
-    """Diagnose the runs that trained a pair; the others are left out with a warning.
+    """Diagnose the runs that trained a pair, or climbed a lever's rungs; the others are left out with a warning.
 
     Raises:
         ValueError: no run is left.
     """
-    pairs = [run for run in runs if len(run.networks) > 1]
+    pairs = [run for run in runs if run.expands]
     if not pairs:
         raise ValueError(f"{', '.join(str(run.path) for run in runs)}: training of one network has no expansions to "
-                         "diagnose; name a run of a pair")
+                         "diagnose; name a run of a pair, or one whose schedule climbs the rungs of a lever")
     for run in runs:
         if run not in pairs:
             logger.warning("%s is left out: training of one network has no expansions", run.path)
@@ -199,6 +200,10 @@ def report(diagnosis: Diagnosis) -> str:
     lines = [f"{diagnosis.run.path}: {describe(diagnosis.run.config)}", *markdown_table(rows),
              f"intervals: {_lengths(diagnosis.lengths)}"
              + "".join(f"; {name}: {_lengths(each.lengths)}" for name, each in comparisons)]
+    if "rung" in diagnosis.run.steps:
+        reached, first = np.unique(diagnosis.run.steps["rung"], return_index=True)
+        lines.append("rungs: " + ", ".join(f"{rung} from step {step} on" for rung, step in zip(reached, first,
+                                                                                              strict=True)))
     for _, each in comparisons:
         if each.null.kind not in ("set", "none"):
             lines.append(f"noise: {each.null.reason} ({each.null.kind})")

@@ -1,5 +1,6 @@
 """What every lever does: it chooses what is trained on, and what each unit of a batch weighs."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -13,7 +14,16 @@ class Lever:
 
     A lever overrides what it needs. Whatever it computes is charged to the trainer's ledger, see `Ledger.charge`. What
     it draws is derived from seed, epoch and step, so that a resume draws the same.
+
+    Attributes:
+        rung: of the last batch, from 0, for a lever that has rungs.
+        rungs: what they are; empty for a lever without.
+        climbs: whether the run's schedule climbs them, one in every motivated step.
     """
+
+    rung: int | None = None
+    rungs: Sequence = ()
+    climbs: bool = False
 
     def loader(self, loader: EpochLoader, dataset: Dataset) -> EpochLoader:
         """The loader to train from.

@@ -1,7 +1,7 @@
 """A small decoder of tokens (Radford et al. 2019, "GPT-2"; rotary positions of Su et al. 2021, "RoFormer")."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,17 +17,26 @@ HEAD_WIDTH = 16
 ROTARY_BASE = 10_000
 # Of weights and embeddings, as in GPT-2.
 STANDARD_DEVIATION = 0.02
+# Ids of the padding and of the token that asks for an answer, in the vocabularies of all our tasks.
+PADDING, ASK = 0, 1
+# Position of the token that asks, in the layout of answers.
+ANSWERS_AT = 256
+Layout = Literal["columns", "answers"]
 
 
-def rotate(x: Tensor) -> Tensor:
+def rotate(x: Tensor, positions: Tensor | None = None) -> Tensor:
     """Rotary positions: each pair of features turns with the position, at a speed of its own.
 
     Args:
         x: queries or keys ``(N, heads, T, width)``, of an even width.
+        positions: ``(N, T)``; None for those of the columns, 0 to T - 1.
     """
     length, half = x.shape[-2], x.shape[-1] // 2
     speeds = ROTARY_BASE ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
-    angles = torch.arange(length, device=x.device, dtype=torch.float32)[:, None] * speeds
+    if positions is None:
+        angles = torch.arange(length, device=x.device, dtype=torch.float32)[:, None] * speeds
+    else:
+        angles = positions[:, None, :, None].float() * speeds
     cosine, sine = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     first, second = x.split(half, -1)
     return torch.cat((first * cosine - second * sine, first * sine + second * cosine), -1)
@@ -47,11 +56,12 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.proj = nn.Linear(width, width, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(N, T, width)`` -> ``(N, T, width)``."""
+    def forward(self, x: Tensor, positions: Tensor | None = None, seen: Tensor | None = None) -> Tensor:
+        """``(N, T, width)`` -> ``(N, T, width)``; positions as in `rotate`, what is seen as in `answer_layout`."""
         query, key, value = rearrange(self.qkv(x), "n t (qkv heads width) -> qkv n heads t width", qkv=3,
                                       heads=self.num_heads).unbind()
-        x = F.scaled_dot_product_attention(rotate(query), rotate(key), value, is_causal=True)
+        x = F.scaled_dot_product_attention(rotate(query, positions), rotate(key, positions), value, attn_mask=seen,
+                                           is_causal=seen is None)
         return self.proj(rearrange(x, "n heads t width -> n t (heads width)"))
 
 
@@ -87,10 +97,30 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(width)
         self.mlp = Mlp(width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(N, T, width)`` -> ``(N, T, width)``."""
-        x = x + self.attn(self.norm1(x))
+    def forward(self, x: Tensor, positions: Tensor | None = None, seen: Tensor | None = None) -> Tensor:
+        """``(N, T, width)`` -> ``(N, T, width)``; positions as in `rotate`, what is seen as in `answer_layout`."""
+        x = x + self.attn(self.norm1(x), positions, seen)
         return x + self.mlp(self.norm2(x))
+
+
+def answer_layout(tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Positions that leave a gap where prompts are padded, and what each token sees: all before it but the padding.
+
+    An answer starts at one position, however long its prompt, and a problem gives the same logits whether its columns
+    of padding are there or not.
+
+    Args:
+        tokens: ids int64 ``(N, T)`` of prompts whose padding, if any, is before the token that asks; T at most 256.
+
+    Returns:
+        Positions ``(N, T)``, and bool ``(N, 1, T, T)``.
+    """
+    columns = torch.arange(tokens.shape[1], device=tokens.device)
+    asked = (tokens == ASK).cumsum(1) > 0
+    positions = columns + asked * (ANSWERS_AT - (~asked).sum(1, keepdim=True))
+    before, itself = columns[:, None] >= columns, columns[:, None] == columns
+    # Padding sees itself, since a softmax over nothing is none.
+    return positions, (before & ((tokens != PADDING)[:, None, None] | itself))
 
 
 class GPT(nn.Module):
@@ -103,6 +133,8 @@ class GPT(nn.Module):
         width: of the stream.
         num_classes: number of tokens in the vocabulary.
         heads: of every attention; None for heads of a width of 16, so that a wider network has more heads of one width.
+        layout: what a token's position is: ``columns``, its column, and padding is a token like any other; ``answers``,
+            see `answer_layout`, for training on sequences of several widths.
 
     Raises:
         ValueError: a width that the heads do not share into even parts.
@@ -110,13 +142,14 @@ class GPT(nn.Module):
 
     @check_arguments
     def __init__(self, depth: Count, width: Count, num_classes: Annotated[int, Field(ge=2)],
-                 heads: Count | None = None):
+                 heads: Count | None = None, layout: Layout = "columns"):
         super().__init__()
         unit = HEAD_WIDTH if heads is None else 2 * heads
         if width % unit:
             raise ValueError(f"width={width}: must be a multiple of {unit}, for heads of an even width")
         heads = width // HEAD_WIDTH if heads is None else heads
         self.num_classes = num_classes
+        self.layout = layout
         self.embedding = nn.Embedding(num_classes, width)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
@@ -128,8 +161,16 @@ class GPT(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Token ids int64 ``(N, T)`` -> logits of each next token ``(N, num_classes, T)``, classes first as torch's
         losses take them.
+
+        Raises:
+            ValueError: the layout of answers and more than 256 tokens.
         """
+        positions = seen = None
+        if self.layout == "answers":
+            if tokens.shape[1] > ANSWERS_AT:
+                raise ValueError(f"tokens is {tokens.shape[1]} wide: the layout of answers takes at most {ANSWERS_AT}")
+            positions, seen = answer_layout(tokens)
         x = self.embedding(tokens)
         for block in self.blocks:
-            x = block(x)
+            x = block(x, positions, seen)
         return rearrange(self.head(self.norm(x)), "n t classes -> n classes t")

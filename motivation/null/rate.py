@@ -33,7 +33,7 @@ from motivation.monitors import Monitor
 from motivation.monitors.signal import Null
 from motivation.null.noise import SEGMENTS, noise_of
 from motivation.registry import build
-from motivation.schedules import Schedule
+from motivation.schedules import Ladder, Schedule
 
 TENTHS = 10
 WINDOWS = 8              # that a part of the run must hold
@@ -65,12 +65,14 @@ class NullRate(NamedTuple):
     independent: float = np.nan
 
 
-def build_trigger(monitor: Mapping[str, Any], schedule: Mapping[str, Any], **facts: Any) -> tuple[Monitor, Schedule]:
+def build_trigger(monitor: Mapping[str, Any], schedule: Mapping[str, Any], rungs: int | None = None, **facts: Any
+                  ) -> tuple[Monitor, Schedule]:
     """A new monitor and a schedule bound to it; with `functools.partial`, the ``trigger`` of `null_rate`.
 
     Args:
         monitor: its name and arguments.
         schedule: its name and arguments.
+        rungs: how many it climbs; None where it switches networks.
         facts: what no config says: seed, total_steps, steps_per_epoch, base_flops, motivated_flops.
 
     Raises:
@@ -78,6 +80,8 @@ def build_trigger(monitor: Mapping[str, Any], schedule: Mapping[str, Any], **fac
     """
     made = build(motivation.monitors.BY_NAME, monitor, "monitor", **facts)
     gate = build(motivation.schedules.BY_NAME, schedule, "schedule", **facts)
+    if rungs is not None:
+        gate = Ladder(gate, rungs)
     gate.bind(made)
     return made, gate
 

@@ -19,6 +19,7 @@ import motivation.run.trackers
 import motivation.schedules
 from motivation.data import Dataset, EpochLoader, Sequences, open_loader
 from motivation.data.shared import load
+from motivation.levers import Lever
 from motivation.pairing.pair import Pair
 from motivation.pairing.tracing.example import takes_tokens
 from motivation.phase import PHASES
@@ -26,6 +27,7 @@ from motivation.randomness import DROPOUT, HELDOUT, derived_generator, derived_s
 from motivation.registry import ConfigError, build, check_keys, convert, named, refuse_targets
 from motivation.run.model_choice import ClassicalModel, PairModel
 from motivation.run.session import Checkpointing, Session
+from motivation.schedules import Ladder
 from motivation.training.distributed import main_first, processes, rank, share
 from motivation.training.engine import Engine
 from motivation.training.ledger import forward_flops
@@ -81,7 +83,7 @@ def prepare(config: Mapping[str, Any], restored: bool = False) -> Session:
                       total_steps=recipe.total_steps(len(loader)))
         with _naming("lever", type(lever)):
             loader = lever.loader(loader, dataset)
-    trainer, flops = _trainer(config, choice, recipe, engine, dataset, loader)
+    trainer, flops = _trainer(config, choice, recipe, engine, dataset, loader, lever)
     if lever is not None:
         with _naming("lever", type(lever)):
             lever.check(trainer)
@@ -99,7 +101,7 @@ def prepare(config: Mapping[str, Any], restored: bool = False) -> Session:
 
 
 def _trainer(config: Mapping[str, Any], choice: PairModel | ClassicalModel, recipe: Recipe, engine: Engine,
-             dataset: Dataset, loader: EpochLoader) -> tuple[Trainer, dict[str, int]]:
+             dataset: Dataset, loader: EpochLoader, lever: Lever | None) -> tuple[Trainer, dict[str, int]]:
     """The trainer, and both networks' forward FLOPs."""
     shape = loader.image_shape
     with _naming("model", type(choice)):
@@ -114,15 +116,22 @@ def _trainer(config: Mapping[str, Any], choice: PairModel | ClassicalModel, reci
         loss = recipe.loss_function(sequences)
     flops = {phase: forward_flops(network, shape) for phase, network in networks.items()}
     known = {(phase, tuple(shape)): value for phase, value in flops.items()}
-    if not isinstance(model, Pair):
+    climbs = lever is not None and lever.climbs
+    if climbs and isinstance(model, Pair):
+        raise ConfigError("lever: the schedule of a pair switches its networks, and climbs no rungs; choose one "
+                          "network, such as model=classical model.network=gpt_2x64, or another order")
+    if not climbs and not isinstance(model, Pair):
         return Trainer(model, recipe.optimizer_factory(), loss, groups=recipe.groups, engine=engine,
                        known_flops=known), flops
-    facts = dict(zip(FACTS, (loader.seed, recipe.total_steps(len(loader)), len(loader), *flops.values()), strict=True))
+    facts = dict(zip(FACTS, (loader.seed, recipe.total_steps(len(loader)), len(loader), *flops.values()), strict=False))
     spec, lag = split_lag(config["monitor"])
     if lag > facts["total_steps"]:
         raise ConfigError(f"monitor.lag={lag}: longer than training, which has {facts['total_steps']} steps")
     monitor = build(motivation.monitors.BY_NAME, spec, "monitor", **facts)
     schedule = build(motivation.schedules.BY_NAME, config["schedule"], "schedule", **facts)
+    if climbs:
+        with _naming("schedule", Ladder):
+            schedule = Ladder(schedule, len(lever.rungs), total_steps=facts["total_steps"])
     try:
         schedule.bind(monitor)
     except ValueError as error:

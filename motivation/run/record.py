@@ -60,7 +60,7 @@ class Record:
     def step(self, step: int, epoch: int, loss: float, result: StepResult, ledger: Ledger) -> None:
         """Write a trained step, and show it in progress and tracker."""
         row = result.phase, loss, result.score, result.lr, result.flops
-        self.folder.step(step, epoch, *row)
+        self.folder.step(step, epoch, *row, result.rung)
         self.progress.step(step, epoch, result, ledger)
         self._mirror(self._rows.step(*row))
 

@@ -154,7 +154,10 @@ class Session:
                     group["lr"] *= self.position.lr_scale
         if self.lever is not None:
             images, targets, weights = self.lever.batch(self.trainer, images, targets, weights)
-        self.pending.append((step, self.trainer.step(images, targets, weights, meanwhile=self._meanwhile)))
+        result = self.trainer.step(images, targets, weights, meanwhile=self._meanwhile)
+        if self.lever is not None and self.lever.rung is not None:
+            result = replace(result, rung=self.lever.rung)
+        self.pending.append((step, result))
 
     def next_epoch(self) -> None:
         """Move on to the next epoch, once the current one is evaluated."""

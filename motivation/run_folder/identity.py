@@ -8,7 +8,7 @@ sets none              tracker, checkpoint, evaluate_every, the rest of engine (
 another run            a run that is started from, whose moments are replayed or that is a reference (model.run,
                        schedule.run, lever.run) is known by its own identity, wherever its folder is
 only a pair reads      monitor, schedule, recipe.state, recipe.differential_lr, recipe.differential_weight_decay: no
-                       part of a run of one network
+                       part of a run of one network; but where its schedule climbs a lever's rungs, it reads them all
 =====================  =====================================================================================
 
 The number of threads changes the order of sums: runs that differ in it differ by rounding, as on another machine.
@@ -52,7 +52,7 @@ def identity(config: Mapping[str, Any], data_fingerprint: str | None,
             by its place.
     """
     data, model = config["data"], config["model"]
-    alone = model["name"] in ALONE
+    alone = model["name"] in ALONE and not climbs(config)
     # A lever that is null is none: configs of versions that lacked it are of the same run.
     kept = {key: value for key, value in config.items()
             if key not in EXECUTION and not (alone and key in PAIR_GROUPS) and not (key == "lever" and value is None)}
@@ -75,6 +75,16 @@ def identity(config: Mapping[str, Any], data_fingerprint: str | None,
             kept[groups[0]] = json.loads(json.dumps(kept[groups[0]]))
             reduce(getitem, groups, kept)[last] = source
     return kept
+
+
+def has_rungs(config: Mapping[str, Any]) -> bool:
+    """Whether a config's lever has rungs."""
+    return bool((config.get("lever") or {}).get("rungs"))
+
+
+def climbs(config: Mapping[str, Any]) -> bool:
+    """Whether a config's monitor and schedule climb a lever's rungs, with one network or two."""
+    return has_rungs(config) and config["lever"].get("order") == "promoted"
 
 
 def digest(what: Any) -> str:

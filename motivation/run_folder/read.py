@@ -15,7 +15,7 @@ import numpy as np
 
 from motivation.phase import PHASES, Phase
 from motivation.run_folder.config import read_config
-from motivation.run_folder.identity import ALONE, digest, identity, named_runs, without_seed
+from motivation.run_folder.identity import ALONE, climbs, digest, identity, named_runs, without_seed
 
 logger = logging.getLogger(__name__)
 CONFIG_GROUPS = ("model", "data", "recipe")
@@ -33,6 +33,7 @@ class StepRow(NamedTuple):
     score: float
     lr: float
     flops: int
+    rung: int | None = None
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,14 @@ class Run:
         return model[role], {**(model.get("options") or {}), **(model.get(f"{role}_options") or {})}
 
     @property
+    def expands(self) -> bool:
+        """Whether a monitor and a schedule decided something: which network trains, or when a rung is climbed."""
+        return len(self.networks) > 1 or climbs(self.config)
+
+    @property
     def motivated_share(self) -> float | None:
-        """Share of motivated steps; None for classical training."""
-        if len(self.networks) == 1:
+        """Share of motivated steps; None for classical training, unless a lever's rungs are climbed."""
+        if not self.expands:
             return None
         steps = self.summary["steps/base"], self.summary["steps/motivated"]
         return steps[1] / sum(steps)
@@ -152,14 +158,17 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
 
 
 def read_steps(folder: Path) -> dict[str, np.ndarray]:
-    """Columns ``loss`` (float), ``motivated`` (bool) and ``epoch`` (int) of steps.csv, each ``(steps,)``."""
+    """Columns ``loss`` (float), ``motivated`` (bool), ``epoch`` and, where there is one, ``rung`` (int) of steps.csv,
+    each ``(steps,)``.
+    """
     with open(folder / "steps.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     if rows and None in rows[-1].values():
         raise ValueError(f"steps.csv: its last row, {len(rows)}, is cut short")
     return {"loss": np.array([float(row["loss"]) for row in rows]),
             "motivated": np.array([row["phase"] == "motivated" for row in rows], dtype=bool),
-            "epoch": np.array([int(row["epoch"]) for row in rows], dtype=int)}
+            "epoch": np.array([int(row["epoch"]) for row in rows], dtype=int),
+            **({"rung": np.array([int(row["rung"]) for row in rows], dtype=int)} if rows and "rung" in rows[0] else {})}
 
 
 def read_step_rows(folder: Path) -> Iterator[StepRow]:
@@ -168,8 +177,9 @@ def read_step_rows(folder: Path) -> Iterator[StepRow]:
         next(file, None)
         for line in file:
             if line.endswith("\n"):
-                step, epoch, phase, loss, score, lr, flops = line.rstrip().split(",")
-                yield StepRow(int(step), int(epoch), phase, float(loss), float(score), float(lr), int(flops))
+                step, epoch, phase, loss, score, lr, flops, *rung = line.rstrip().split(",")
+                yield StepRow(int(step), int(epoch), phase, float(loss), float(score), float(lr), int(flops),
+                              *map(int, rung))
 
 
 def read_readings(folder: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -260,7 +270,7 @@ def _check_figures(run: Run) -> None:
             raise ValueError(f"config.yaml: model: {name!r} is no name of a network")
     if run.config["model"]["name"] == "transfer":
         Path(run.config["model"]["run"])
-    for group in ("monitor", "schedule") if len(run.networks) == 2 else ():
+    for group in ("monitor", "schedule") if run.expands else ():
         _check_spec(run.config[group], group)
     _check_row(run, "summary.json", run.summary)
     if not isinstance(run.summary["null_rate"], int | float | None) or not isinstance(run.summary["seed"], int):

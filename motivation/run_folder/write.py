@@ -18,8 +18,12 @@ from filelock import FileLock, Timeout
 
 from motivation.phase import Phase
 from motivation.run_folder import mount
+from motivation.run_folder.config import read_config
+from motivation.run_folder.identity import has_rungs
 
 STEP_COLUMNS = ("step", "epoch", "phase", "loss", "score", "lr", "flops")
+# One more, where the config's lever has rungs.
+RUNG = "rung"
 RUN_FILES = ("config.yaml", "data.json", "steps.csv", "signals.csv", "epochs.jsonl", "summary.json")
 
 
@@ -73,6 +77,7 @@ class RunFolder:
 
     def __init__(self, path: Path | str, config: Mapping | None):
         self.path = Path(path)
+        self._columns: tuple[str, ...] = STEP_COLUMNS
         if config is not None:
             check_run_folder(self.path)
         elif not (self.path / "config.yaml").is_file():
@@ -86,6 +91,8 @@ class RunFolder:
             self._steps = Rows(self.path / "steps.csv")
             self._epochs = Rows(self.path / "epochs.jsonl")
             self._signals = Rows(self.path / "signals.csv") if (self.path / "signals.csv").is_file() else None
+            if has_rungs(read_config(self.path) if config is None else config):
+                self._columns = (*STEP_COLUMNS, RUNG)
             if config is not None:
                 self.config(config)
                 self.rewind(0, 0, 0)
@@ -115,9 +122,11 @@ class RunFolder:
         """Write data.json: what the networks were fed."""
         _replace(self.path / "data.json", as_json(values, indent=2) + "\n")
 
-    def step(self, step: int, epoch: int, phase: Phase, loss: float, score: float, lr: float, flops: int) -> None:
+    def step(self, step: int, epoch: int, phase: Phase, loss: float, score: float, lr: float, flops: int,
+             rung: int | None = None) -> None:
         """Append a row to steps.csv."""
-        self._steps.append(f"{step},{epoch},{phase},{loss!r},{score!r},{lr!r},{flops}")
+        climbed = "" if rung is None else f",{rung}"
+        self._steps.append(f"{step},{epoch},{phase},{loss!r},{score!r},{lr!r},{flops}{climbed}")
         self.history.loss.append(loss)
         self.history.phase.append(phase)
 
@@ -138,7 +147,9 @@ class RunFolder:
 
     def valid_rows(self) -> dict[str, tuple[int, str]]:
         """By file, how many rows come before the first that is damaged or cut short, and that in words."""
-        found = {"steps.csv": self._steps.good(_is_step, header=True), "epochs.jsonl": self._epochs.good(_is_epoch),
+        commas = len(self._columns) - 1
+        found = {"steps.csv": self._steps.good(lambda number, row: _is_step(number, row, commas), header=True),
+                 "epochs.jsonl": self._epochs.good(_is_epoch),
                  "signals.csv": (0, "signals.csv is missing")}
         if self._signals is not None:
             columns = b"".join(self._signals.lines()[:1]).count(b",")
@@ -152,7 +163,7 @@ class RunFolder:
         if self._signals is not None:
             self._signals.keep(signals + 1 if signals else 0)
         if not self._steps.lines():
-            self._steps.append(",".join(STEP_COLUMNS))
+            self._steps.append(",".join(self._columns))
         (self.path / "summary.json").unlink(missing_ok=True)
         rows = [line.decode().split(",") for line in self._steps.lines()[1:]]
         read = [line.decode().split(",") for line in self._signals.lines()[1:]] if self._signals else []
@@ -281,8 +292,8 @@ def _locked(path: Path) -> tuple[FileLock, BaseException | None]:
     return lock, None
 
 
-def _is_step(number: int, row: bytes) -> bool:
-    return row.startswith(b"%d," % number) and row.count(b",") == len(STEP_COLUMNS) - 1
+def _is_step(number: int, row: bytes, commas: int) -> bool:
+    return row.startswith(b"%d," % number) and row.count(b",") == commas
 
 
 def _is_epoch(number: int, row: bytes) -> bool:

@@ -3,6 +3,7 @@
 from motivation.schedules.constant import Always, Never
 from motivation.schedules.controls import MatchedRandom, Periodic, Progressive, Random, Replay
 from motivation.schedules.gates import Budget, CoolDown, MaxInterval, MinInterval, WarmUp, Window
+from motivation.schedules.ladder import Ladder
 from motivation.schedules.quota import Quota
 from motivation.schedules.schedule import Schedule
 from motivation.schedules.threshold import Threshold
@@ -15,5 +16,5 @@ BY_NAME = {
     "progressive": Progressive,
 }
 
-__all__ = ["BY_NAME", "Always", "Budget", "CoolDown", "MatchedRandom", "MaxInterval", "MinInterval", "Never",
-           "Periodic", "Progressive", "Quota", "Random", "Replay", "Schedule", "Threshold", "WarmUp", "Window"]
+__all__ = ["BY_NAME", "Always", "Budget", "CoolDown", "Ladder", "MatchedRandom", "MaxInterval", "MinInterval",
+           "Never", "Periodic", "Progressive", "Quota", "Random", "Replay", "Schedule", "Threshold", "WarmUp", "Window"]

@@ -38,7 +38,8 @@ class PlannedRow(Row):
 
     Args:
         cells: one a seed, or one a fold.
-        measure: ``top1`` (test), or ``val_top1`` for cross-validation.
+        measure: ``top1`` (test), that of a further test split, such as ``longer_top1``, or ``val_top1`` for
+            cross-validation.
     """
 
     cells: tuple[Cell, ...]
@@ -187,7 +188,7 @@ def plan_table(table: Mapping[str, Any], scale: str, seeds: int | None, compose:
                 label=row["row"], dataset=dataset, phase=phase, cells=cells, against=row.get("against"),
                 reported=row[dataset] | {key: row[key] for key in ("unit", "per") if key in row},
                 large=large_row(table["rows"], row, dataset), baseline="classical" in row and "control" not in row,
-                measure="val_top1" if "folds" in row else "top1"))
+                measure="val_top1" if "folds" in row else table.get("measures", {}).get(dataset, "top1")))
             controls = CONTROLS[phase] if "motivated" in row and "control" not in row and not table.get("study") else ()
             method = rows[-1]
             rows += [_control(control, method, row, compose, chosen, networks)
@@ -266,5 +267,5 @@ def _control(control: str, method: PlannedRow, row: Mapping[str, Any], compose: 
         text = WITHOUT_LEVER if "classical" in row else text
     cells = tuple(Cell(config | {"seed": cell.config["seed"]}, cell.data, cell, control) for cell in method.cells)
     return PlannedRow(label=f"{method.label}: {text}", dataset=method.dataset, phase=phase, cells=cells,
-                      against=method.against, method=method.label,
+                      against=method.against, method=method.label, measure=method.measure,
                       reported={key: row[key] for key in ("unit", "per") if key in row})

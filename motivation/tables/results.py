@@ -9,6 +9,7 @@ import csv
 import io
 import logging
 import os
+import re
 from collections.abc import Sequence
 from importlib import metadata, resources
 from pathlib import Path
@@ -24,6 +25,8 @@ INTEGERS = ("seed", "steps/base", "steps/motivated")
 FLOATS = ("base/top1", "motivated/top1", "base/val_top1", "budget/flops", "budget/forward_per_image",
           "base/forward_flops", "motivated/forward_flops", "null_rate", "null_rate_independent")
 TEXTS = ("null_kind",)
+# Accuracies of further test splits, such as base/longer_top1; columns where a table's runs have them.
+FURTHER = re.compile(r"(base|motivated)/(?!val_)\w+_top1")
 NOT_ALWAYS = ("null_rate_independent", "null_kind")
 COLUMNS = ("run", "identity", "dataset", "row", "seed", "fold", "base/top1", "motivated/top1", "base/val_top1",
            "motivated_share", "null_rate", "budget/flops", "budget/forward_per_image", "base/forward_flops",
@@ -79,7 +82,8 @@ class Results:
         if rows == self._read():
             return
         text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        further = dict.fromkeys(key for row in rows.values() for key in row if FURTHER.fullmatch(key))
+        writer = csv.DictWriter(text, (*COLUMNS, *further), restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows.values())
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -107,7 +111,8 @@ class Results:
             with open(self.path, newline="") as file:
                 reader = csv.DictReader(file)
                 rows = {row["identity"]: dict(row) for row in reader}
-            if tuple(reader.fieldnames or ()) != COLUMNS:
+            columns = tuple(reader.fieldnames or ())
+            if columns[:len(COLUMNS)] != COLUMNS or not all(map(FURTHER.fullmatch, columns[len(COLUMNS):])):
                 raise ValueError(f"its columns are not {', '.join(COLUMNS)}")
             for row in rows.values():
                 _figures(row)
@@ -120,6 +125,7 @@ def _figures(row: dict[str, str]) -> dict[str, Any]:
     figures: dict[str, Any] = {key: int(row[key]) for key in INTEGERS}
     figures |= {key: _number(row[key]) if row[key] else None for key in FLOATS}
     figures |= {key: row[key] or None for key in TEXTS}
+    figures |= {key: _number(value) for key, value in row.items() if FURTHER.fullmatch(key) and value}
     return {key: value for key, value in figures.items() if value is not None or key not in NOT_ALWAYS}
 
 
@@ -135,7 +141,9 @@ def _row(plan: Plan, cell: Cell, run: Run) -> dict[str, str]:
     values = {key: run.summary.get(key) for key in (*INTEGERS, *FLOATS, *TEXTS)}
     values |= {"run": cell.name, "identity": cell.identity, "dataset": planned and planned.dataset,
                "row": planned and planned.label, "fold": fold, "motivated_share": share, "version": version()}
-    return {key: "" if values[key] is None else str(values[key]) for key in COLUMNS}
+    further = {key: value for key, value in run.summary.items() if FURTHER.fullmatch(key) and value is not None}
+    return {key: "" if value is None else str(value)
+            for key, value in ({key: values[key] for key in COLUMNS} | further).items()}
 
 
 def version() -> str:

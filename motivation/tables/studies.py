@@ -141,8 +141,8 @@ def measure(plan: Plan, archive: Archive) -> list[StudyRow]:
     for planned, row in zip(plan.rows, plan.measured(archive), strict=True):
         runs = [run for run in (archive.state(cell).run for cell in planned.cells) if run]
         phases = PHASES if _is_pair(planned) else PHASES[:1]
-        rows.append(StudyRow(row, {phase: {run.summary["seed"]: run.summary[f"{phase}/top1"] for run in runs}
-                                   for phase in phases},
+        rows.append(StudyRow(row, {phase: {run.summary["seed"]: run.summary[f"{phase}/{planned.measure}"]
+                                           for run in runs} for phase in phases},
                              {run.summary["seed"]: run.summary["budget/flops"] for run in runs},
                              _column(planned, plan.rows)))
     return rows

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from motivation.tasks.paths import PathTask, split_of
 from motivation.tasks.problem import ASK, PADDING, Problem, first_that
-from motivation.validation import Count, Probability, ShareBelowOne, check_arguments
+from motivation.validation import Count, Positive, Probability, ShareBelowOne, check_arguments
 
 
 @check_arguments
@@ -27,6 +27,9 @@ class Chains(PathTask):
         values: how many there are.
         functions: how many there are.
         depth: fewest and most functions of a problem, in training and in all splits but ``longer``.
+        depth_shares: pairs ``[most, share]`` in place of depths that are all alike likely: of problems with at most so
+            many functions and more than the pair before, and how often they are drawn, in relation to the others. Each
+            gets a test split of its own beside the others, such as ``depth_16``. Null for none.
         longer: most functions of the split ``longer``, which has more than training.
         unseen_paths: share of paths that are never trained on.
         unseen_functions: how many are never trained on in a path.
@@ -40,6 +43,7 @@ class Chains(PathTask):
     values: Annotated[int, Field(ge=2, le=1000)] = 10
     functions: Annotated[int, Field(ge=2, le=60)] = 8
     depth: tuple[Count, Count] = (1, 6)
+    depth_shares: tuple[tuple[Count, Positive], ...] | None = None
     longer: Count = 8
     unseen_paths: ShareBelowOne = 0.2
     unseen_functions: Annotated[int, Field(ge=0)] = 2
@@ -50,6 +54,12 @@ class Chains(PathTask):
         if not least <= most or most < 2:
             raise ValueError(f"depth={list(self.depth)}: must be the fewest and the most functions of a problem, and "
                              "reach 2, such as [1,6]")
+        if self.depth_shares is not None:
+            ends = [end for end, _ in self.depth_shares]
+            if not ends or ends != sorted(set(ends)) or ends[0] < max(2, least) or ends[-1] != most:
+                raise ValueError(f"depth_shares={[list(pair) for pair in self.depth_shares]}: must be pairs of most "
+                                 f"functions and a share, ascending from at least {max(2, least)} and up to {most}, "
+                                 "the most of depth")
         if self.longer <= most:
             raise ValueError(f"longer={self.longer}: must be more than the {most} functions of training")
         if self.unseen_functions > self.functions - 1:
@@ -58,6 +68,11 @@ class Chains(PathTask):
         if self.unseen_functions and least > 1:
             raise ValueError(f"unseen_functions={self.unseen_functions}: are learned from single functions, and "
                              f"depth={list(self.depth)} has none; start it at 1, or give unseen_functions=0")
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """See `Task.splits`; one for each of the depth shares too."""
+        return (*super().splits, *(f"depth_{end}" for end, _ in self.depth_shares or ()))
 
     @cached_property
     def vocabulary(self) -> tuple[str, ...]:
@@ -68,13 +83,21 @@ class Chains(PathTask):
         """See `Task.draw`."""
         paths = self.functions - self.unseen_functions
         least, most = self.depth
+        shares = self.depth_shares
         if split == "longer":
-            least, most = most + 1, self.longer
+            least, most, shares = most + 1, self.longer, None
         elif split != "train":
             least = max(2, least)
+        if split.startswith("depth_"):
+            shares, split = [pair for pair in shares if split == f"depth_{pair[0]}"], "seen"
 
         def propose() -> tuple[list[int], int]:
-            depth = rng.randint(least, most)
+            if shares:
+                [(end, _)] = rng.choices(shares, [share for _, share in shares])
+                before = max((other for other, _ in self.depth_shares if other < end), default=0)
+                depth = rng.randint(max(least, before + 1), end)
+            else:
+                depth = rng.randint(least, most)
             known = self.functions if split == "unseen_function" or depth == 1 else paths
             return [rng.randrange(known) for _ in range(depth)], rng.randrange(self.values)
 

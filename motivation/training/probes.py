@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from motivation.monitors import Monitor, Signal
 from motivation.pairing.pair import Pair
 from motivation.pairing.weights_map import tensor_of
-from motivation.phase import Phase
+from motivation.phase import PHASES, Phase
 from motivation.training.compiled import begin_step, full_precision
 from motivation.training.distributed import all_reduce_mean, processes
 from motivation.training.engine import Engine, Loss
@@ -247,8 +247,12 @@ class Probes:
         return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
-def _mapped_gradients(pair: Pair) -> dict[Phase, Callable[[], list[Tensor]]]:
-    """By phase, a function that lists the mapped weights' gradients in base order and shape."""
+def _mapped_gradients(pair: Pair | nn.Module) -> dict[Phase, Callable[[], list[Tensor]]]:
+    """By phase, a function that lists the mapped weights' gradients in base order and shape; all of one network's."""
+    if not isinstance(pair, Pair):
+        parameters = list(pair.parameters())
+        return dict.fromkeys(PHASES, lambda: [torch.zeros_like(weight) if weight.grad is None else weight.grad
+                                              for weight in parameters])
     weights = {id(parameter) for parameter in pair.base.parameters()}
     entries = [entry for entry in pair.weights_map.entries if id(tensor_of(pair.base, entry.base)) in weights]
     base = [tensor_of(pair.base, entry.base) for entry in entries]

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from motivation.monitors import Monitor
 from motivation.pairing.pair import Pair
 from motivation.phase import PHASES, Phase
-from motivation.schedules import Never, Schedule
+from motivation.schedules import Ladder, Never, Schedule
 from motivation.schedules.schedule import check_saves, completed
 from motivation.training.distributed import broadcast, processes
 from motivation.training.engine import Engine, Loss, out_of_memory_named
@@ -44,6 +44,7 @@ class StepResult:
         lr: learning rate of its first parameter group.
         reading: what the monitor read for that score; None for nothing new.
         observation: the step's loss and probes; with a lag they may still be on the device.
+        rung: of the lever that chose its batch; None without rungs.
     """
 
     phase: Phase
@@ -52,6 +53,7 @@ class StepResult:
     lr: float
     reading: tuple[float, ...] | None
     observation: Observation
+    rung: int | None = None
 
     @property
     def loss(self) -> float:
@@ -74,10 +76,12 @@ class Trainer:
     `end_epoch` does not end an interval at an epoch edge.
 
     Args:
-        model: a `Pair`, or a single network for classical training (its phase is always ``base``).
+        model: a `Pair`, or a single network for classical training (its phase is always ``base``). A single network may
+            have a `Ladder` as its schedule: a motivated step then climbs a rung of whatever reads it, and no network
+            switches.
         optimizer: ``params -> torch optimizer``; called once a network.
         loss: ``(logits, targets) -> scalar``.
-        monitor: turns the training signal into a progress score; a single network may have none.
+        monitor: turns the training signal into a progress score; a single network may have none without a `Ladder`.
         schedule: turns the score into the phase of the next step; without one the pair never expands.
         groups: ``network -> parameter groups``; default all parameters in one group.
         heldout: images ``(N, C, H, W)`` and targets ``(N,)`` on the model's device, for monitors that need them: one
@@ -126,20 +130,21 @@ class Trainer:
         self._forward_flops = dict(known_flops)
         groups = groups or nn.Module.parameters
         if self.pair is None:
-            if schedule is not None or monitor is not None:
-                raise ValueError("a monitor and a schedule switch between two networks; give the trainer a Pair")
+            if (schedule is not None or monitor is not None) and not isinstance(schedule, Ladder):
+                raise ValueError("a monitor and a schedule switch between two networks; give the trainer a Pair, or "
+                                 "rungs to climb: a Ladder as its schedule")
             if (state, differential_lr, differential_weight_decay) != ("carry", 1, None):
                 raise ValueError("state, differential_lr and differential_weight_decay say what a switch between two "
                                  "networks does; give the trainer a Pair")
             self.optimizers = [optimizer(as_groups(groups(model)))]
             start_momentum(self.optimizers[0])
             self._state = None
-        else:
-            if monitor is not None:
-                self._decisions.bind(monitor)
-            elif self._decisions.needs_monitor:
-                raise ValueError(f"monitor is missing: {type(self.schedule).__name__} decides by a monitor's scores, "
-                                 "and would never expand; give one, such as motivation.monitors.Consecutive()")
+        if monitor is not None:
+            self._decisions.bind(monitor)
+        elif self._decisions.needs_monitor:
+            raise ValueError(f"monitor is missing: {type(self.schedule).__name__} decides by a monitor's scores, "
+                             "and would never expand; give one, such as motivation.monitors.Consecutive()")
+        if self.pair is not None:
             self.optimizers = [optimizer(params) for params in split_groups(self.pair, groups)]
             set_differential_options(self.pair, self.optimizers[1], differential_lr, differential_weight_decay)
             self._state = SharedState(self.pair, *self.optimizers, state)
@@ -153,6 +158,11 @@ class Trainer:
     def network(self, phase: Phase) -> nn.Module:
         """The network that trains in a phase."""
         return self.pair.network(phase) if self.pair else self.model
+
+    @property
+    def rung(self) -> int | None:
+        """Rung that the next step is on, from 0; None where the schedule is no `Ladder`."""
+        return self.schedule.rung if isinstance(self.schedule, Ladder) else None
 
     @property
     def unread(self) -> int:
@@ -192,7 +202,7 @@ class Trainer:
         stopwatch = Stopwatch(images.device)
         if not network.training:
             network.train()
-        number = PHASES.index(phase)
+        number = PHASES.index(phase) if self.pair else 0
         optimizer, scaler = self.optimizers[number], self._scalers[number]
         probes, due = self._probes, self._probes.due(self.steps)
         measure = (lambda: probes.before_update(phase)) if "gradient" in due else None
@@ -261,7 +271,8 @@ class Trainer:
         if phase not in ("base", "motivated"):
             raise ValueError(f"{type(self.schedule).__name__} decided {phase!r}: a phase is 'base' or 'motivated'")
         if self.pair is None:
-            raise ValueError(f"the schedule asks for the {phase} network, but there is only one network")
+            self.phase = phase
+            return
         parts = (self.pair, self._state)
         self.ledger.bytes_copied += sum(part.expand() if phase == "motivated" else part.contract() for part in parts)
         if phase == "base":

@@ -5,8 +5,9 @@ import torch
 
 from motivation import Pair
 from motivation.models import GPT, create_model, create_pair
-from motivation.models.gpt import rotate
+from motivation.models.gpt import ASK, PADDING, answer_layout, rotate
 from motivation.pairing.tracing.example import example_input, takes_tokens
+from motivation.tasks import Chains, PointerChase, TwoSourceChains
 from motivation.training.ledger import forward_flops
 
 
@@ -37,6 +38,28 @@ def test_rotary_positions_are_relative():
     assert (products.diagonal(1)[0] - products.diagonal(2)[0]).abs() > 1e-3
 
 
+def test_the_layout_of_answers_leaves_a_gap_and_hides_padding():
+    """Prompts count from 0, answers from 256 on, whatever the padding between them; nothing but itself sees padding."""
+    given = torch.tensor([[3, 4, PADDING, PADDING, ASK, 5, 6], [3, 4, 2, PADDING, ASK, 5, PADDING]])
+    positions, seen = answer_layout(given)
+    assert positions[0, [0, 1, 4, 5, 6]].tolist() == positions[1, [0, 1, 4, 5, 6]].tolist() == [0, 1, 256, 257, 258]
+    assert seen.shape == (2, 1, 7, 7)
+    assert seen[0, 0, 6].tolist() == [True, True, False, False, True, True, True]
+    assert seen[0, 0].diagonal().all()
+    assert not seen.triu(1).any()
+    network = GPT(2, 32, 7, layout="answers").eval()
+    with torch.no_grad():
+        assert torch.allclose(network(given[:1])[..., [0, 1, 4, 5, 6]], network(given[:1, [0, 1, 4, 5, 6]]), atol=1e-5)
+    with pytest.raises(ValueError, match="tokens is 257 wide: the layout of answers takes at most 256"):
+        network(torch.zeros(1, 257, dtype=torch.long))
+
+
+def test_all_tasks_have_the_ids_of_the_layout():
+    for task in (Chains(), PointerChase(), TwoSourceChains()):
+        assert task.vocabulary[PADDING] == "_"
+        assert task.vocabulary[ASK] == "="
+
+
 def test_names_say_depth_and_width():
     network = create_model("gpt_3x48", 11)
     assert (len(network.blocks), network.embedding.weight.shape, network.blocks[0].attn.num_heads) == (3, (11, 48), 3)
@@ -62,9 +85,10 @@ def test_flops_are_those_of_its_matrix_products():
 
 
 @pytest.mark.parametrize("larger", ["gpt_4x32", "gpt_2x64", "gpt_3x64"])
-def test_any_deeper_or_wider_one_nests(larger):
+@pytest.mark.parametrize("layout", ["columns", "answers"])
+def test_any_deeper_or_wider_one_nests(larger, layout):
     """In depth alone all weights are shared and the first expansion changes no logit, at any length."""
-    pair = create_pair("gpt_2x32", larger, 7).eval()
+    pair = create_pair("gpt_2x32", larger, 7, layout=layout).eval()
     deeper = larger.endswith("x32")
     assert not pair.weights_map.sliced if deeper else not pair.weights_map.aliased
     assert (pair.notes == ()) is deeper

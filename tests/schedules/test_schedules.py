@@ -18,6 +18,7 @@ from motivation.schedules import (
     Always,
     Budget,
     CoolDown,
+    Ladder,
     MatchedRandom,
     MaxInterval,
     MinInterval,
@@ -76,6 +77,7 @@ def makers(run):
         "min_interval": lambda: MinInterval(Threshold(2), 3),
         "max_interval": lambda: MaxInterval(Threshold(1), 3),
         "cool_down": lambda: CoolDown(Threshold(2), 4),
+        "ladder": lambda: Ladder(Threshold(2), 9),
         "warm_up": lambda: WarmUp(Threshold(1), 30),
         "random": lambda: Random(0.3, seed=1, steps_per_epoch=20),
         "matched_random": lambda: MatchedRandom(run, seed=1, steps_per_epoch=20, total_steps=207),
@@ -338,7 +340,7 @@ def test_periodic_and_progressive():
     assert np.flatnonzero(phases(Progressive(0.25, True, total_steps=12), [0] * 12)).tolist() == [0, 1, 2]
 
 
-@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("name", [*BY_NAME, "ladder"])
 def test_every_schedule_fires_stops_and_restores_its_state(name, recorded):
     """Both phases occur (never and always apart); saved at an odd place, through JSON, it continues the same."""
     make = makers(recorded[0])[name]
@@ -398,3 +400,31 @@ def test_a_phase_of_another_name_is_refused(decided):
                                  Consecutive(), Mine())
     with pytest.raises(ValueError, match=f"Mine decided {decided!r}: a phase is 'base' or 'motivated'"):
         trainer.step(torch.rand(4, 1, 8, 8), torch.arange(4))
+
+
+def test_a_ladder_climbs_once_a_motivated_step_and_stops_on_the_last_rung():
+    """Its rung is the count of motivated steps so far, that of the step included; each of them is the inner one's."""
+    scores = [0, 2, 2, 0, 2, 2, 2, 0]
+    ladder = Ladder(Threshold(2), 4)
+    inner = phases(Threshold(2), scores)
+    climbed, rungs = [ladder.start() == "motivated"], [ladder.rung]
+    for score in scores:
+        climbed.append(ladder.decide(score) == "motivated")
+        rungs.append(ladder.rung)
+    assert rungs == np.cumsum(climbed).tolist() == [0, 0, 1, 2, 2, 3, 3, 3, 3]
+    assert all(inner[step] for step, motivated in enumerate(climbed[:-1]) if motivated)
+
+
+def test_a_climb_that_an_epoch_edge_takes_back_is_none():
+    ladder = Ladder(Threshold(2, epoch_edge="contract"), 3)
+    ladder.decide(2)
+    assert (ladder.rung, ladder.end_epoch("motivated"), ladder.rung) == (1, "base", 0)
+
+
+@pytest.mark.parametrize(("schedule", "climbs"), [
+    (Never(), 0), (Periodic(40, 1), 2), (Progressive(0.01, total_steps=100), 1)])
+def test_a_ladder_whose_end_is_never_reached_is_refused(schedule, climbs):
+    with pytest.raises(ValueError, match=rf"is motivated in {climbs} of 100 steps, .*last of 4 rungs is never reached"):
+        Ladder(schedule, 4, total_steps=100)
+    if climbs:
+        Ladder(schedule, climbs + 1, total_steps=100)

@@ -144,3 +144,25 @@ def test_impossible_tasks_are_refused(make, message):
 
 def test_a_task_is_what_it_says():
     assert all(isinstance(task, Task) and task.vocabulary[:2] == ("_", "=") for task in TASKS.values())
+
+
+def test_depths_are_drawn_by_their_shares_and_tested_one_by_one():
+    shares = ((2, 84), (4, 10), (8, 5), (16, 1))
+    task = Chains(depth=(1, 16), longer=17, depth_shares=shares, unseen_functions=0)
+    assert task.splits[-4:] == ("depth_2", "depth_4", "depth_8", "depth_16")
+    depths = [len(problem.answer) for problem in task.problems("train", 3000)]
+    bands = [(0, 2), (2, 4), (4, 8), (8, 16)]
+    drawn = [sum(low < depth <= most for depth in depths) / 30 for low, most in bands]
+    assert drawn == pytest.approx([share for _, share in shares], abs=3)
+    assert drawn[3] > 0
+    for low, most in bands:
+        tested = {len(problem.answer) for problem in task.problems(f"depth_{most}", 100)}
+        assert tested == set(range(max(2, low + 1), most + 1))
+    trained = {problem.prompt for problem in task.problems("train", 3000)}
+    assert not trained & {problem.prompt for split in task.splits[-4:] for problem in task.problems(split, 100)}
+
+
+@pytest.mark.parametrize("shares", [((2, 1),), ((4, 1), (2, 1), (6, 1)), ((1, 1), (6, 1)), ()])
+def test_impossible_depth_shares_are_refused(shares):
+    with pytest.raises(ValueError, match=r"depth_shares=.*ascending from at least 2 and up to 6, the most of depth"):
+        Chains(depth_shares=shares)
