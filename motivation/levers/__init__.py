@@ -1,8 +1,9 @@
 """Levers: what a run gives its budget to, beside capacity; one file a lever, chosen by ``lever=NAME``."""
 
 from motivation.levers.lever import Lever
+from motivation.levers.prefix import Prefix
 
 # By the name in conf/lever.
-BY_NAME: dict[str, type[Lever]] = {}
+BY_NAME: dict[str, type[Lever]] = {"prefix": Prefix}
 
-__all__ = ["BY_NAME", "Lever"]
+__all__ = ["BY_NAME", "Lever", "Prefix"]
