@@ -68,7 +68,8 @@ def difference_in_words(method: dict[int, float], control: dict[int, float], uni
     """
     result = difference(method, control)
     test = result.test if result.p is None else f"p = {result.p:.3g}, {result.test}"
-    return f"{result.mean:{form}} {unit} (n = {len(method)} against {len(control)}; {test})"
+    interval = f" [{result.interval[0]:{form}}, {result.interval[1]:{form}}]" if result.interval else ""
+    return f"{result.mean:{form}} {unit}{interval} (n = {len(method)} against {len(control)}; {test})"
 
 
 def classical_control(groups: dict[str, list[Run]], group: list[Run], phase: Phase) -> list[Run] | None:

@@ -23,6 +23,13 @@ class Difference(NamedTuple):
     test: str
     interval: tuple[float, float] | None = None
 
+    def is_within(self, delta: float) -> bool:
+        """Whether the method equals its control up to +-delta: the whole interval lies inside.
+
+        Two one-sided tests at 0.025 each (TOST, Schuirmann 1987). A large p-value alone shows no equality.
+        """
+        return self.interval is not None and -delta < self.interval[0] and self.interval[1] < delta
+
 
 def difference(method: dict[int, float], control: dict[int, float]) -> Difference:
     """Compare a measure with its control: paired t for equal seeds, Welch's t for others.

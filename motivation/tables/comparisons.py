@@ -50,6 +50,16 @@ class Comparison:
     detectable: float | None = None
     uncorrected: float | None = None
 
+    def verdict(self, delta: float) -> str | None:
+        """What the test shows: ``differs`` after Holm's correction, ``equal`` up to +-delta points, or ``open``;
+        None without a test.
+        """
+        if self.tested is None or self.tested.interval is None or self.adjusted is None:
+            return None
+        if self.adjusted < LEVEL:
+            return "differs"
+        return "equal" if self.tested.is_within(delta) else "open"
+
 
 def planned_comparisons(name: str, dataset: str, row: Mapping[str, Any], pairs: Mapping[str, bool]) -> list[Comparison]:
     """The comparisons that a row's ``versus`` asks for.
@@ -117,6 +127,16 @@ def power_note(comparisons: Sequence[Comparison]) -> str:
             f"correction for {len(shown)} tests; smaller ones it cannot exclude.")
 
 
+def verdict_note(comparisons: Sequence[Comparison], delta: float) -> str:
+    """How many comparisons differ, are equal or stay open, in one sentence; empty without a test."""
+    verdicts = [verdict for one in comparisons if (verdict := one.verdict(delta))]
+    if not verdicts:
+        return ""
+    return (f"Of {len(verdicts)} comparisons {verdicts.count('differs')} differ (Holm p < {LEVEL:g}), "
+            f"{verdicts.count('equal')} are equal (the 95 % interval lies within ±{delta:g} points), and "
+            f"{verdicts.count('open')} are open: neither is shown.")
+
+
 def _spread(values: Sequence[float]) -> str:
     low, middle, high = min(values), float(np.median(values)), max(values)
     return f"{middle:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"{middle:.2f} (median; {low:.2f} to {high:.2f})"
@@ -181,11 +201,13 @@ class Study:
         comparisons: in the order of the rows.
         curves: data set, and two curves whose crossing is sought.
         reference: label of the row whose training FLOPs count as 1.
+        delta: points up to which two accuracies count as equal.
     """
 
     comparisons: tuple[Comparison, ...]
     curves: tuple[tuple[str, Curve, Curve], ...] = ()
     reference: str | None = None
+    delta: float = 1.0
 
 
 def planned_curves(name: str, dataset: str, table: Mapping[str, Any]) -> list[tuple[str, Curve, Curve]]:

@@ -19,6 +19,7 @@ from motivation.tables.comparisons import (
     Network,
     crossing,
     power_note,
+    verdict_note,
     with_tests,
 )
 from motivation.tables.latex import latex_table
@@ -26,7 +27,7 @@ from motivation.tables.plan import Plan, PlannedRow
 from motivation.tables.rows import TableRow
 
 ROW_COLUMNS = ("row", "base acc %", "motivated acc %", "n", "training FLOPs", "cost", "motivated")
-COMPARISON_COLUMNS = ("row", "network", "against", "difference", "n", "test", "Holm p", "could show")
+COMPARISON_COLUMNS = ("row", "network", "against", "difference", "n", "test", "Holm p", "verdict", "could show")
 AGAINST_COLUMNS = ("row", "base acc %", "difference", "Holm p", "motivated acc %", "difference", "Holm p", "n")
 LEGEND = (
     "acc: test accuracy of the base and of the motivated network in percent, mean and standard deviation over seeds; "
@@ -34,8 +35,9 @@ LEGEND = (
     "per multiply-add; cost: that of a row over that of `{reference}`. motivated: share of motivated steps. "
     "Comparisons: difference of a row's network minus that of the row it is compared with, in points, over the seeds "
     "that both have, with its 95 % confidence interval, which is of this comparison alone; test: paired t; Holm p: "
-    "corrected over all comparisons of this table. could show: the least difference that the test of so many pairs "
-    "with this deviation shows with probability {power:g} at {level:g} divided by the number of tests."
+    "corrected over all comparisons of this table; verdict: `differs` where it is below {level:g}, `equal` where the "
+    "interval lies within ±{delta:g} points, else `open`. could show: the least difference that the test of so many "
+    "pairs with this deviation shows with probability {power:g} at {level:g} divided by the number of tests."
 )
 
 
@@ -64,11 +66,12 @@ def study_texts(plan: Plan, archive: Archive) -> dict[str, str]:
     runs = {cell.identity: archive.state(cell).run for cell in plan.cells}
     flops = sum(run.summary["budget/flops"] for run in runs.values() if run)
     note = " ".join(filter(None, [f"Scale {plan.scale}: {plan.note} Training took {flops:.3g} FLOPs.",
-                                  power_note(comparisons), *curve_notes(plan, rows)]))
+                                  verdict_note(comparisons, plan.study.delta), power_note(comparisons),
+                                  *curve_notes(plan, rows)]))
     shown = [(dataset, [row_cells(one, rows, plan.study.reference) for one in rows if one.row.dataset == dataset],
-              [comparison_cells(one) for one in comparisons if one.dataset == dataset])
+              [comparison_cells(one, plan.study.delta) for one in comparisons if one.dataset == dataset])
              for dataset in dict.fromkeys(one.row.dataset for one in rows)]
-    legend = LEGEND.format(reference=plan.study.reference, power=POWER, level=LEVEL)
+    legend = LEGEND.format(reference=plan.study.reference, power=POWER, level=LEVEL, delta=plan.study.delta)
     parts = [f"## {plan.title}", "", note, ""]
     for dataset, first, second in shown:
         parts += [f"### {dataset}", "", *markdown_table([ROW_COLUMNS, *first], text_columns=1), "",
@@ -176,14 +179,14 @@ def row_cells(one: StudyRow, rows: Sequence[StudyRow], reference: str | None) ->
             number(row.measured.share, ".1%")]
 
 
-def comparison_cells(one: Comparison) -> list[str]:
+def comparison_cells(one: Comparison, delta: float) -> list[str]:
     """A comparison as text, in the order of `COMPARISON_COLUMNS`."""
     difference, adjusted = _difference_cells(one)
     test = NONE
     if one.tested:
         test = one.tested.test if one.tested.p is None else f"p = {one.tested.p:.3g}, {one.tested.test}"
     return [one.network.row, one.network.phase, one.control.row.removeprefix(f"{one.network.row}: "), difference,
-            str(one.n), test, adjusted, number(one.detectable, ".2f")]
+            str(one.n), test, adjusted, one.verdict(delta) or NONE, number(one.detectable, ".2f")]
 
 
 def curve_notes(plan: Plan, rows: Sequence[StudyRow]) -> Iterator[str]:

@@ -26,9 +26,10 @@ def test_one_row_a_group_of_seeds(invented):
     assert cells[2][:3] == ["resnet8 + resnet14, consecutive -> threshold(k=2)", "2", "91.00 ± 1.41"]
     assert cells[3][:2] == ["resnet8 alone", "2"]
     assert cells[3][3] == "-"
-    p = stats.ttest_ind([90, 92], [91, 91.5], equal_var=False).pvalue
+    test = stats.ttest_ind([90, 92], [91, 91.5], equal_var=False)
+    low, high = test.confidence_interval(0.95)
     assert table[-1] == ("- resnet8 of resnet8 + resnet14, consecutive -> threshold(k=2): -0.25 points "
-                         f"(n = 2 against 2; p = {p:.3g}, Welch t)")
+                         f"[{low:+.2f}, {high:+.2f}] (n = 2 against 2; p = {test.pvalue:.3g}, Welch t)")
 
 
 def test_null_rate_and_share_are_in_the_table(finished):

@@ -52,6 +52,20 @@ def test_a_small_real_variance_is_tested():
     assert result.p == pytest.approx(stats.ttest_rel([92.61, 92.72, 92.53], [92.51, 92.61, 92.43]).pvalue)
 
 
+def test_equal_means_that_the_whole_interval_is_small():
+    """As two one-sided tests at 0.025 say (Schuirmann 1987); a large p-value alone does not."""
+    few, many = difference(A, B), difference(dict(enumerate([90.0, 90.2] * 10)), dict(enumerate([90.1, 90.0] * 10)))
+    assert few.p > 0.3
+    assert not few.is_within(1)
+    differences = np.array([-0.1, 0.2] * 10)
+    for delta in (0.1, 0.13, 1):
+        ps = (stats.ttest_1samp(differences, -delta, alternative="greater").pvalue,
+              stats.ttest_1samp(differences, delta, alternative="less").pvalue)
+        assert many.is_within(delta) is bool(max(ps) < 0.025)
+    assert (many.is_within(0.1), many.is_within(0.13)) == (False, True)
+    assert not difference({0: 1.0}, {0: 1.0}).is_within(1)
+
+
 def test_holm_by_hand():
     """Steps down: 4 x the smallest, 3 x the next, never below the one before, never above 1."""
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])

@@ -2,26 +2,20 @@
 
 import pytest
 from commands import refused
-from fabricated import fabricate
 from html_page import check_page
 
 from motivation.analysis.page import page
 from motivation.cli.main import main
-from motivation.tables.cells import Archive
-from motivation.tables.plan import plan_table
 from motivation.tables.render import table_texts
 from motivation.tables.report import report_table
-from motivation.tables.spec import read_table
 from motivation.tables.studies import measure
 
 
 @pytest.fixture
-def made(composed, tmp_path):
-    """`made(name)`: the plan of a table, its finished runs, each with its own accuracy, and its checked page."""
-    def make(name, seeds=3):
-        plan, archive = plan_table(read_table(name), "cpu", seeds, composed, lambda spec: "stub"), Archive(tmp_path)
-        for number, cell in enumerate(plan.cells):
-            fabricate(archive, cell, accuracy=64 + number * number % 7 / 3, share=1 / (5 + number % 3))
+def made(finished):
+    """`made(name)`: the plan of a table, its finished runs and its checked page."""
+    def make(name):
+        plan, archive = finished(name)
         return plan, archive, check_page(page(plan.title, [], report_table(plan, archive)))
 
     return make

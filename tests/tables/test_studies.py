@@ -54,6 +54,13 @@ def test_every_study_renders(composed, tmp_path, name, scale):
     assert len(comparisons) == len(plan.study.comparisons) > 0
     assert all(line["test"].endswith("paired t") and float(line["could show"]) > 0 for line in comparisons)
     assert f"after the correction for {len(comparisons)} tests" in markdown
+    verdicts = [line["verdict"] for line in comparisons]
+    for line in comparisons:
+        low, high = map(float, line["difference"].split("[")[1].rstrip("]").split(","))
+        assert line["verdict"] == ("differs" if float(line["Holm p"]) < 0.05 else
+                                   "equal" if max(-low, high) < 1 else "open")
+    assert (f"Of {len(comparisons)} comparisons {verdicts.count('differs')} differ (Holm p < 0.05), "
+            f"{verdicts.count('equal')} are equal") in markdown
     [reference] = [row for row in rows if row["row"] == plan.study.reference]
     assert reference["cost"] == "1.000"
 
