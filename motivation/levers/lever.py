@@ -24,6 +24,9 @@ class Lever:
         """
         return loader
 
+    def check(self, trainer: Trainer) -> None:
+        """Raise ValueError where it cannot train these networks; before the first step."""
+
     def batch(self, trainer: Trainer, inputs: Tensor, targets: Tensor, weights: Tensor | None = None
               ) -> tuple[Tensor, Tensor, Tensor | None]:
         """The batch to train on: that of the loader, some of it, or another one that is made from it.
@@ -35,6 +38,10 @@ class Lever:
             weights: what its units weigh, see `Trainer.step`; None for one each.
         """
         return inputs, targets, weights
+
+    def totals(self) -> dict[str, float]:
+        """Figures of its own for the rows of epochs.jsonl and the summary, named ``lever/...``."""
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         """What it carries from one step to the next."""

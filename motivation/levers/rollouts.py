@@ -131,12 +131,11 @@ class Sampler:
         """
         problems = [problem for problem in self.problems(inputs) for _ in range(group)]
         draws = torch.rand(len(problems), self.longest, generator=derived_generator(seed, ROLLOUTS, trainer.steps))
-        written, flops = self.write(trainer.network(trainer.phase), trainer.engine, [(one, ((), ())) for one in problems],
+        written, flops = self.write(trainer.network(trainer.phase), trainer.engine,
+                                    [(one, ((), ())) for one in problems],
                                     lambda logits, place, rows: drawn(logits / temperature, draws[rows, place]))
         rollouts = [Rollout.verified(self.task, *one) for one in zip(problems, written, strict=True)]
         trainer.ledger.charge("rollout", flops)
-        trainer.ledger.count("rollouts", len(rollouts))
-        trainer.ledger.count("right_rollouts", sum(one.accepted for one in rollouts))
         return rollouts
 
     @torch.no_grad()
@@ -194,7 +193,9 @@ class Sampler:
         for row, one in zip(taught, rollouts, strict=True):
             row[self._prompt - 1 + one.own:] = True
         taught &= part.labels != IGNORED
-        return tuple(torch.from_numpy(array).to(device) for array in (part.tokens, part.labels, taught))
+        inputs, targets, by_teacher = (torch.from_numpy(array).to(device)
+                                       for array in (part.tokens, part.labels, taught))
+        return inputs, targets, by_teacher
 
     def _encoded(self, problems: Sequence[Problem], answers: Sequence[tuple[Sequence[str], Sequence[bool]]]
                  ) -> Sequences:

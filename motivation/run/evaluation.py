@@ -68,6 +68,7 @@ def evaluate_epoch(session: Session, stop: StopRequest) -> tuple[dict[str, Any],
     row = {"epoch": position.epoch, **_accuracies(dataset.test, "top1", test),
            **_accuracies(dataset.validation, "val_top1", validation), **further,
            "train/loss": position.loss_sum / steps, **trainer.ledger.totals(),
+           **(session.lever.totals() if session.lever else {}),
            "base/forward_flops": session.forward_flops["base"],
            "motivated/forward_flops": session.forward_flops.get("motivated")}
     return row, test

@@ -64,7 +64,6 @@ def prepare(config: Mapping[str, Any], restored: bool = False) -> Session:
     engine = _only(Engine, config, "engine")
     checkpointing = _only(Checkpointing, config, "checkpoint")
     tracker = build(motivation.run.trackers.BY_NAME, config.get("tracker"), "tracker")
-    lever = build(motivation.levers.BY_NAME, config["lever"], "lever", seed=seed) if config.get("lever") else None
     if recipe.batch_size % processes():
         raise ValueError(f"recipe.batch_size={recipe.batch_size}: is shared by {processes()} processes, and must be "
                          f"divisible by {processes()}")
@@ -76,10 +75,16 @@ def prepare(config: Mapping[str, Any], restored: bool = False) -> Session:
         loader = open_loader(dataset, recipe.batch_size, seed=seed, device=engine.torch_device,
                              augmentation=recipe.augmentation, channels_last=engine.channels_last,
                              share=share(recipe.batch_size))
-    if lever is not None:
+    lever = None
+    if config.get("lever"):
+        lever = build(motivation.levers.BY_NAME, config["lever"], "lever", seed=seed,
+                      total_steps=recipe.total_steps(len(loader)))
         with _naming("lever", type(lever)):
             loader = lever.loader(loader, dataset)
     trainer, flops = _trainer(config, choice, recipe, engine, dataset, loader)
+    if lever is not None:
+        with _naming("lever", type(lever)):
+            lever.check(trainer)
     # Dropout draws from torch's global generator: seeded here, so that pair and classical training draw alike, and
     # every process differently, for its own images.
     torch.manual_seed(derived_seed(seed, DROPOUT, rank()) if rank() else derived_seed(seed, DROPOUT))

@@ -5,8 +5,8 @@ sets the result        the networks and their options, the data (fingerprint, sp
                        schedule, seed, and ``engine.precision``, ``.matmul_precision``, ``.compile``, ``.accumulation``
 sets none              tracker, checkpoint, evaluate_every, the rest of engine (device, threads, layout), data.workers,
                        data.download, and where the data is: data.root, data.path
-another run            a run that is started from or whose moments are replayed (model.run, schedule.run) is known by
-                       its own identity, wherever its folder is
+another run            a run that is started from, whose moments are replayed or that is a reference (model.run,
+                       schedule.run, lever.run) is known by its own identity, wherever its folder is
 only a pair reads      monitor, schedule, recipe.state, recipe.differential_lr, recipe.differential_weight_decay: no
                        part of a run of one network
 =====================  =====================================================================================
@@ -53,8 +53,9 @@ def identity(config: Mapping[str, Any], data_fingerprint: str | None,
     """
     data, model = config["data"], config["model"]
     alone = model["name"] in ALONE
+    # A lever that is null is none: configs of versions that lacked it are of the same run.
     kept = {key: value for key, value in config.items()
-            if key not in EXECUTION and not (alone and key in PAIR_GROUPS)}
+            if key not in EXECUTION and not (alone and key in PAIR_GROUPS) and not (key == "lever" and value is None)}
     unread = READING if data_fingerprint is None else READING + PLACES
     # An option of the data that is null is none: configs of versions that lacked it are of the same run.
     kept["data"] = {key: value for key, value in data.items() if key not in unread and value is not None}
@@ -87,14 +88,16 @@ def without_seed(what: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def named_runs(config: Mapping[str, Any]) -> dict[str, str]:
-    """Folders of the runs that a config names, by dotted key: ``model.run``, ``schedule.run``, also inside a gate."""
+    """Folders of the runs that a config names, by dotted key: ``model.run``, ``schedule.run``, also inside a gate,
+    ``lever.run``.
+    """
     def walk(part: Any, where: str) -> Iterator[tuple[str, str]]:
         for key, value in part.items() if isinstance(part, Mapping) else ():
             if key == "run" and isinstance(value, str):
                 yield f"{where}.{key}", value
             yield from walk(value, f"{where}.{key}")
 
-    return {key: value for group in ("model", "schedule") for key, value in walk(config.get(group), group)}
+    return {key: value for group in ("model", "schedule", "lever") for key, value in walk(config.get(group), group)}
 
 
 def sets_result(key: str) -> bool:

@@ -39,7 +39,8 @@ class Cell:
         data: fingerprint of its data set.
         source: the run it is a control of.
         control: how it depends on the source: one of `OF_PHASES`, whose phases are made of the source's; one of
-            `OF_FLOPS`, whose length is; or ``transfer`` of its base network. None without a source.
+            `OF_FLOPS`, whose length is; ``transfer`` of its base network; or ``reference``, whose lever has the source
+            as its reference. None without a source.
     """
 
     config: dict[str, Any]
@@ -53,6 +54,11 @@ class Cell:
         return digest({"format": FORMAT_VERSION, "control": self.control,
                        "config": _without_nulls(identity(self.config, "")),
                        "source": self.source.setting if self.source else None})
+
+    @property
+    def sources(self) -> list["Cell"]:
+        """Its source, that one's source, and so on."""
+        return [] if self.source is None else [self.source, *self.source.sources]
 
     @property
     def fingerprints(self) -> list[str]:
@@ -201,9 +207,11 @@ class Archive:
         if cell.control in OF_FLOPS:
             summary = read_figures(self.path(cell.source)).summary
             phase, part = OF_FLOPS[cell.control]
+            alone = "network" in cell.source.config["model"]
             forward = {one: summary.get(f"{one}/forward_flops") for one in PHASES}
-            if not all(isinstance(flops, int | float) for flops in forward.values()):
-                raise ValueError(f"{self.path(cell.source)}: summary.json has no forward FLOPs of both networks")
+            if not all(isinstance(forward[one], int | float) for one in (PHASES[:1] if alone else PHASES)):
+                raise ValueError(f"{self.path(cell.source)}: summary.json has no forward FLOPs of "
+                                 f"{'its network' if alone else 'both networks'}")
             own, other = forward.pop(phase), *forward.values()
             flops = part(own, other) * summary["budget/flops"]
             steps = flops / (TRAINING_FORWARDS * own * config["recipe"]["batch_size"])
@@ -217,6 +225,8 @@ class Archive:
             config["schedule"] = {"name": cell.control, "run": str(self.path(cell.source))}
         elif cell.control == "transfer":
             config["model"] |= {"name": "transfer", "run": str(self.path(cell.source)), "of": "base"}
+        elif cell.control == "reference":
+            config["lever"] |= {"run": str(self.path(cell.source))}
         return config
 
     @staticmethod
@@ -225,7 +235,7 @@ class Archive:
         what = identity(config, "")
         if cell.control in OF_FLOPS:
             what["recipe"] = {key: value for key, value in what["recipe"].items() if key not in LENGTH}
-        for group in ("model", "schedule"):
+        for group in ("model", "schedule", "lever"):
             if what.get(group, {}).get("run"):
                 what[group] = what[group] | {"run": Path(what[group]["run"]).name}
         return what

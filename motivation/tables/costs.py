@@ -54,7 +54,9 @@ class DataSets:
 
 
 def cost_of(cell: Cell, datasets: DataSets) -> float:
-    """Training FLOPs of a cell, evaluation excluded; a control of its source's FLOPs costs its part of them."""
+    """Training FLOPs of a cell, evaluation and what a lever scores excluded; a control of its source's FLOPs costs its
+    part of them, a reference's included.
+    """
     if cell.control not in OF_FLOPS:
         batch, steps, image = _batch_steps_flops(cell, datasets)
         return image * batch * steps
@@ -62,8 +64,9 @@ def cost_of(cell: Cell, datasets: DataSets) -> float:
     batch, steps, image = _batch_steps_flops(cell.source, datasets)
     phase, part = OF_FLOPS[cell.control]
     forward = _forward_of(cell.source.config, datasets)
-    own, other = forward.pop(phase), *forward.values()
-    return image * batch * steps * part(own, other)
+    own, other = forward.pop(phase), next(iter(forward.values()), 0)
+    reference = cell.source.source if cell.source.control == "reference" else None
+    return (image * batch * steps + (cost_of(reference, datasets) if reference else 0)) * part(own, other)
 
 
 def _batch_steps_flops(cell: Cell, datasets: DataSets) -> tuple[int, int, float]:

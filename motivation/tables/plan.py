@@ -20,6 +20,8 @@ from motivation.tables.spec import datasets_of, large_row
 
 SCALES = ("smoke", "minute", "cpu", "reduced", "paper")
 NETWORKS = ("classical", "base", "motivated")
+# The control of equal FLOPs of a row of one network.
+WITHOUT_LEVER = "without the lever, equal FLOPs"
 SOURCED = {"matched_random": "matched random moments", "equal_flops": "base of equal FLOPs",
            "equal_flops_motivated": "motivated network of equal FLOPs", "split_flops": "base trained separately",
            "split_flops_motivated": "motivated network trained separately"}
@@ -71,9 +73,8 @@ class Plan:
         found: dict[str, Cell] = {}
         for row in self.rows:
             for cell in row.cells:
-                for one in (cell.source, cell):
-                    if one is not None:
-                        found.setdefault(one.identity, one)
+                for one in (*reversed(cell.sources), cell):
+                    found.setdefault(one.identity, one)
         return list(found.values())
 
     def unfinished(self, archive: Archive) -> list[Cell]:
@@ -85,8 +86,8 @@ class Plan:
         their sources that are recorded alone: a control reads its source's folder.
         """
         wanted = self.unfinished(archive)
-        sources = {cell.source.identity for cell in wanted if cell.source
-                   and archive.state(cell.source).kind == "recorded"}
+        sources = {one.identity for cell in wanted for one in cell.sources
+                   if archive.state(one).kind == "recorded"}
         wanted += [cell for cell in self.cells if cell.identity in sources]
         return [cell for cell in wanted if UNREAD not in cell.fingerprints and archive.state(cell).kind != "foreign"]
 
@@ -252,14 +253,18 @@ def _threshold(row: Mapping[str, Any], dataset: str) -> list[str]:
 
 def _control(control: str, method: PlannedRow, row: Mapping[str, Any], compose: Compose, chosen: tuple[str, ...],
              networks: Mapping[str, Any]) -> PlannedRow:
-    """A control that the paper lacks: as many motivated steps at random moments, or one network of as many FLOPs."""
-    config, phase = method.cells[0].config, method.phase
+    """A control that the paper lacks: as many motivated steps at random moments, or one network of as many FLOPs,
+    without the row's lever.
+    """
+    config, phase, text = method.cells[0].config, method.phase, SOURCED[control]
     if control in OF_FLOPS:
         phase = "base"
         alone = [override for override in chosen
-                 if not override.startswith(("model", "+model", "schedule", "monitor"))]
-        config = compose((*alone, *_model({"classical": row[OF_FLOPS[control][0]]}, networks)))
+                 if not override.startswith(("model", "+model", "schedule", "monitor", "lever"))]
+        network = row.get("classical") or row[OF_FLOPS[control][0]]
+        config = compose((*alone, *_model({"classical": network}, networks)))
+        text = WITHOUT_LEVER if "classical" in row else text
     cells = tuple(Cell(config | {"seed": cell.config["seed"]}, cell.data, cell, control) for cell in method.cells)
-    return PlannedRow(label=f"{method.label}: {SOURCED[control]}", dataset=method.dataset, phase=phase, cells=cells,
+    return PlannedRow(label=f"{method.label}: {text}", dataset=method.dataset, phase=phase, cells=cells,
                       against=method.against, method=method.label,
                       reported={key: row[key] for key in ("unit", "per") if key in row})

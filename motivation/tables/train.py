@@ -112,7 +112,8 @@ def finish_table(plan: Plan, archive: Archive, pool: Pool | None = None, launch:
     done = 0
     train = functools.partial(train_cell, runs=archive.folder, table=plan.name, data=data)
     with _launching(launch, train, pool if len(trainable) > 1 else None) as train_all:
-        for wave in ([cell for cell in trainable if cell.source is None], [cell for cell in trainable if cell.source]):
+        for depth in sorted({len(cell.sources) for cell in trainable}):
+            wave = [cell for cell in trainable if len(cell.sources) == depth]
             orphans = [(cell, f"its source failed: {cell.source.name}") for cell in wave
                        if cell.source and cell.source.identity in errors]
             ready = [cell for cell in wave if cell.source is None or cell.source.identity not in errors]

@@ -23,10 +23,6 @@ TRAINING_FORWARDS = 3
 # sampled tokens; what a teacher writes.
 Kind = Literal["probe", "scoring", "reference", "rollout", "teacher"]
 
-# Units that a budget is counted in beside FLOPs: sampled answers, and the accepted ones; tokens that a teacher wrote;
-# tokens of answers that were trained on, whatever their weight.
-Unit = Literal["rollouts", "right_rollouts", "teacher_tokens", "update_tokens"]
-
 # What a forward of an image of the wrong shape, or of tensors without values, raises.
 FORWARD_ERRORS = (RuntimeError, ValueError, TypeError, AssertionError)
 
@@ -150,7 +146,6 @@ class Ledger:
         intervals: unbroken runs of at least one motivated step.
         charges: FLOPs charged, by kind.
         pending: FLOPs charged since the last step was recorded.
-        units: what was counted, by unit.
     """
 
     steps: dict[Phase, int] = field(default_factory=_by_phase)
@@ -164,7 +159,6 @@ class Ledger:
     in_interval: bool = False
     charges: dict[Kind, int] = field(default_factory=dict)
     pending: int = 0
-    units: dict[Unit, int] = field(default_factory=dict)
     _running: deque[tuple[Phase, Stopwatch]] = field(default_factory=deque, repr=False, compare=False)
 
     def charge(self, kind: Kind, flops: int) -> None:
@@ -182,20 +176,6 @@ class Ledger:
         if flops:
             self.charges[kind] = self.charges.get(kind, 0) + flops
             self.pending += flops
-
-    def count(self, unit: Unit, number: int) -> None:
-        """Count units that are no FLOPs.
-
-        Args:
-            unit: what is counted.
-            number: of all processes together.
-
-        Raises:
-            ValueError: no such unit.
-        """
-        if unit not in get_args(Unit):
-            raise ValueError(f"unit={unit!r}: must be one of {', '.join(get_args(Unit))}")
-        self.units[unit] = self.units.get(unit, 0) + number
 
     def record(self, phase: Phase, images: int, forward: int, seconds: float | Stopwatch) -> int:
         """Enter one training step, with what was charged for it.
@@ -248,7 +228,6 @@ class Ledger:
             "steps/motivated": self.steps["motivated"],
             "intervals": self.intervals,
             **{f"budget/{kind}_flops": flops for kind, flops in self.charges.items()},
-            **{f"budget/{unit}": number for unit, number in self.units.items()},
         }
 
     def state_dict(self) -> dict:

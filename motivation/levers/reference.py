@@ -1,0 +1,73 @@
+"""A reference: a network of a finished run that scores what another one is trained on."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from motivation.data import Dataset, Sequences
+from motivation.models import create_model
+from motivation.phase import Phase
+from motivation.run_folder.checkpoints import load_checkpoint
+from motivation.run_folder.read import read_figures
+from motivation.training.ledger import forward_flops
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A trained network and what it costs.
+
+    Args:
+        network: in evaluation mode.
+        forward: FLOPs of its forward pass of one image or sequence.
+        training: FLOPs that its run took in all.
+    """
+
+    network: nn.Module
+    forward: int
+    training: int
+
+
+def read_reference(run: str, of: Phase, dataset: Dataset) -> Reference:
+    """The network of a finished run, for the data that it scores.
+
+    Args:
+        run: its folder.
+        of: which of its networks.
+        dataset: what it scores: of the kind, and with the classes or the vocabulary, that it was trained on.
+
+    Raises:
+        ValueError: no finished run, no such network, or one of other data.
+    """
+    folder = Path(run)
+    if not (folder / "checkpoints" / "final.pt").is_file():
+        raise ValueError(f"run={run}: no finished run; give the folder of one")
+    found = read_figures(folder)
+    if of not in found.networks:
+        raise ValueError(f"of={of}: run={run} is of {found.networks['base']} alone; use of=base")
+    try:
+        about = json.loads((folder / "data.json").read_text())
+        shape, classes, num_classes = about["image_shape"], about["classes"], about["num_classes"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"run={run}: its data.json cannot be read: {' '.join(str(error).split())}") from error
+    tokens = isinstance(dataset.train, Sequences)
+    if (len(shape) == 1) != tokens:
+        raise ValueError(f"run={run}: is of {'tokens' if len(shape) == 1 else 'images'}, and the data has "
+                         f"{'tokens' if tokens else 'images'}; give a run on data of that kind")
+    if num_classes != dataset.num_classes or (classes and dataset.classes and tuple(classes) != dataset.classes):
+        raise ValueError(f"run={run}: it has {num_classes} {'tokens' if tokens else 'classes'}, {_some(classes)}, and "
+                         f"the data {dataset.num_classes}, {_some(dataset.classes)}; give a run with the same ones")
+    name, options = found.network(of)
+    network = create_model(name, num_classes, **(options if tokens else {"in_chans": shape[0], **options}))
+    weights = load_checkpoint(folder / "checkpoints" / "final.pt")
+    prefix = f"{of}." if len(found.networks) > 1 else ""
+    network.load_state_dict({key.removeprefix(prefix): tensor for key, tensor in weights.items()
+                             if key.startswith(prefix)})
+    flops = forward_flops(network, dataset.image_shape if tokens else tuple(shape))
+    return Reference(network.eval().requires_grad_(False), flops, found.summary["budget/flops"])
+
+
+def _some(classes: list[str] | tuple[str, ...] | None) -> str:
+    """The last classes, which tell vocabularies apart."""
+    return "without names" if not classes else f"the last {classes[-1]}"
