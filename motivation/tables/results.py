@@ -7,6 +7,7 @@ not show it.
 
 import csv
 import io
+import json
 import logging
 import os
 from collections.abc import Sequence
@@ -28,6 +29,8 @@ NOT_ALWAYS = ("null_rate_independent", "null_kind")
 COLUMNS = ("run", "identity", "dataset", "row", "seed", "fold", "base/top1", "motivated/top1", "base/val_top1",
            "motivated_share", "null_rate", "budget/flops", "budget/forward_per_image", "base/forward_flops",
            "motivated/forward_flops", "steps/base", "steps/motivated", "null_kind", "null_rate_independent", "version")
+# A mapping as JSON: what the table's further columns show; only in the files of tables that have some.
+FIGURES = "figures"
 
 
 def committed() -> Path:
@@ -69,17 +72,18 @@ class Results:
                 continue
             assert state.run
             row, known = _row(plan, cell, state.run), rows.get(cell.identity)
-            changed = [key for key in FLOATS + INTEGERS if known and known[key] != row[key]]
+            changed = [key for key in (*FLOATS, *INTEGERS, FIGURES) if known and known.get(key, "") != row.get(key, "")]
             if known and changed:
                 logger.warning("%s differs from its row in %s: %s is %s, was %s", cell.name, self.path, changed[0],
-                               row[changed[0]], known[changed[0]])
+                               row[changed[0]], known.get(changed[0]))
             # A row that is right stays as it was written, also by another version.
             if changed or not known:
                 rows[cell.identity] = row
         if rows == self._read():
             return
         text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        further = [FIGURES] if any(row.get(FIGURES) for row in rows.values()) else []
+        writer = csv.DictWriter(text, [*COLUMNS, *further], restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows.values())
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -107,7 +111,7 @@ class Results:
             with open(self.path, newline="") as file:
                 reader = csv.DictReader(file)
                 rows = {row["identity"]: dict(row) for row in reader}
-            if tuple(reader.fieldnames or ()) != COLUMNS:
+            if tuple(reader.fieldnames or ()) not in (COLUMNS, (*COLUMNS, FIGURES)):
                 raise ValueError(f"its columns are not {', '.join(COLUMNS)}")
             for row in rows.values():
                 _figures(row)
@@ -120,7 +124,8 @@ def _figures(row: dict[str, str]) -> dict[str, Any]:
     figures: dict[str, Any] = {key: int(row[key]) for key in INTEGERS}
     figures |= {key: _number(row[key]) if row[key] else None for key in FLOATS}
     figures |= {key: row[key] or None for key in TEXTS}
-    return {key: value for key, value in figures.items() if value is not None or key not in NOT_ALWAYS}
+    return {key: value for key, value in figures.items() if value is not None or key not in NOT_ALWAYS} | json.loads(
+        row.get(FIGURES) or "{}")
 
 
 def _number(text: str) -> int | float:
@@ -135,7 +140,10 @@ def _row(plan: Plan, cell: Cell, run: Run) -> dict[str, str]:
     values = {key: run.summary.get(key) for key in (*INTEGERS, *FLOATS, *TEXTS)}
     values |= {"run": cell.name, "identity": cell.identity, "dataset": planned and planned.dataset,
                "row": planned and planned.label, "fold": fold, "motivated_share": share, "version": version()}
-    return {key: "" if values[key] is None else str(values[key]) for key in COLUMNS}
+    texts = {key: "" if values[key] is None else str(values[key]) for key in COLUMNS}
+    further = {key: run.summary[key] for key in (plan.study.figures.values() if plan.study else ())
+               if run.summary.get(key) is not None}
+    return texts | ({FIGURES: json.dumps(further)} if further else {})
 
 
 def version() -> str:
