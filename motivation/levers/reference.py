@@ -50,7 +50,7 @@ def read_reference(run: str, of: Phase, dataset: Dataset) -> Reference:
         about = json.loads((folder / "data.json").read_text())
         shape, classes, num_classes = about["image_shape"], about["classes"], about["num_classes"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"run={run}: its data.json cannot be read: {' '.join(str(error).split())}") from error
+        raise ValueError(f"run={run}: what its data was cannot be read: {' '.join(str(error).split())}") from error
     tokens = isinstance(dataset.train, Sequences)
     if (len(shape) == 1) != tokens:
         raise ValueError(f"run={run}: is of {'tokens' if len(shape) == 1 else 'images'}, and the data has "

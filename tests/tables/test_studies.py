@@ -24,6 +24,8 @@ from motivation.tables.spec import list_tables, read_table
 from motivation.tables.train import finish_table
 
 STUDIES = [name for name in list_tables() if read_table(name).get("study")]
+# Of capacity, on images.
+CAPACITY = [name for name in STUDIES if "cpu" in read_table(name)["scales"]]
 MONITORS = {"consecutive", "ema", "heldout", "gradient_norm", "gradient_agreement", "noise_scale", "learning_progress",
             "prediction_gain", "paired_heldout", "trend", "change", "bandit", "smooth", "all_of", "any_of", "invert"}
 
@@ -39,8 +41,8 @@ def fabricated(plan, archive):
         fabricate(archive, cell, accuracy=round(64 + rng.normal(), 2))
 
 
-@pytest.mark.parametrize("scale", ["smoke", "cpu"])
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize(("name", "scale"), [(name, scale) for name in STUDIES for scale in ("smoke", "minute", "cpu")
+                                             if scale in read_table(name)["scales"]])
 def test_every_study_renders(composed, tmp_path, name, scale):
     plan, archive = planned(composed, name, 3, scale), Archive(tmp_path / "cells")
     fabricated(plan, archive)
@@ -88,7 +90,7 @@ def test_signals_holds_every_monitor_at_one_share(composed):
 
 
 def test_the_scale_cpu_is_what_it_says(composed):
-    for name in ("table1", "table6", "table7", *STUDIES):
+    for name in ("table1", "table6", "table7", *CAPACITY):
         for row in planned(composed, name, 1).rows:
             config = row.cells[0].config
             assert (config["data"]["train_subset"], config["data"]["size"]) == (10000, 16)
@@ -157,7 +159,7 @@ def test_both_maps_of_cifar_resnets_are_one():
 
 
 @pytest.mark.parametrize(("scale", "images"), [("smoke", 1078), ("cpu", 9872)])
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", CAPACITY)
 def test_every_trigger_fits_into_its_training(composed, name, scale, images):
     """A window that is longer than the shortest training would be an error of that run alone, hours later."""
     for cell in planned(composed, name, 1, scale).cells:
