@@ -11,11 +11,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from motivation.accuracy import IGNORED
 from motivation.data import Dataset, EpochLoader
-from motivation.levers.lever import Lever
+from motivation.levers.on_rollouts import OnRollouts
 from motivation.levers.reference import Reference, read_reference
-from motivation.levers.rollouts import Rollout, Sampler, Written, advantages, likeliest, per_token
+from motivation.levers.rollouts import Rollout, Written, advantages, likeliest
 from motivation.phase import Phase
 from motivation.randomness import CUTS, uniform
 from motivation.tasks.problem import Problem, Task
@@ -25,8 +24,6 @@ from motivation.validation import Positive, check_arguments
 Rule = Literal["grpo", "first_wrong", "random_cut", "whole", "whole_matched", "dagger"]
 # Finishes answers: problems with what is kept -> answers that begin with that.
 Teacher = Callable[[Sequence[tuple[Problem, Written]]], list[Written]]
-# What is counted: sampled answers, and accepted ones; tokens that the teacher wrote; tokens that were trained on.
-COUNTED = ("rollouts", "right_rollouts", "teacher_tokens", "update_tokens")
 
 
 def repair(rollouts: Sequence[Rollout], cuts: Sequence[int], task: Task, teacher: Teacher) -> list[Rollout]:
@@ -48,12 +45,12 @@ def solve(task: Task, begun: Sequence[tuple[Problem, Written]]) -> list[Written]
     return [(task.solution(problem), problem.written) for problem, _ in begun]
 
 
-class Prefix(Lever):
-    """Trains on rollouts: of a batch of B problems, B / group are answered ``group`` times by the network that trains.
+class Prefix(OnRollouts):
+    """Trains on rollouts, see `OnRollouts`, some failures repaired.
 
     In every group that failed, one failure is repaired: the one with the longest right beginning, the first of equals.
     It takes the failure's place before advantages are computed; its tokens, also the teacher's, weigh its advantage
-    (no correction for their being off-policy). Tokens of the environment are no targets.
+    (no correction for their being off-policy).
 
     Args:
         rule: what is kept of the failure: ``first_wrong`` all before its first wrong token (SCOPE); ``random_cut`` a
@@ -84,24 +81,19 @@ class Prefix(Lever):
         if (teacher == "run") != (run is not None):
             raise ValueError(f"run={run}: is for teacher=run, and teacher={teacher}" if run else
                              "run is missing: teacher=run takes a network of a finished run; give its folder")
-        self.rule, self.group, self.successes, self.temperature = rule, group, successes, temperature
-        self.after, self.teacher, self.run, self.of, self.seed = after, teacher, run, of, seed
+        super().__init__(group, temperature, after, seed)
+        self.rule, self.successes, self.teacher, self.run, self.of = rule, successes, teacher, run, of
         # Of `whole_matched`: tokens that `first_wrong` would have spent so far, less those that were.
         self._credit = 0
-        self._counted = dict.fromkeys(COUNTED, 0)
         self._reference: Reference | None = None
-        self._sampler: Sampler
 
     def loader(self, loader: EpochLoader, dataset: Dataset) -> EpochLoader:
-        """See `Lever.loader`.
+        """See `OnRollouts.loader`.
 
         Raises:
-            ValueError: batches that groups do not divide, data without a verifier, several processes, or a teacher of
-                other tokens.
+            ValueError: as there, or a teacher of other tokens.
         """
-        if loader.batch_size % self.group:
-            raise ValueError(f"group={self.group}: must divide the batch of {loader.batch_size}")
-        self._sampler = Sampler(dataset)
+        loader = super().loader(loader, dataset)
         if self.run is not None:
             self._reference = read_reference(self.run, self.of, dataset)
             self._reference.network.to(loader.device)
@@ -118,20 +110,18 @@ class Prefix(Lever):
         """See `Lever.batch`: as many rows as the loader's batch."""
         if trainer.steps == 0 and self._reference is not None:
             trainer.ledger.charge("reference", self._reference.training)
-        if trainer.steps < self.after:
-            return inputs, targets, weights
-        rollouts = self._sampler.sample(trainer, inputs[:len(inputs) // self.group], self.group, self.temperature,
-                                        self.seed)
-        self._count(rollouts=len(rollouts), right_rollouts=sum(one.accepted for one in rollouts))
+        return super().batch(trainer, inputs, targets, weights)
+
+    def chosen(self, trainer: Trainer, rollouts: list[Rollout]) -> tuple[Sequence[Rollout], Tensor]:
+        """See `OnRollouts.chosen`: all, failures repaired."""
         self._repair(trainer, rollouts)
-        inputs, targets, taught = self._sampler.batch(rollouts, inputs.device)
         if self.rule == "dagger":
-            learned, values = taught, torch.ones(len(rollouts))
-        else:
-            learned = targets != IGNORED
-            values = advantages(torch.tensor([float(one.accepted) for one in rollouts]), self.group)
-        self._count(teacher_tokens=int(taught.sum()), update_tokens=int(learned.sum()))
-        return inputs, targets, per_token(values.to(inputs.device), learned)
+            return rollouts, torch.ones(len(rollouts))
+        return rollouts, advantages(rollouts, self.group)
+
+    def learned(self, targets: Tensor, taught: Tensor) -> Tensor:
+        """See `OnRollouts.learned`."""
+        return taught if self.rule == "dagger" else super().learned(targets, taught)
 
     def _repair(self, trainer: Trainer, rollouts: list[Rollout]) -> None:
         """Put repaired rollouts in the place of failures."""
@@ -187,18 +177,11 @@ class Prefix(Lever):
             self._credit -= whole
         return 0
 
-    def _count(self, **numbers: int) -> None:
-        for name, number in numbers.items():
-            self._counted[name] += number
-
-    def totals(self) -> dict[str, float]:
-        """See `Lever.totals`: what was counted so far, see `COUNTED`."""
-        return {f"lever/{name}": number for name, number in self._counted.items()}
-
     def state_dict(self) -> dict[str, Any]:
         """See `Lever.state_dict`."""
-        return {"credit": self._credit, "counted": dict(self._counted)}
+        return super().state_dict() | {"credit": self._credit}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See `Lever.load_state_dict`."""
-        self._credit, self._counted = state["credit"], dict(state["counted"])
+        super().load_state_dict(state)
+        self._credit = state["credit"]

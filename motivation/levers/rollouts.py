@@ -59,19 +59,27 @@ class Rollout:
         return (*self.right, False).index(False)
 
     @property
+    def depth(self) -> int:
+        """How often it asked the environment and was answered: the tokens that the environment wrote."""
+        return len(self.written) - sum(self.written)
+
+    @property
     def taught(self) -> int:
         """Tokens that a teacher wrote."""
         return sum(self.written[self.own:])
 
 
-def advantages(rewards: Tensor, group: int) -> Tensor:
-    """Rewards less their group's mean, over its standard deviation: float ``(R,)``; 0 in a group of equal rewards.
+def advantages(rollouts: Sequence[Rollout], group: int) -> Tensor:
+    """Rewards, 1 for an accepted answer and else 0, less their group's mean, over its standard deviation.
 
     Args:
-        rewards: float ``(R,)``, group after group.
+        rollouts: R of them, group after group.
         group: rollouts of one problem.
+
+    Returns:
+        Float ``(R,)``; 0 in a group of equal rewards.
     """
-    groups = rewards.view(-1, group)
+    groups = torch.tensor([float(one.accepted) for one in rollouts]).view(-1, group)
     deviation = groups.std(1, correction=0, keepdim=True)
     return ((groups - groups.mean(1, keepdim=True)) / torch.where(deviation > 0, deviation, 1)).flatten()
 

@@ -1,6 +1,7 @@
 """Rollouts: advantages, the policy gradient that their weights make, and answers against a literal decoder."""
 
 import functools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -34,8 +35,7 @@ def network_of(dataset, seed=0):
 
 
 def test_advantages_are_standard_scores_of_a_group():
-    rewards = torch.tensor([1.0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0])
-    found = advantages(rewards, 4)
+    found = advantages([SimpleNamespace(accepted=bool(one)) for one in (1, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0)], 4)
     assert torch.allclose(found[:4], torch.tensor([3.0, -1, -1, -1]) / 3**0.5)
     assert not found[4:].any()
 
