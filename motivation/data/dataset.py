@@ -8,6 +8,8 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
+from motivation.tasks.problem import Task
+
 
 class Part(Protocol):
     """One part of a data set: images in memory (`Split`) or in files (`Files`), or token sequences (`Sequences`).
@@ -79,6 +81,7 @@ class Dataset:
         heldout: training images kept for monitors; None without any.
         classes: their names, in the order of the labels; None where they have none. Of tokens the vocabulary.
         further_tests: other test sets by name, such as ``longer`` problems.
+        task: of problems, the one that drew them, in the order of the sequences, and that verifies answers; else None.
     """
 
     train: Part
@@ -88,6 +91,7 @@ class Dataset:
     heldout: Part | None = None
     classes: tuple[str, ...] | None = None
     further_tests: Mapping[str, Part] = field(default_factory=dict)
+    task: Task | None = None
 
     @cached_property
     def fingerprint(self) -> str:

@@ -42,7 +42,7 @@ class Sequences:
         return self.tokens, self.labels
 
 
-def encode(task: Task, problems: Iterable[Problem], prompt: int) -> Sequences:
+def encode(task: Task, problems: Iterable[Problem], prompt: int, answer: int | None = None) -> Sequences:
     """Problems as sequences of equal length.
 
     Prompts are padded before their last token, which asks for the answer, so that every answer starts at the same
@@ -52,20 +52,21 @@ def encode(task: Task, problems: Iterable[Problem], prompt: int) -> Sequences:
         task: whose vocabulary gives the ids.
         problems: at least one.
         prompt: tokens of every prompt, padding included.
+        answer: tokens of every answer, padding included; None for those of the longest.
     """
     ids = {token: number for number, token in enumerate(task.vocabulary)}
     problems = list(problems)
-    length = prompt + max(len(problem.answer) for problem in problems)
+    length = prompt + (max(len(problem.answer) for problem in problems) if answer is None else answer)
     tokens = np.zeros((len(problems), length), np.int64)
     labels = np.full((len(problems), length), IGNORED, np.int64)
     noise = np.zeros((len(problems), length), bool)
     for row, problem in enumerate(problems):
         *given, ask = (ids[token] for token in problem.prompt)
-        answer = [ids[token] for token in problem.answer]
+        written = [ids[token] for token in problem.answer]
         tokens[row, :len(given)] = given
-        tokens[row, prompt - 1:prompt + len(answer)] = [ask, *answer]
-        labels[row, prompt:prompt + len(answer)] = np.where(problem.written, answer, IGNORED)
-        noise[row, prompt:prompt + len(answer)] = np.array(problem.written) & ~np.array(
+        tokens[row, prompt - 1:prompt + len(written)] = [ask, *written]
+        labels[row, prompt:prompt + len(written)] = np.where(problem.written, written, IGNORED)
+        noise[row, prompt:prompt + len(written)] = np.array(problem.written) & ~np.array(
             task.verify(problem, problem.answer))
     # A sequence's last token has no next one.
     return Sequences(tokens[:, :-1].copy(), labels[:, 1:].copy(), noise[:, 1:].copy())

@@ -1,7 +1,7 @@
 """Comparisons of a study: networks of rows against networks of control rows, paired by seed, and where curves cross."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -202,12 +202,14 @@ class Study:
         curves: data set, and two curves whose crossing is sought.
         reference: label of the row whose training FLOPs count as 1.
         delta: points up to which two accuracies count as equal.
+        figures: further columns of its rows: title -> key of the summary, such as what a lever counted.
     """
 
     comparisons: tuple[Comparison, ...]
     curves: tuple[tuple[str, Curve, Curve], ...] = ()
     reference: str | None = None
     delta: float = 1.0
+    figures: Mapping[str, str] = field(default_factory=dict)
 
 
 def planned_curves(name: str, dataset: str, table: Mapping[str, Any]) -> list[tuple[str, Curve, Curve]]:

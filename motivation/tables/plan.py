@@ -222,7 +222,8 @@ def _study(table: Mapping[str, Any], datasets: Sequence[str], rows: Sequence[Pla
                     against = Network(control.label, phase if pairs[control.label] else "base")
                     made.append(Comparison(dataset, Network(row["row"], phase), against))
         curves += planned_curves(table["name"], dataset, table)
-    return Study(tuple(made), tuple(curves), table.get("reference"), table.get("delta", Study.delta))
+    return Study(tuple(made), tuple(curves), table.get("reference"), table.get("delta", Study.delta),
+                 table.get("figures", {}))
 
 
 def _applicable(overrides: tuple[str, ...], chosen: tuple[str, ...], compose: Compose) -> tuple[str, ...]:

@@ -32,7 +32,8 @@ AGAINST_COLUMNS = ("row", "base acc %", "difference", "Holm p", "motivated acc %
 LEGEND = (
     "acc: test accuracy of the base and of the motivated network in percent, mean and standard deviation over seeds; "
     "a network trained alone is in its own column. training FLOPs: mean of all that training took, probes included, 2 "
-    "per multiply-add; cost: that of a row over that of `{reference}`. motivated: share of motivated steps. "
+    "per multiply-add; cost: that of a row over that of `{reference}`. motivated: share of motivated steps. Further "
+    "columns: means over seeds. "
     "Comparisons: difference of a row's network minus that of the row it is compared with, in points, over the seeds "
     "that both have, with its 95 % confidence interval, which is of this comparison alone; test: paired t; Holm p: "
     "corrected over all comparisons of this table; verdict: `differs` where it is below {level:g}, `equal` where the "
@@ -50,12 +51,14 @@ class StudyRow:
         accuracies: test accuracy in percent by seed, by network; ``base`` for classical training.
         flops: training FLOPs by seed.
         column: of the accuracy of classical training: whether it trains the small or the large network.
+        figures: of every further column of the table, what its finished runs that have it measured.
     """
 
     row: TableRow
     accuracies: Mapping[Phase, Mapping[int, float]]
     flops: Mapping[int, float]
     column: Phase
+    figures: Sequence[Sequence[float]] = ()
 
 
 def study_texts(plan: Plan, archive: Archive) -> dict[str, str]:
@@ -72,18 +75,19 @@ def study_texts(plan: Plan, archive: Archive) -> dict[str, str]:
               [comparison_cells(one, plan.study.delta) for one in comparisons if one.dataset == dataset])
              for dataset in dict.fromkeys(one.row.dataset for one in rows)]
     legend = LEGEND.format(reference=plan.study.reference, power=POWER, level=LEVEL, delta=plan.study.delta)
+    columns = (*ROW_COLUMNS, *plan.study.figures)
     parts = [f"## {plan.title}", "", note, ""]
     for dataset, first, second in shown:
-        parts += [f"### {dataset}", "", *markdown_table([ROW_COLUMNS, *first], text_columns=1), "",
+        parts += [f"### {dataset}", "", *markdown_table([columns, *first], text_columns=1), "",
                   *markdown_table([COMPARISON_COLUMNS, *second], text_columns=3), ""]
     markdown = "\n".join([*parts, legend])
     latex = "\n".join([
         "% needs \\usepackage{booktabs, graphicx}",
-        *latex_table(f"{plan.title}. {note}", ROW_COLUMNS, [(dataset, first) for dataset, first, _ in shown]),
+        *latex_table(f"{plan.title}. {note}", columns, [(dataset, first) for dataset, first, _ in shown]),
         *latex_table(f"{plan.title}: comparisons. {legend}", COMPARISON_COLUMNS,
                      [(dataset, second) for dataset, _, second in shown])]) + "\n"
     return {".md": markdown + "\n", ".tex": latex,
-            ".csv": _csv(ROW_COLUMNS, [(dataset, first) for dataset, first, _ in shown]),
+            ".csv": _csv(columns, [(dataset, first) for dataset, first, _ in shown]),
             "-comparisons.csv": _csv(COMPARISON_COLUMNS, [(dataset, second) for dataset, _, second in shown])}
 
 
@@ -137,6 +141,7 @@ def compare(plan: Plan, rows: Sequence[StudyRow]) -> list[Comparison]:
 
 def measure(plan: Plan, archive: Archive) -> list[StudyRow]:
     """The rows of a study with the figures of their finished runs."""
+    assert plan.study
     rows = []
     for planned, row in zip(plan.rows, plan.measured(archive), strict=True):
         runs = [run for run in (archive.state(cell).run for cell in planned.cells) if run]
@@ -144,7 +149,9 @@ def measure(plan: Plan, archive: Archive) -> list[StudyRow]:
         rows.append(StudyRow(row, {phase: {run.summary["seed"]: run.summary[f"{phase}/{planned.measure}"]
                                            for run in runs} for phase in phases},
                              {run.summary["seed"]: run.summary["budget/flops"] for run in runs},
-                             _column(planned, plan.rows)))
+                             _column(planned, plan.rows),
+                             [[run.summary[key] for run in runs if run.summary.get(key) is not None]
+                              for key in plan.study.figures.values()]))
     return rows
 
 
@@ -164,7 +171,7 @@ def _column(row: PlannedRow, rows: Sequence[PlannedRow]) -> Phase:
 
 
 def row_cells(one: StudyRow, rows: Sequence[StudyRow], reference: str | None) -> list[str]:
-    """A row as text, in the order of `ROW_COLUMNS`."""
+    """A row as text, in the order of `ROW_COLUMNS`, and the means of the table's further figures."""
     row = one.row
     columns = one.accuracies if len(one.accuracies) > 1 else {one.column: one.accuracies["base"]}
     states = row.troubled[0] if row.troubled else "unfinished"
@@ -176,7 +183,7 @@ def row_cells(one: StudyRow, rows: Sequence[StudyRow], reference: str | None) ->
     unit = _mean(others[0]) if others else None
     return [("  vs " + row.label.removeprefix(f"{row.method}: ")) if row.method else row.label, *texts, row.count,
             number(flops, ".4g"), number(flops / unit if flops and unit else None, ".3f"),
-            number(row.measured.share, ".1%")]
+            number(row.measured.share, ".1%"), *(number(_mean(values), ".4g") for values in one.figures)]
 
 
 def comparison_cells(one: Comparison, delta: float) -> list[str]:

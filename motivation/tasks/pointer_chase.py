@@ -64,6 +64,19 @@ class PointerChase(Task):
         return Problem((f"k{hops}", str(start), ASK), (*answer, ANSWER, str(value)),
                        (*[True, False] * hops, True, True), table)
 
+    def environment(self, problem: Problem, answer: Sequence[str]) -> str | None:
+        """See `Task.environment`: the entry that a look-up asks for, in the solver's own order or number of them."""
+        if not answer or answer[-1] != LOOK_UP:
+            return None
+        value = int(problem.prompt[1])
+        for _ in range(answer.count(LOOK_UP)):
+            value = problem.hidden[value]
+        return str(value)
+
+    def is_over(self, problem: Problem, answer: Sequence[str]) -> bool:
+        """See `Task.is_over`: with the token after ``A``."""
+        return len(answer) > 1 and answer[-2] == ANSWER
+
     def verify(self, problem: Problem, answer: Sequence[str]) -> list[bool]:
         """See `Task.verify`; a look-up more than is needed is no right step, nor is an answer before that."""
         value, wanted, right = int(problem.prompt[1]), [], []

@@ -63,6 +63,14 @@ class Task:
         """Which tokens of an answer are right, each given those before it; what the environment writes included."""
         raise NotImplementedError
 
+    def environment(self, problem: Problem, answer: Sequence[str]) -> str | None:
+        """What the environment writes after an answer so far; None where the solver writes the next token."""
+        return None
+
+    def is_over(self, problem: Problem, answer: Sequence[str]) -> bool:
+        """Whether an answer so far, right or wrong, is at its end; most tasks give its length in the prompt."""
+        return len(answer) >= len(problem.answer)
+
     def accepts(self, problem: Problem, answer: Sequence[str]) -> bool:
         """Whether an answer solves its problem: every token is right and none is missing."""
         return len(answer) == len(problem.answer) and all(self.verify(problem, answer))

@@ -1,0 +1,114 @@
+"""Kept rollouts: of all that were sampled, a fixed number is trained on, chosen over the whole batch.
+
+Depth first is CuSearch (arXiv 2605.11611, SDGA-Auto; how it breaks ties and whether advantages are those before the
+choice could not be read: here at random, and they are); extremes of the advantage is PODS (arXiv 2504.13818).
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from motivation.data import Dataset, EpochLoader
+from motivation.levers.on_rollouts import OnRollouts
+from motivation.levers.rollouts import Rollout, advantages
+from motivation.randomness import KEPT, derived_generator
+from motivation.training.trainer import Trainer
+from motivation.validation import Count, Positive, check_arguments
+
+Rule = Literal["all", "random", "deepest", "same_problems", "shallowest", "extremes", "random_tokens"]
+# Rules that read the depth.
+OF_DEPTH = ("deepest", "same_problems", "shallowest", "random_tokens")
+
+
+def keep(rule: Rule, rollouts: Sequence[Rollout], values: Tensor, group: int, count: int, order: Sequence[int]
+         ) -> list[int]:
+    """Which rollouts are trained on, by number.
+
+    Args:
+        rule: see `KeptRollouts`.
+        rollouts: R of them, group after group.
+        values: their advantages ``(R,)``.
+        group: rollouts of one problem.
+        count: how many are kept.
+        order: all numbers in random order: ties go to those that come first in it.
+    """
+    def first(score: Sequence[float]) -> list[int]:
+        return sorted(order, key=lambda number: -score[number])[:count]
+
+    depths = [one.depth for one in rollouts]
+    if rule == "all":
+        return list(range(len(rollouts)))
+    if rule == "random":
+        return list(order[:count])
+    if rule == "shallowest":
+        return first([-depth for depth in depths])
+    if rule == "extremes":
+        return first(values.abs().tolist())
+    deepest = first(depths)
+    if rule == "same_problems":
+        wanted, kept = Counter(number // group for number in deepest), []
+        for number in order:
+            if wanted[number // group]:
+                wanted[number // group] -= 1
+                kept.append(number)
+        return kept
+    if rule == "random_tokens":
+        tokens, kept = sum(sum(rollouts[number].written) for number in deepest), []
+        for number in order:
+            if tokens > 0:
+                tokens -= sum(rollouts[number].written)
+                kept.append(number)
+        return kept
+    return deepest
+
+
+class KeptRollouts(OnRollouts):
+    """Trains on ``keep`` of the B rollouts of a step, see `OnRollouts`; all of them are sampled and paid.
+
+    Args:
+        rule: which are kept. ``deepest``: those that asked the environment most often; ``shallowest``: least often;
+            ``random``; ``same_problems``: random ones of the problems that ``deepest`` chose, as many of each;
+            ``random_tokens``: random ones until they have as many tokens as those of ``deepest``; ``extremes``: of the
+            greatest absolute advantage; ``all``.
+        keep: how many.
+        group: answers a problem.
+        temperature: of sampling.
+        after: steps of supervised training before, on whole batches.
+        seed: of the run.
+
+    Raises:
+        ValueError: a group of fewer than 2.
+    """
+
+    @check_arguments
+    def __init__(self, rule: Rule = "deepest", keep: Count = 32, group: Annotated[int, Field(ge=2)] = 8,
+                 temperature: Positive = 1.0, after: Annotated[int, Field(ge=0)] = 0, *, seed: int):
+        super().__init__(group, temperature, after, seed)
+        self.rule, self.keep = rule, keep
+
+    def loader(self, loader: EpochLoader, dataset: Dataset) -> EpochLoader:
+        """See `OnRollouts.loader`.
+
+        Raises:
+            ValueError: as there, more rollouts to keep than a batch has, or a rule of depth in a task without an
+                environment.
+        """
+        loader = super().loader(loader, dataset)
+        if self.keep > loader.batch_size:
+            raise ValueError(f"keep={self.keep}: must be at most the {loader.batch_size} rollouts of a batch")
+        assert dataset.task is not None
+        if self.rule in OF_DEPTH and all(all(one.written) for one in dataset.task.problems("train", 1)):
+            raise ValueError(f"rule={self.rule}: reads how often an answer asks its environment, and here is none; "
+                             "choose data=pointer_chase, or another rule")
+        return loader
+
+    def chosen(self, trainer: Trainer, rollouts: list[Rollout]) -> tuple[Sequence[Rollout], Tensor]:
+        """See `OnRollouts.chosen`."""
+        values = advantages(rollouts, self.group)
+        order = torch.randperm(len(rollouts), generator=derived_generator(self.seed, KEPT, trainer.steps)).tolist()
+        kept = keep(self.rule, rollouts, values, self.group, self.keep, order)
+        return [rollouts[number] for number in kept], values[kept]
