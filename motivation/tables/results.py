@@ -25,8 +25,7 @@ INTEGERS = ("seed", "steps/base", "steps/motivated")
 FLOATS = ("base/top1", "motivated/top1", "base/val_top1", "budget/flops", "budget/forward_per_image",
           "base/forward_flops", "motivated/forward_flops", "null_rate", "null_rate_independent")
 TEXTS = ("null_kind",)
-# Accuracies of further test splits, such as base/longer_top1, and what a lever counted; columns where a table's runs have
-# them.
+# Accuracies of further test splits, such as base/longer_top1, and what a lever counted: columns where runs have them.
 FURTHER = re.compile(r"(base|motivated)/(?!val_)\w+_top1|lever/\w+")
 NOT_ALWAYS = ("null_rate_independent", "null_kind")
 COLUMNS = ("run", "identity", "dataset", "row", "seed", "fold", "base/top1", "motivated/top1", "base/val_top1",
@@ -73,7 +72,8 @@ class Results:
                 continue
             assert state.run
             row, known = _row(plan, cell, state.run), rows.get(cell.identity)
-            changed = [key for key in (*FLOATS, *INTEGERS, FIGURES) if known and known.get(key, "") != row.get(key, "")]
+            figures = (*FLOATS, *INTEGERS, *filter(FURTHER.fullmatch, row))
+            changed = [key for key in figures if known and known.get(key, "") != row.get(key, "")]
             if known and changed:
                 logger.warning("%s differs from its row in %s: %s is %s, was %s", cell.name, self.path, changed[0],
                                row[changed[0]], known.get(changed[0]))
