@@ -12,9 +12,9 @@ from motivation.run_folder.read import Run, finished_runs, read_run
 
 logger = logging.getLogger(__name__)
 ROLLBACK = ("rollbacks", "rollback_lr")
-# Defaults of monitors and schedules that a label leaves out.
+# Defaults of monitors, schedules and levers that a label leaves out.
 DEFAULTS = (("lag", 0), ("epoch_edge", "contract"), ("k_off", None), ("pace", "spread"), ("reference", "last"),
-            ("reverse", False))
+            ("reverse", False), ("run", None), ("of", "base"), ("forget", 0))
 
 
 def read_runs(paths: Sequence[Path]) -> list[Run]:
@@ -73,15 +73,16 @@ def group_runs(runs: list[Run]) -> dict[str, list[Run]]:
 def describe(config: dict[str, Any]) -> str:
     """What a config trains, in words."""
     model = config["model"]
+    lever = f", {_call(config['lever'])}" if config.get("lever") else ""
     if model["name"] == "classical":
-        return f"{model['network']} alone"
+        return f"{model['network']} alone{lever}"
     if model["name"] == "transfer":
-        return f"{model['network']} from {Path(model['run']).name}"
-    return f"{model['base']} + {model['motivated']}, {_call(config['monitor'])} -> {_call(config['schedule'])}"
+        return f"{model['network']} from {Path(model['run']).name}{lever}"
+    return f"{model['base']} + {model['motivated']}, {_call(config['monitor'])} -> {_call(config['schedule'])}{lever}"
 
 
 def _call(spec: dict[str, Any]) -> str:
-    """A monitor or schedule with what is inside it, its numbers, and what else is not as by default."""
+    """A monitor, schedule or lever with what is inside it, its numbers, and what else is not as by default."""
     inside = [_call(spec[key]) for key in ("monitor", "schedule") if key in spec]
     inside += [f"{_call(part)} at {level:g}" for part, level in spec.get("pairs", ())]
     for key, value in spec.items():

@@ -29,13 +29,14 @@ class Reference:
     training: int
 
 
-def read_reference(run: str, of: Phase, dataset: Dataset) -> Reference:
+def read_reference(run: str, of: Phase, dataset: Dataset, image_shape: tuple[int, ...]) -> Reference:
     """The network of a finished run, for the data that it scores.
 
     Args:
         run: its folder.
         of: which of its networks.
         dataset: what it scores: of the kind, and with the classes or the vocabulary, that it was trained on.
+        image_shape: ``(C, H, W)`` of its images as they are trained on, ``(T,)`` of a sequence.
 
     Raises:
         ValueError: no finished run, no such network, or one of other data.
@@ -58,14 +59,17 @@ def read_reference(run: str, of: Phase, dataset: Dataset) -> Reference:
     if num_classes != dataset.num_classes or (classes and dataset.classes and tuple(classes) != dataset.classes):
         raise ValueError(f"run={run}: it has {num_classes} {'tokens' if tokens else 'classes'}, {_some(classes)}, and "
                          f"the data {dataset.num_classes}, {_some(dataset.classes)}; give a run with the same ones")
+    if not tokens and tuple(shape) != tuple(image_shape):
+        raise ValueError(f"run={run}: its images are {tuple(shape)}, and those of the data {tuple(image_shape)}; give "
+                         "a run at that size")
     name, options = found.network(of)
     network = create_model(name, num_classes, **(options if tokens else {"in_chans": shape[0], **options}))
     weights = load_checkpoint(folder / "checkpoints" / "final.pt")
     prefix = f"{of}." if len(found.networks) > 1 else ""
     network.load_state_dict({key.removeprefix(prefix): tensor for key, tensor in weights.items()
                              if key.startswith(prefix)})
-    flops = forward_flops(network, dataset.image_shape if tokens else tuple(shape))
-    return Reference(network.eval().requires_grad_(False), flops, found.summary["budget/flops"])
+    return Reference(network.eval().requires_grad_(False), forward_flops(network, tuple(image_shape)),
+                     found.summary["budget/flops"])
 
 
 def _some(classes: list[str] | tuple[str, ...] | None) -> str:

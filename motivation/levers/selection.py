@@ -71,7 +71,7 @@ class Selection(Lever):
             raise ValueError("rule=oracle: the training data has no planted noise; choose data that has some, such as "
                              "data=noisy_chains")
         if self.run is not None:
-            self._reference = read_reference(self.run, self.of, dataset)
+            self._reference = read_reference(self.run, self.of, dataset, loader.image_shape)
         self._loader, self._train = loader, dataset.train
         return loader
 

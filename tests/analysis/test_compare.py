@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from motivation import monitors, schedules
+from motivation import levers, monitors, schedules
 from motivation.analysis.budgets import target_table
 from motivation.analysis.compare import comparison_table
 from motivation.analysis.figures import draw_comparison, intervals, save_figure
@@ -93,8 +93,15 @@ def test_a_label_holds_what_is_inside_and_not_by_default(monitor, schedule, labe
     assert describe(config) == f"a + b, {label}"
 
 
+def test_a_label_names_the_lever():
+    config = {"model": {"name": "classical", "network": "a"}, "lever": {
+        "name": "tokens", "rule": "loss", "share": 0.5, "run": None, "of": "base", "forget": 0.0}}
+    assert describe(config) == "a alone, tokens(rule=loss, share=0.5)"
+    assert describe(config | {"lever": None}) == "a alone"
+
+
 def test_labels_leave_out_defaults_only():
-    known = [parameter for room in (monitors, schedules) for maker in room.BY_NAME.values()
+    known = [parameter for room in (monitors, schedules, levers) for maker in room.BY_NAME.values()
              for parameter in inspect.signature(maker).parameters.values()]
     for name, value in DEFAULTS[1:]:
         assert {parameter.default for parameter in known if parameter.name == name} == {value}

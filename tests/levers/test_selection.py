@@ -13,7 +13,7 @@ from torch.optim import SGD
 import motivation.levers.selection
 from motivation import Trainer, create_pair
 from motivation.accuracy import IGNORED
-from motivation.data import open_loader
+from motivation.data import Digits, open_loader
 from motivation.data.sources.problems import ChainProblems
 from motivation.levers import Samples, Tokens
 from motivation.levers.reference import read_reference
@@ -60,7 +60,7 @@ def stepped(lever, trainer, loader, steps=1):
 
 def excess(trainer, reference, tokens, targets):
     """Losses of the network that trains minus the reference's."""
-    network = read_reference(str(reference), "base", DATA()).network
+    network = read_reference(str(reference), "base", DATA(), DATA().image_shape).network
     return losses(trainer.model, tokens, targets, trainer.engine) - losses(network, tokens, targets, trainer.engine)
 
 
@@ -275,12 +275,18 @@ def test_another_kind_of_reference_is_refused(source, of, message, finished):
     base = ALONE if "data=digits" not in source else ("model=classical", "recipe.epochs=null")
     folder = finished(*base, *source)
     with pytest.raises(ValueError, match=message):
-        read_reference(str(folder), of, DATA())
+        read_reference(str(folder), of, DATA(), DATA().image_shape)
+
+
+def test_a_reference_of_images_of_another_size_is_refused(finished):
+    folder = finished("model=classical", "model.network=resnet8", "recipe.epochs=null", "recipe.steps=2", "seed=5")
+    with pytest.raises(ValueError, match=r"its images are \(1, 8, 8\), and those of the data \(1, 6, 6\)"):
+        read_reference(str(folder), "base", Digits().load(), (1, 6, 6))
 
 
 def test_a_reference_of_a_pair_is_the_network_that_is_asked_for(finished):
     pair = finished("model=gpt_pair", "model.base=gpt_1x16", "model.motivated=gpt_2x16", *SMALL)
-    base, motivated = (read_reference(str(pair), of, DATA()) for of in ("base", "motivated"))
+    base, motivated = (read_reference(str(pair), of, DATA(), DATA().image_shape) for of in ("base", "motivated"))
     assert base.forward < motivated.forward
     assert base.training == motivated.training == json.loads((pair / "summary.json").read_text())["budget/flops"]
     assert not any(weight.requires_grad for weight in motivated.network.parameters())
