@@ -44,6 +44,8 @@ class Context(Lever):
         ValueError: widths that are not ascending, or a replay in an order that has no last stage.
     """
 
+    rungs: list[int]
+
     def __init__(self, rungs: Annotated[list[Count], Field(min_length=2)], order: Order = "sequential",
                  replay: ShareBelowOne = 0.0, *, seed: int = 0, total_steps: int | None = None):
         if rungs != sorted(set(rungs)):
@@ -60,7 +62,7 @@ class Context(Lever):
 
     @property
     def climbs(self) -> bool:
-        """Whether a schedule climbs its rungs."""
+        """See `Lever.climbs`."""
         return self.order == "promoted"
 
     def loader(self, loader: EpochLoader, dataset: Dataset) -> EpochLoader:
@@ -73,8 +75,8 @@ class Context(Lever):
         if isinstance(dataset.train, Sequences):
             parts = buckets(dataset.train, self.rungs)
             shares = np.array([len(part) for part in parts])
-            self._buckets = [tuple(torch.from_numpy(array).to(loader.device) for array in (part.tokens, part.labels))
-                             for part in parts]
+            self._buckets = [(torch.from_numpy(part.tokens).to(loader.device),
+                              torch.from_numpy(part.labels).to(loader.device)) for part in parts]
         elif self.rungs[-1] != min(loader.image_shape[1:]):
             raise ValueError(f"rungs={self.rungs}: images are trained at {min(loader.image_shape[1:])} pixels a side, "
                              "and the last rung must be that")
@@ -109,15 +111,17 @@ class Context(Lever):
               ) -> tuple[Tensor, Tensor, Tensor | None]:
         """A batch of the step's rung: of its bucket, or the loader's images at its size. See `Lever.batch`."""
         step = trainer.steps
-        self.rung = trainer.rung if self.climbs else int(self._plan[step])
+        rung = trainer.rung if self.climbs else int(self._plan[step])
+        assert rung is not None
+        self.rung = rung
         if self._buckets is None:
-            width = self.rungs[self.rung]
+            width = self.rungs[rung]
             if width < min(inputs.shape[2:]):
                 inputs = F.interpolate(inputs, size=(width, width), mode="area")
             return inputs, targets, weights
         place = step if self.climbs else int(self._places[step])
-        tokens, labels = self._buckets[self.rung]
-        indices = passes(len(tokens), place, self._loader.batch_size, self.seed, self.rung)[self._loader.share]
+        tokens, labels = self._buckets[rung]
+        indices = passes(len(tokens), place, self._loader.batch_size, self.seed, rung)[self._loader.share]
         indices = indices.to(tokens.device)
         return tokens[indices], labels[indices], weights
 
