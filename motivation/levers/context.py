@@ -15,7 +15,7 @@ from motivation.levers.lever import Lever
 from motivation.randomness import BUCKETS, RUNGS, derived_generator
 from motivation.training.ledger import forward_flops
 from motivation.training.trainer import Trainer
-from motivation.validation import Count, ShareBelowOne, check_arguments
+from motivation.validation import Count, Positive, ShareBelowOne, check_arguments
 
 Order = Literal["sequential", "reversed", "shuffled", "promoted"]
 
@@ -25,14 +25,15 @@ class Context(Lever):
     """Every step trains on a batch of one rung, and is paid at its width.
 
     Rungs of sequences are buckets: a sequence is in the narrowest that holds its tokens, padding left out, and columns
-    that are padding in all of a bucket are not there. Rungs of images are sizes: every image is averaged to each. The
-    steps of a fixed order are shared by the sequences of each bucket, by image sizes evenly; a bucket is passed through
-    again and again, each time in another order.
+    that are padding in all of a bucket are not there. Rungs of images are sizes: every image is averaged to each. A
+    bucket is passed through again and again, each time in another order.
 
     Args:
         rungs: widths, ascending: tokens of a sequence, or pixels of a side.
         order: of the steps over the whole run: ``sequential`` narrow to wide, ``reversed``, ``shuffled``; or
             ``promoted``: from the narrowest on, the run's schedule climbs a rung in every motivated step.
+        shares: how many steps of a fixed order each rung has, in relation to the others; null for as many as its bucket
+            has sequences, and of image sizes for equally many.
         replay: share of the last stage's steps, of a sequential or reversed order, that are of the first stage's rung.
         seed: of shuffled orders, of replays and of the passes.
         total_steps: length of training.
@@ -41,17 +42,23 @@ class Context(Lever):
         rung: of the last batch, from 0.
 
     Raises:
-        ValueError: widths that are not ascending, or a replay in an order that has no last stage.
+        ValueError: widths that do not ascend, shares of other rungs, or a replay in an order that has no last stage.
     """
 
+    rungs: list[int]
+
     def __init__(self, rungs: Annotated[list[Count], Field(min_length=2)], order: Order = "sequential",
-                 replay: ShareBelowOne = 0.0, *, seed: int = 0, total_steps: int | None = None):
+                 shares: list[Positive] | None = None, replay: ShareBelowOne = 0.0, *, seed: int = 0,
+                 total_steps: int | None = None):
         if rungs != sorted(set(rungs)):
             raise ValueError(f"rungs={rungs}: must be widths that ascend, such as [5,9,17]")
+        if shares is not None and (order == "promoted" or len(shares) != len(rungs)):
+            raise ValueError(f"shares={shares}: must be one a rung, of a fixed order; null for promoted")
         if replay and order not in ("sequential", "reversed"):
             raise ValueError(f"replay={replay}: is of the last stage, which the order {order} does not have; must be 0")
         self.rungs = rungs
         self.order = order
+        self.shares = shares
         self.replay = replay
         self.seed = seed
         self.total_steps = total_steps
@@ -60,7 +67,7 @@ class Context(Lever):
 
     @property
     def climbs(self) -> bool:
-        """Whether a schedule climbs its rungs."""
+        """See `Lever.climbs`."""
         return self.order == "promoted"
 
     def loader(self, loader: EpochLoader, dataset: Dataset) -> EpochLoader:
@@ -73,15 +80,15 @@ class Context(Lever):
         if isinstance(dataset.train, Sequences):
             parts = buckets(dataset.train, self.rungs)
             shares = np.array([len(part) for part in parts])
-            self._buckets = [tuple(torch.from_numpy(array).to(loader.device) for array in (part.tokens, part.labels))
-                             for part in parts]
+            self._buckets = [(torch.from_numpy(part.tokens).to(loader.device),
+                              torch.from_numpy(part.labels).to(loader.device)) for part in parts]
         elif self.rungs[-1] != min(loader.image_shape[1:]):
             raise ValueError(f"rungs={self.rungs}: images are trained at {min(loader.image_shape[1:])} pixels a side, "
                              "and the last rung must be that")
         self._loader = loader
         if not self.climbs:
             assert self.total_steps is not None
-            self._plan = plan(shares, self.total_steps, self.order, self.replay, self.seed)
+            self._plan = plan(np.array(self.shares or shares), self.total_steps, self.order, self.replay, self.seed)
             if missing := [self.rungs[rung] for rung in range(len(shares)) if not (self._plan == rung).any()]:
                 raise ValueError(f"rungs={self.rungs}: {self.total_steps} steps give that of {missing[0]} none; train "
                                  "longer, or leave it out")
@@ -109,15 +116,17 @@ class Context(Lever):
               ) -> tuple[Tensor, Tensor, Tensor | None]:
         """A batch of the step's rung: of its bucket, or the loader's images at its size. See `Lever.batch`."""
         step = trainer.steps
-        self.rung = trainer.rung if self.climbs else int(self._plan[step])
+        rung = trainer.rung if self.climbs else int(self._plan[step])
+        assert rung is not None
+        self.rung = rung
         if self._buckets is None:
-            width = self.rungs[self.rung]
+            width = self.rungs[rung]
             if width < min(inputs.shape[2:]):
                 inputs = F.interpolate(inputs, size=(width, width), mode="area")
             return inputs, targets, weights
         place = step if self.climbs else int(self._places[step])
-        tokens, labels = self._buckets[self.rung]
-        indices = passes(len(tokens), place, self._loader.batch_size, self.seed, self.rung)[self._loader.share]
+        tokens, labels = self._buckets[rung]
+        indices = passes(len(tokens), place, self._loader.batch_size, self.seed, rung)[self._loader.share]
         indices = indices.to(tokens.device)
         return tokens[indices], labels[indices], weights
 

@@ -18,12 +18,15 @@ class Lever:
     Attributes:
         rung: of the last batch, from 0, for a lever that has rungs.
         rungs: what they are; empty for a lever without.
-        climbs: whether the run's schedule climbs them, one in every motivated step.
     """
 
     rung: int | None = None
-    rungs: Sequence = ()
-    climbs: bool = False
+    rungs: Sequence[int] = ()
+
+    @property
+    def climbs(self) -> bool:
+        """Whether the run's schedule climbs its rungs, one in every motivated step."""
+        return False
 
     def loader(self, loader: EpochLoader, dataset: Dataset) -> EpochLoader:
         """The loader to train from.

@@ -10,6 +10,7 @@ from motivation.run.record import Record
 from motivation.run.session import Session
 from motivation.run_folder.checkpoints import save_checkpoint
 from motivation.run_folder.write import History
+from motivation.schedules import Ladder
 
 logger = logging.getLogger(__name__)
 
@@ -20,15 +21,15 @@ def finish(session: Session, record: Record, predictions: Predictions) -> None:
     folder.predictions(labels=session.dataset.test.labels,
                        **{phase: array for phase, array in predictions.items() if array is not None})
     save_checkpoint(folder.path / "checkpoints" / "final.pt", session.trainer.model.state_dict())
-    trainer = session.trainer
-    null = null_of(session, folder.history) if pair or trainer.rung is not None else None
+    ladder = _ladder(session)
+    null = null_of(session, folder.history) if pair or ladder else None
     summary = {**folder.epochs[-1], "seed": session.config["seed"],
                "null_rate": null and null.rate, "null_kind": null and null.kind,
                "null_rate_independent": null and null.independent,
                "pair/batch_norm": pair and pair.batch_norm, "pair/synchronized": session.synchronized}
-    if trainer.rung is not None and trainer.rung < trainer.schedule.rungs - 1:
-        logger.warning("the last rung was never reached: training ended on rung %d of 0 to %d", trainer.rung,
-                       trainer.schedule.rungs - 1)
+    if ladder and ladder.rung < ladder.rungs - 1:
+        logger.warning("the last rung was never reached: training ended on rung %d of 0 to %d", ladder.rung,
+                       ladder.rungs - 1)
     record.checkpoints.wait()
     folder.summary(summary)
     record.summary = summary
@@ -40,6 +41,12 @@ def null_of(session: Session, history: History) -> NullRate:
     facts = dict(zip(FACTS, (session.config["seed"], session.total_steps, steps_per_epoch,
                              *session.forward_flops.values()), strict=False))
     monitor, lag = split_lag(session.config["monitor"])
-    rungs = None if session.trainer.rung is None else session.trainer.schedule.rungs
-    trigger = functools.partial(build_trigger, monitor, session.config["schedule"], rungs, **facts)
+    ladder = _ladder(session)
+    trigger = functools.partial(build_trigger, monitor, session.config["schedule"], ladder and ladder.rungs, **facts)
     return null_rate(trigger, *history.readings, history.motivated, steps_per_epoch, lag)
+
+
+def _ladder(session: Session) -> Ladder | None:
+    """The schedule, where it climbs a lever's rungs."""
+    schedule = session.trainer.schedule
+    return schedule if isinstance(schedule, Ladder) else None

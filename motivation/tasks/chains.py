@@ -83,18 +83,18 @@ class Chains(PathTask):
         """See `Task.draw`."""
         paths = self.functions - self.unseen_functions
         least, most = self.depth
-        shares = self.depth_shares
+        shares = bands = list(self.depth_shares or ())
         if split == "longer":
-            least, most, shares = most + 1, self.longer, None
+            least, most, shares = most + 1, self.longer, []
         elif split != "train":
             least = max(2, least)
         if split.startswith("depth_"):
-            shares, split = [pair for pair in shares if split == f"depth_{pair[0]}"], "seen"
+            shares, split = [pair for pair in bands if split == f"depth_{pair[0]}"], "seen"
 
         def propose() -> tuple[list[int], int]:
             if shares:
                 [(end, _)] = rng.choices(shares, [share for _, share in shares])
-                before = max((other for other, _ in self.depth_shares if other < end), default=0)
+                before = max((other for other, _ in bands if other < end), default=0)
                 depth = rng.randint(max(least, before + 1), end)
             else:
                 depth = rng.randint(least, most)

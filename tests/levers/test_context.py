@@ -133,6 +133,12 @@ def test_steps_are_of_their_rung_and_paid_at_its_width(finished, order):
     assert read_run(folder).motivated_share is None
 
 
+def test_shares_say_how_many_steps_a_rung_has(finished):
+    """In place of how many sequences its bucket has, and with the same passes through it."""
+    got = rungs(finished(*TOKENS, "lever.order=shuffled", "lever.shares=[5,3,2]"))
+    assert Counter(got) == {0: 10, 1: 6, 2: 4}
+
+
 def test_without_rungs_there_is_no_column(finished):
     assert "rung" not in rows(finished())[0]
     assert "rung" not in read_run(finished()).steps
@@ -238,6 +244,8 @@ def test_a_last_rung_that_no_score_reached_is_said(tmp_path, caplog):
     (("lever.rungs=[13]",), "lever.rungs=[13]: must be a list of at least 2"),
     (("lever.rungs=[5,9]",), "lever.rungs=[5, 9]: a sequence has 13 tokens, and the last rung must hold it"),
     (("lever.rungs=[5,6,13]",), "lever.rungs=[5, 6, 13]: no sequence has 6 to 6 tokens; they have 3, 5, 7, 9, 11, 13"),
+    (("lever.shares=[1,2]",), "lever.shares=[1.0, 2.0]: must be one a rung"),
+    (("lever.order=promoted", "lever.shares=[1,2,3]"), "lever.shares=[1.0, 2.0, 3.0]: must be one a rung, of a fixed"),
     (("lever.order=random",), "lever.order='random': must be one of"),
     (("lever.order=shuffled", "lever.replay=0.5"), "lever.replay=0.5: is of the last stage, which the order"),
     (("recipe.epochs=null", "recipe.steps=1"), "lever.rungs=[5, 9, 13]: 1 steps give that of"),

@@ -43,6 +43,7 @@ def archive(tmp_path, plan):
 
 
 @pytest.mark.parametrize(("name", "scale"), [("initialization", "cpu"), ("budget", "cpu"), ("table7", "cpu"),
+                                             ("context", "minute"), ("tiers", "smoke"),
                                              ("k", "smoke")])
 def test_a_table_from_the_file_is_the_table_from_the_runs(composed, tmp_path, name, scale):
     plan = plan_table(read_table(name), scale, 3, composed, lambda spec: "stub")
