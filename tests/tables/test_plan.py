@@ -40,7 +40,7 @@ def planned(composed, name, seeds=2, scale="smoke", overrides=QUICK):
 
 
 def test_every_table_plans_at_smoke_scale(composed):
-    assert list_tables() == ["budget", "deploy_twice", "initialization", "k", "signals",
+    assert list_tables() == ["budget", "cusearch", "deploy_twice", "initialization", "k", "prefix", "signals",
                              *(f"table{n}" for n in range(1, 8))]
     for name in list_tables():
         plan = planned(composed, name)
