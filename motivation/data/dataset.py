@@ -1,14 +1,14 @@
 """A data set: images and labels, in memory or in files, split into train, validation, held-out and test."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol, TypeVar
 
 import numpy as np
 
-from motivation.tasks.problem import Task
+from motivation.tasks.problem import Problem, Task
 
 
 class Part(Protocol):
@@ -81,7 +81,8 @@ class Dataset:
         heldout: training images kept for monitors; None without any.
         classes: their names, in the order of the labels; None where they have none. Of tokens the vocabulary.
         further_tests: other test sets by name, such as ``longer`` problems.
-        task: of problems, the one that drew them, in the order of the sequences, and that verifies answers; else None.
+        task: of problems, the one that drew them and verifies answers; else None.
+        problems: of a task, those of the training sequences, in their order.
     """
 
     train: Part
@@ -92,6 +93,7 @@ class Dataset:
     classes: tuple[str, ...] | None = None
     further_tests: Mapping[str, Part] = field(default_factory=dict)
     task: Task | None = None
+    problems: Sequence[Problem] = ()
 
     @cached_property
     def fingerprint(self) -> str:

@@ -119,8 +119,7 @@ class Sampler:
         self._prompt = int((tokens[0] == self._ids[ASK]).argmax()) + 1
         # A sequence's last token is a target alone.
         self.longest = tokens.shape[1] + 1 - self._prompt
-        self._problems = {row.tobytes(): problem for row, problem in
-                          zip(tokens, self.task.problems("train", len(tokens)), strict=True)}
+        self._problems = {row.tobytes(): problem for row, problem in zip(tokens, dataset.problems, strict=True)}
         self._forward: dict[tuple[nn.Module, int], int] = {}
 
     def problems(self, inputs: Tensor) -> list[Problem]:

@@ -100,6 +100,19 @@ def test_the_best_failure_of_a_group_that_failed_is_repaired(dataset, deep, rule
         assert after[10].own == min(cut, 1)
 
 
+def test_with_one_right_answer_the_cut_changes_who_writes_and_not_what(finished):
+    """A task with one solution: whatever is kept of a right beginning, the repaired answer is that solution, so that
+    these rules train alike, to the bit; the teacher's tokens are fewest from the first wrong step on.
+    """
+    rows, tokens = {}, {}
+    for rule in ("first_wrong", "random_cut", "whole"):
+        folder = finished(*ALONE, *LEVER, f"lever.rule={rule}")
+        rows[rule] = (folder / "steps.csv").read_text()
+        tokens[rule] = json.loads((folder / "summary.json").read_text())["lever/teacher_tokens"]
+    assert rows["first_wrong"] == rows["random_cut"] == rows["whole"]
+    assert 0 < tokens["first_wrong"] < tokens["random_cut"] < tokens["whole"]
+
+
 def test_random_cuts_are_within_what_is_right_and_reach_both_ends(dataset, deep):
     lever = lever_of("random_cut", dataset)
     cuts = [lever._cut(failed(deep[0], 2), place) for place in range(300)]

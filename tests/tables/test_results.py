@@ -42,6 +42,32 @@ def archive(tmp_path, plan):
     return archive
 
 
+def test_further_columns_are_in_the_file_of_a_table_that_has_some(composed, tmp_path):
+    """Means of what its runs counted, shown from the file as from the runs; a file of another table has no column."""
+    plan = plan_table(read_table("prefix"), "minute", 3, composed, lambda spec: "stub")
+    runs, results = Archive(tmp_path / "cells"), Results(tmp_path / "results", "prefix", "minute")
+    for number, cell in enumerate(plan.cells):
+        folder = fabricate(runs, cell, accuracy=60 + number / 7)
+        if cell.config.get("lever"):
+            summary = json.loads((folder / "summary.json").read_text())
+            (folder / "summary.json").write_text(json.dumps(summary | {"lever/teacher_tokens": 100 + number}))
+    results.record(plan, runs, plan.cells)
+    kept = Archive(tmp_path / "nowhere", Results(tmp_path / "results", "prefix", "minute"))
+    from_runs, from_file = (write_table(plan, one, tmp_path / "out") for one in (runs, kept))
+    assert from_file == from_runs
+    [row] = [row for row in plan.rows if row.label == "DAgger"]
+    first = plan.cells.index(row.cells[0])
+    shown = rows_of(tmp_path / "out" / "prefix-minute.csv")
+    assert {one["row"]: one["teacher tokens"] for one in shown}["DAgger"] == f"{101 + first}"
+    assert {one["row"]: one["teacher tokens"] for one in shown}["teacher"] == "-"
+    assert [*rows_of(results.path)[0]] == [*COLUMNS, "figures"]
+    other = plan_table(read_table("initialization"), "cpu", 1, composed, lambda spec: "stub")
+    for cell in other.cells:
+        fabricate(runs, cell)
+    Results(tmp_path / "results", "initialization", "cpu").record(other, runs, other.cells)
+    assert [*rows_of(tmp_path / "results" / "initialization_cpu.csv")[0]] == [*COLUMNS]
+
+
 @pytest.mark.parametrize(("name", "scale"), [("initialization", "cpu"), ("budget", "cpu"), ("table7", "cpu"),
                                              ("context", "minute"), ("tiers", "smoke"),
                                              ("k", "smoke")])

@@ -65,6 +65,35 @@ def test_a_look_up_reads_the_hidden_table():
             *entries]
 
 
+@pytest.mark.parametrize("name", TASKS)
+def test_the_environment_writes_the_solution_with_a_right_solver(name):
+    """Token by token: what the solver does not write the environment does, and the answer is over at its end."""
+    for problem in TASKS[name].problems("longer", 10):
+        solution, answer = TASKS[name].solution(problem), []
+        while not TASKS[name].is_over(problem, answer):
+            token = TASKS[name].environment(problem, answer)
+            assert (token is None) == problem.written[len(answer)]
+            answer.append(solution[len(answer)] if token is None else token)
+        assert tuple(answer) == solution
+
+
+def test_the_environment_answers_any_look_up():
+    """More of them than are needed, and after tokens that mean nothing; an answer is over with the token after A."""
+    task = PointerChase()
+    problem = task.problems("train", 1)[0]
+    value, answer = int(problem.prompt[1]), ["3", "k1"]
+    for _ in range(9):
+        assert task.environment(problem, answer) is None
+        answer.append("S")
+        value = problem.hidden[value]
+        assert task.environment(problem, answer) == str(value)
+        answer.append(str(value))
+        assert not task.is_over(problem, answer)
+    assert not task.is_over(problem, [*answer, "A"])
+    assert task.is_over(problem, [*answer, "A", "_"])
+    assert task.is_over(problem, ["A", "A"])
+
+
 def test_two_sources_compose_a_table_of_the_prompt_with_a_learned_one():
     task = TwoSourceChains()
     for problem in task.problems("seen", 30):

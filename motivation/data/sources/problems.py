@@ -48,7 +48,7 @@ class Problems(Task):
         validation, heldout = drawn["validation"][:counts[0]], drawn.pop("validation")[counts[0]:]
         parts = {split: encoded(problems) for split, problems in drawn.items()}
         return Dataset(parts.pop("train"), parts.pop("seen"), len(self.vocabulary), encoded(validation),
-                       encoded(heldout), self.vocabulary, parts, self)
+                       encoded(heldout), self.vocabulary, parts, self, drawn["train"])
 
 
 @check_arguments

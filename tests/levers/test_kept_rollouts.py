@@ -1,0 +1,87 @@
+"""Kept rollouts: which ones each rule keeps against literal choices, what that costs; resumed and refused by name."""
+
+import json
+import random
+from collections import Counter
+from types import SimpleNamespace
+from typing import get_args
+
+import pytest
+import torch
+from commands import refused
+from conftest import QUICK, compose_config
+from hypothesis import given
+from hypothesis import strategies as st
+from stopping import left, stopped
+
+from motivation.levers.kept_rollouts import Rule, keep
+from motivation.models import create_model
+from motivation.run.run import run
+from motivation.training.ledger import TRAINING_FORWARDS, forward_flops
+
+CHASE = ("data=pointer_chase", "data.values=4", "data.hops=[1,2]", "data.longer=3", "data.train=128", "data.test=32",
+         "recipe.batch_size=32", "recipe.epochs=2", "model=classical", "model.network=gpt_1x16")
+LEVER = ("lever=rollouts", "lever.group=4", "lever.after=3", "lever.keep=8")
+
+
+def rollout(depth, written):
+    return SimpleNamespace(depth=depth, written=(True,) * written + (False,) * depth)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 5), st.floats(-3, 3)), min_size=16, max_size=16),
+       st.integers(1, 16), st.integers(0, 9))
+def test_every_rule_keeps_what_it_says(drawn, count, seed):
+    rollouts = [rollout(depth, written) for depth, written, _ in drawn]
+    values, order = torch.tensor([value for *_, value in drawn]), random.Random(seed).sample(range(16), 16)
+    kept = {rule: keep(rule, rollouts, values, 4, count, order) for rule in get_args(Rule)}
+    for rule, numbers in kept.items():
+        assert len({*numbers}) == len(numbers)
+        if rule not in ("all", "random_tokens"):
+            assert len(numbers) == count
+    assert kept["all"] == list(range(16))
+    assert kept["random"] == order[:count]
+    for rule, score in (("deepest", [one.depth for one in rollouts]), ("shallowest", [-one.depth for one in rollouts]),
+                        ("extremes", values.abs().tolist())):
+        assert sum(score[number] for number in kept[rule]) == pytest.approx(sum(sorted(score)[-count:]))
+    problems = {rule: Counter(number // 4 for number in kept[rule]) for rule in ("deepest", "same_problems")}
+    assert problems["deepest"] == problems["same_problems"]
+    wanted, *tokens = (sum(sum(rollouts[number].written) for number in numbers)
+                       for numbers in (kept["deepest"], kept["random_tokens"], kept["random_tokens"][:-1]))
+    assert tokens[1] < wanted <= tokens[0]
+    assert kept["random_tokens"] == order[:len(kept["random_tokens"])]
+
+
+def test_ties_are_broken_by_the_order():
+    rollouts = [rollout(1, 2)] * 8
+    assert keep("deepest", rollouts, torch.zeros(8), 4, 3, [5, 2, 7, 0, 1, 3, 4, 6]) == [5, 2, 7]
+
+
+def test_all_are_sampled_and_paid_and_the_kept_ones_trained_on(finished):
+    summary = json.loads((finished(*CHASE, *LEVER) / "summary.json").read_text())
+    width = forward_flops(create_model("gpt_1x16", 11), (8,))
+    assert summary["base/forward_flops"] == width
+    assert summary["budget/images"] == 3 * 32 + 5 * 8
+    assert summary["budget/flops"] == TRAINING_FORWARDS * width * summary["budget/images"] + summary[
+        "budget/rollout_flops"]
+    assert summary["lever/rollouts"] == 5 * 32
+    assert summary["lever/teacher_tokens"] == 0
+    assert 5 * 8 <= summary["lever/update_tokens"] <= 5 * 8 * 6
+
+
+def test_stop_and_resume_is_exact(tmp_path, monkeypatch, finished):
+    folder, config = tmp_path / "run", compose_config(*QUICK, *CHASE, *LEVER)
+    stopped(config, folder, monkeypatch, 5)
+    run(config, folder, resume=True)
+    assert left(folder) == left(finished(*CHASE, *LEVER))
+
+
+@pytest.mark.parametrize(("overrides", "message"), [
+    (("lever.keep=33",), "lever.keep=33: must be at most the 32 rollouts of a batch"),
+    (("lever.keep=0",), "lever.keep=0: must be at least 1"),
+    (("lever.group=1",), "lever.group=1: must be at least 2"),
+    (("data=chains", "recipe.epochs=1"), "lever.rule=deepest: reads how often an answer asks its environment")])
+def test_what_cannot_be_is_one_line_that_names_the_key(overrides, message, capsys, tmp_path):
+    chase = CHASE if overrides[0] != "data=chains" else CHASE[6:]
+    assert message in refused(capsys, "train", *QUICK[1:2], *chase, *LEVER, *overrides, "engine.threads=1",
+                              f"hydra.run.dir={tmp_path / 'run'}")
+    assert not (tmp_path / "run").exists()
