@@ -95,7 +95,7 @@ class Prefix(OnRollouts):
         """
         loader = super().loader(loader, dataset)
         if self.run is not None:
-            self._reference = read_reference(self.run, self.of, dataset)
+            self._reference = read_reference(self.run, self.of, dataset, loader.image_shape)
             self._reference.network.to(loader.device)
         return loader
 
