@@ -5,7 +5,7 @@ import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -40,16 +40,20 @@ GROUPS = ("model", "data", "recipe", "monitor", "schedule", "engine", "tracker")
 FACTS = ("seed", "total_steps", "steps_per_epoch", "base_flops", "motivated_flops")
 
 
-def prepare(config: Mapping[str, Any], restored: bool = False) -> Session:
-    """Check a config, load the data and build what trains.
+class Parts(NamedTuple):
+    """What a config names that needs no data to be built."""
 
-    Args:
-        config: ``seed``, ``evaluate_every``, ``checkpoint``, and one mapping a group of conf/; ``lever`` may be absent.
-        restored: all weights will come from a checkpoint: a transfer run does not need its source again.
+    seed: int
+    choice: Any
+    data: Any
+    recipe: Recipe
+    engine: Engine
+    checkpointing: Checkpointing
+    tracker: motivation.run.trackers.Tracker
 
-    Raises:
-        ValueError: what in the config or the data cannot be right, in one line that names the key.
-    """
+
+def parts_of(config: Mapping[str, Any], restored: bool = False) -> Parts:
+    """Check a config as far as that takes no data; arguments and errors as of `prepare`."""
     refuse_targets(config)
     check_keys(config, ["seed", "evaluate_every", "checkpoint", *GROUPS, *(["lever"] if "lever" in config else [])])
     seed = convert(config.get("seed"), int, "seed")
@@ -69,7 +73,20 @@ def prepare(config: Mapping[str, Any], restored: bool = False) -> Session:
     if recipe.batch_size % processes():
         raise ValueError(f"recipe.batch_size={recipe.batch_size}: is shared by {processes()} processes, and must be "
                          f"divisible by {processes()}")
+    return Parts(seed, choice, data, recipe, engine, checkpointing, tracker)
 
+
+def prepare(config: Mapping[str, Any], restored: bool = False) -> Session:
+    """Check a config, load the data and build what trains.
+
+    Args:
+        config: ``seed``, ``evaluate_every``, ``checkpoint``, and one mapping a group of conf/; ``lever`` may be absent.
+        restored: all weights will come from a checkpoint: a transfer run does not need its source again.
+
+    Raises:
+        ValueError: what in the config or the data cannot be right, in one line that names the key.
+    """
+    seed, choice, data, recipe, engine, checkpointing, tracker = parts_of(config, restored)
     engine.configure()
     with _naming("data", type(data)):
         dataset = main_first(functools.partial(load, data))

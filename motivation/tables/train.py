@@ -12,6 +12,7 @@ import torch
 from motivation.data.shared import shared_in
 from motivation.run.jobs import Jobs
 from motivation.run.pool import Pool
+from motivation.run.prepare import parts_of
 from motivation.run.progress import clock
 from motivation.run.run import run
 from motivation.tables.cells import Archive, Cell, set_aside
@@ -42,6 +43,9 @@ def show_plan(compose: Compose, name: str, scale: str, seeds: int | None, archiv
         costs: estimate FLOPs, and the time from a few steps of the first missing run.
         datasets: that have been read; it keeps those that are read here.
         first_seed: see `plan_table`.
+
+    Raises:
+        ValueError: no run that is missing could train, such as with an override that is wrong for all.
     """
     datasets = datasets or DataSets()
     plan = plan_table(read_table(name), scale, seeds, compose, datasets.fingerprint, overrides, first_seed)
@@ -51,6 +55,7 @@ def show_plan(compose: Compose, name: str, scale: str, seeds: int | None, archiv
     for dataset, reason in plan.missing.items():
         logger.warning("%s cannot be read: %s", dataset, reason)
     trainable = plan.trainable(archive)
+    _refuse_if_none_can_train(trainable)
     if costs and trainable:
         # An estimate alone: an error here is that run's error when it is trained.
         try:
@@ -61,6 +66,23 @@ def show_plan(compose: Compose, name: str, scale: str, seeds: int | None, archiv
         except RUN_ERRORS as error:
             logger.warning("%d runs to train; what they cost cannot be estimated: %s", len(trainable), _one_line(error))
     return plan
+
+
+def _refuse_if_none_can_train(cells: Sequence[Cell]) -> None:
+    """Raise the first error where the config of every cell is refused; one that is not ends the search.
+
+    The device may be another one where they train. A control's config lacks what its source will say.
+    """
+    errors = []
+    for cell in cells:
+        if cell.source is None:
+            try:
+                parts_of(cell.config | {"engine": cell.config["engine"] | {"device": "auto"}})
+                return
+            except ValueError as error:
+                errors.append(error)
+    if errors:
+        raise errors[0]
 
 
 def list_states(compose: Compose, scale: str, seeds: int | None, runs: Path, results: Path,

@@ -165,6 +165,18 @@ def table(tmp_path, *arguments):
     return main(["table", *arguments, "--runs", str(tmp_path / "cells"), "--out", str(tmp_path / "tables")])
 
 
+@pytest.mark.parametrize(("override", "message"), [
+    ("engine.compile=turbo", "engine.compile='turbo': must be one of"),
+    ("recipe.batch_size=0", "recipe.batch_size=0: must be at least 1")])
+@pytest.mark.parametrize("what", ["--plan", "--jobs=2"])
+def test_what_no_run_could_train_with_is_one_error(tmp_path, capsys, override, message, what):
+    assert table(tmp_path, "initialization", "--seeds", "1", what, "tracker=none", override) == 1
+    captured = capsys.readouterr()
+    assert [line for line in captured.err.splitlines() if "error" in line] == [captured.err.splitlines()[-1]]
+    assert message in captured.err.splitlines()[-1]
+    assert not (tmp_path / "cells").exists()
+
+
 @pytest.fixture
 def untrained(monkeypatch):
     """Runs of tables are neither trained nor timed: each leaves a finished run's folder at once."""
