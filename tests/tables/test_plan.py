@@ -40,8 +40,8 @@ def planned(composed, name, seeds=2, scale="smoke", overrides=QUICK):
 
 
 def test_every_table_plans_at_smoke_scale(composed):
-    assert list_tables() == ["budget", "deploy_twice", "initialization", "k", "signals",
-                             *(f"table{n}" for n in range(1, 8))]
+    assert list_tables() == ["budget", "deploy_twice", "initialization", "k", "samples", "signals",
+                             *(f"table{n}" for n in range(1, 8)), "tokens"]
     for name in list_tables():
         plan = planned(composed, name)
         assert plan.rows
