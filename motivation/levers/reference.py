@@ -29,14 +29,15 @@ class Reference:
     training: int
 
 
-def read_reference(run: str, of: Phase, dataset: Dataset, image_shape: tuple[int, ...]) -> Reference:
+def read_reference(run: str, of: Phase, dataset: Dataset, image_shape: tuple[int, ...] | None = None) -> Reference:
     """The network of a finished run, for the data that it scores.
 
     Args:
         run: its folder.
         of: which of its networks.
         dataset: what it scores: of the kind, and with the classes or the vocabulary, that it was trained on.
-        image_shape: ``(C, H, W)`` of its images as they are trained on, ``(T,)`` of a sequence.
+        image_shape: ``(C, H, W)`` of its images as they are trained on, ``(T,)`` of a sequence; None for
+            those of the run.
 
     Raises:
         ValueError: no finished run, no such network, or one of other data.
@@ -59,16 +60,16 @@ def read_reference(run: str, of: Phase, dataset: Dataset, image_shape: tuple[int
     if num_classes != dataset.num_classes or (classes and dataset.classes and tuple(classes) != dataset.classes):
         raise ValueError(f"run={run}: it has {num_classes} {'tokens' if tokens else 'classes'}, {_some(classes)}, and "
                          f"the data {dataset.num_classes}, {_some(dataset.classes)}; give a run with the same ones")
-    if not tokens and tuple(shape) != tuple(image_shape):
-        raise ValueError(f"run={run}: its images are {tuple(shape)}, and those of the data {tuple(image_shape)}; give "
-                         "a run at that size")
+    shape, asked = tuple(shape), tuple(image_shape or shape)
+    if not tokens and shape != asked:
+        raise ValueError(f"run={run}: its images are {shape}, and those of the data {asked}; give a run at that size")
     name, options = found.network(of)
     network = create_model(name, num_classes, **(options if tokens else {"in_chans": shape[0], **options}))
     weights = load_checkpoint(folder / "checkpoints" / "final.pt")
     prefix = f"{of}." if len(found.networks) > 1 else ""
     network.load_state_dict({key.removeprefix(prefix): tensor for key, tensor in weights.items()
                              if key.startswith(prefix)})
-    return Reference(network.eval().requires_grad_(False), forward_flops(network, tuple(image_shape)),
+    return Reference(network.eval().requires_grad_(False), forward_flops(network, asked),
                      found.summary["budget/flops"])
 
 

@@ -60,7 +60,7 @@ def stepped(lever, trainer, loader, steps=1):
 
 def excess(trainer, reference, tokens, targets):
     """Losses of the network that trains minus the reference's."""
-    network = read_reference(str(reference), "base", DATA(), DATA().image_shape).network
+    network = read_reference(str(reference), "base", DATA()).network
     return losses(trainer.model, tokens, targets, trainer.engine) - losses(network, tokens, targets, trainer.engine)
 
 
@@ -275,7 +275,7 @@ def test_another_kind_of_reference_is_refused(source, of, message, finished):
     base = ALONE if "data=digits" not in source else ("model=classical", "recipe.epochs=null")
     folder = finished(*base, *source)
     with pytest.raises(ValueError, match=message):
-        read_reference(str(folder), of, DATA(), DATA().image_shape)
+        read_reference(str(folder), of, DATA())
 
 
 def test_a_reference_of_images_of_another_size_is_refused(finished):
@@ -286,7 +286,7 @@ def test_a_reference_of_images_of_another_size_is_refused(finished):
 
 def test_a_reference_of_a_pair_is_the_network_that_is_asked_for(finished):
     pair = finished("model=gpt_pair", "model.base=gpt_1x16", "model.motivated=gpt_2x16", *SMALL)
-    base, motivated = (read_reference(str(pair), of, DATA(), DATA().image_shape) for of in ("base", "motivated"))
+    base, motivated = (read_reference(str(pair), of, DATA()) for of in ("base", "motivated"))
     assert base.forward < motivated.forward
     assert base.training == motivated.training == json.loads((pair / "summary.json").read_text())["budget/flops"]
     assert not any(weight.requires_grad for weight in motivated.network.parameters())
