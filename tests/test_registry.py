@@ -84,6 +84,8 @@ def test_every_config_composes_and_is_accepted(group, option, tmp_path):
     if group == "lever":
         # The pair's own motivated network, in place of a run that is the user's to name.
         options = ["model=gpt_pair", "data=noisy_chains", "lever.of=motivated"]
+    if (group, option) == ("lever", "context"):
+        options = ["data=chains", "model=gpt_pair", "+model.options={layout: answers}"]
     config = compose_config(*options, f"{group}={option}")
     assert set(config) - {"lever"} == {"seed", "evaluate_every", "checkpoint", *GROUPS}
     config["recipe"]["batch_size"] = 64
