@@ -66,7 +66,7 @@ def test_every_group_has_its_folder():
 
 
 # What a lever needs of the rest of a config, where that is not what the others need.
-LEVERS = {"rollouts": ("data=pointer_chase",)}
+LEVERS = {"context": ("data=chains", "+model.options={layout: answers}"), "rollouts": ("data=pointer_chase",)}
 # Data of tokens, which are made and read no file.
 TASKS = ("chains", "noisy_chains", "pointer_chase", "two_source_chains")
 
