@@ -66,7 +66,7 @@ def encode(task: Task, problems: Iterable[Problem], prompt: int, answer: int | N
         tokens[row, :len(given)] = given
         tokens[row, prompt - 1:prompt + len(written)] = [ask, *written]
         labels[row, prompt:prompt + len(written)] = np.where(problem.written, written, IGNORED)
-        noise[row, prompt:prompt + len(written)] = np.array(problem.written) & ~np.array(
-            task.verify(problem, problem.answer))
+        right = np.array(task.verify(problem, problem.answer), bool)
+        noise[row, prompt:prompt + len(written)] = np.array(problem.written, bool) & ~right
     # A sequence's last token has no next one.
     return Sequences(tokens[:, :-1].copy(), labels[:, 1:].copy(), noise[:, 1:].copy())

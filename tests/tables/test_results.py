@@ -60,7 +60,7 @@ def test_further_columns_are_in_the_file_of_a_table_that_has_some(composed, tmp_
     shown = rows_of(tmp_path / "out" / "prefix-minute.csv")
     assert {one["row"]: one["teacher tokens"] for one in shown}["DAgger"] == f"{101 + first}"
     assert {one["row"]: one["teacher tokens"] for one in shown}["teacher"] == "-"
-    assert [*rows_of(results.path)[0]] == [*COLUMNS, "figures"]
+    assert [*rows_of(results.path)[0]] == [*COLUMNS, "lever/teacher_tokens"]
     other = plan_table(read_table("initialization"), "cpu", 1, composed, lambda spec: "stub")
     for cell in other.cells:
         fabricate(runs, cell)
