@@ -39,9 +39,10 @@ def test_target_table_has_n_and_its_test(trained):
     alone = [trained(f"c{seed}", seed, [(90 + seed, 85.0)], "classical") for seed in (0, 1)]
     lines = target_table([*pairs, *alone], 80).splitlines()
     assert "80 %" in lines[0]
-    p = stats.ttest_rel([300, 100], [90, 91]).pvalue
+    test = stats.ttest_rel([300, 100], [90, 91])
+    low, high = test.confidence_interval(0.95)
     assert cells(lines[4])[1:] == ["resnet8", "2 of 2", "200 ± 141", "20.0 ± 14.1",
-                                   f"+110 FLOPs (n = 2 against 2; p = {p:.3g}, paired t)"]
+                                   f"+110 FLOPs [{low:+.3g}, {high:+.3g}] (n = 2 against 2; p = {test.pvalue:.3g}, paired t)"]
     assert cells(lines[6])[1:] == ["resnet8", "2 of 2", "90.5 ± 0.707", "9.1 ± 0.1", "-"]
 
 
@@ -63,8 +64,9 @@ def test_retained_gain_is_against_equal_flops_alone(trained, finished):
     other = trained("o", 0, [(1000, 99.0)], "classical", recipe=recipe | {"label_smoothing": 0.1})
     assert equal_flops_control([*short, *equal, other, *pairs], pairs) == equal
     line = retained_gain([*short, *equal, other, *pairs]).splitlines()[-1]
-    p = stats.ttest_rel([90, 91], [92, 92.5]).pvalue
-    assert line.endswith(f"-1.75 points (n = 2 against 2; p = {p:.3g}, paired t)")
+    test = stats.ttest_rel([90, 91], [92, 92.5])
+    low, high = test.confidence_interval(0.95)
+    assert line.endswith(f"-1.75 points [{low:+.2f}, {high:+.2f}] (n = 2 against 2; p = {test.pvalue:.3g}, paired t)")
     # Each seed is compared with the pair of that very seed.
     far = trained("f", 1, [(1000, 92.5)], "classical", recipe=recipe | {"steps": 98})
     assert equal_flops_control([equal[0], far], pairs) == equal[:1]

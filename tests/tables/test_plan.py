@@ -325,7 +325,7 @@ def test_a_missing_data_set_leaves_the_others(composed, tmp_path, untrained):
 
 
 @pytest.mark.parametrize(("arguments", "said"), [
-    (["9"], "no table 'table9'; there are budget, deploy_twice, initialization, k, signals, table1"),
+    (["9"], "no table 'table9'; there are budget, context, cusearch, deploy_twice, initialization, k, prefix"),
     (["7", "--scale", "huge"], "--scale huge: choose one of smoke, minute, cpu, reduced, paper"),
     (["2", "--scale", "cpu"], "--scale cpu: table2 has smoke, reduced, paper"),
     (["signals", "--first-seed", "-1"], "--first-seed -1: must be at least 0"),
