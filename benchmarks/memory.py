@@ -65,7 +65,7 @@ def in_process(kind: str, device: str, pair: str, batch: int | None) -> dict[str
     return json.loads(ended.stdout)
 
 
-def measure(seconds: NotNegative = 30, pairs: tuple[Literal["depth", "width"], ...] = ("depth", "width"),
+def measure(seconds: NotNegative = 20, pairs: tuple[Literal["depth", "width"], ...] = ("depth", "width"),
             batch: Count | None = None) -> list[Table]:
     """Measure this.
 

@@ -172,7 +172,7 @@ def section(apart: Apart, case: Case, engines: tuple[Engine, ...], names: dict[s
         return take_turns(loops, seconds)
 
 
-def measure(seconds: NotNegative = 90, base: str = "resnet20", motivated: str = "resnet32",
+def measure(seconds: NotNegative = 60, base: str = "resnet20", motivated: str = "resnet32",
             networks: tuple[Literal["alone", "base", "motivated"], ...] = tuple(NETWORKS),
             shapes: tuple[Literal["compute-bound", "launch-bound"], ...] = tuple(SHAPES),
             precisions: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16"),
