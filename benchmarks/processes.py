@@ -72,6 +72,7 @@ def measure(seconds: NotNegative = 60, processes: tuple[Count | Literal["all"], 
         first, *_ = rates.values()
         made.rows += [(device, number, statistics.median(values), *ratios(values, first))
                       for number, values in rates.items()]
-        slowest = min((row[3] for row in made.rows if row[:2] != (device, str(processes[0]))), default=1.0)
+        others = [row[3] for row in made.rows if row[0] == device and row[1] != str(processes[0])]
+        slowest = min(others, default=1.0)
         made.bounds[f"{device}: each of several at least {BOUND} of one alone; {slowest:.3f}"] = slowest >= BOUND
     return [made]

@@ -42,7 +42,8 @@ def test_target_table_has_n_and_its_test(trained):
     test = stats.ttest_rel([300, 100], [90, 91])
     low, high = test.confidence_interval(0.95)
     assert cells(lines[4])[1:] == ["resnet8", "2 of 2", "200 ± 141", "20.0 ± 14.1",
-                                   f"+110 FLOPs [{low:+.3g}, {high:+.3g}] (n = 2 against 2; p = {test.pvalue:.3g}, paired t)"]
+                                   f"+110 FLOPs [{low:+.3g}, {high:+.3g}] (n = 2 against 2; p = {test.pvalue:.3g}, "
+                                   "paired t)"]
     assert cells(lines[6])[1:] == ["resnet8", "2 of 2", "90.5 ± 0.707", "9.1 ± 0.1", "-"]
 
 
