@@ -1,7 +1,7 @@
 """Problems as tensors: token ids, and as targets the next token wherever the solver writes it."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -59,14 +59,20 @@ def encode(task: Task, problems: Iterable[Problem], prompt: int, answer: int | N
     length = prompt + (max(len(problem.answer) for problem in problems) if answer is None else answer)
     tokens = np.zeros((len(problems), length), np.int64)
     labels = np.full((len(problems), length), IGNORED, np.int64)
-    noise = np.zeros((len(problems), length), bool)
     for row, problem in enumerate(problems):
         *given, ask = (ids[token] for token in problem.prompt)
         written = [ids[token] for token in problem.answer]
         tokens[row, :len(given)] = given
         tokens[row, prompt - 1:prompt + len(written)] = [ask, *written]
         labels[row, prompt:prompt + len(written)] = np.where(problem.written, written, IGNORED)
-        right = np.array(task.verify(problem, problem.answer), bool)
-        noise[row, prompt:prompt + len(written)] = np.array(problem.written, bool) & ~right
     # A sequence's last token has no next one.
-    return Sequences(tokens[:, :-1].copy(), labels[:, 1:].copy(), noise[:, 1:].copy())
+    return Sequences(tokens[:, :-1].copy(), labels[:, 1:].copy())
+
+
+def with_noise(part: Sequences, task: Task, problems: Iterable[Problem], prompt: int) -> Sequences:
+    """The same sequences, which know where the verifier rejects what is learned; arguments as of `encode`."""
+    noise = np.zeros(part.labels.shape, bool)
+    for row, problem in zip(noise, problems, strict=True):
+        right = task.verify(problem, problem.answer)
+        row[prompt - 1:prompt - 1 + len(right)] = np.logical_not(right)
+    return replace(part, noise=noise & (part.labels != IGNORED))

@@ -108,8 +108,8 @@ class Prefix(OnRollouts):
     def batch(self, trainer: Trainer, inputs: Tensor, targets: Tensor, weights: Tensor | None = None
               ) -> tuple[Tensor, Tensor, Tensor | None]:
         """See `Lever.batch`: as many rows as the loader's batch."""
-        if trainer.steps == 0 and self._reference is not None:
-            trainer.ledger.charge("reference", self._reference.training)
+        if self._reference is not None:
+            self._reference.charge_training(trainer)
         return super().batch(trainer, inputs, targets, weights)
 
     def chosen(self, trainer: Trainer, rollouts: list[Rollout]) -> tuple[Sequence[Rollout], Tensor]:

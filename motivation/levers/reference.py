@@ -12,6 +12,7 @@ from motivation.phase import Phase
 from motivation.run_folder.checkpoints import load_checkpoint
 from motivation.run_folder.read import read_figures
 from motivation.training.ledger import forward_flops
+from motivation.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class Reference:
     network: nn.Module
     forward: int
     training: int
+
+    def charge_training(self, trainer: Trainer) -> None:
+        """Charge what its run took, before the first step."""
+        if trainer.steps == 0:
+            trainer.ledger.charge("reference", self.training)
 
 
 def read_reference(run: str, of: Phase, dataset: Dataset, image_shape: tuple[int, ...] | None = None) -> Reference:

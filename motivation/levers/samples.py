@@ -44,12 +44,10 @@ class Samples(Selection):
                              f"{1 / loader.batch_size:.3g}")
         return super().loader(loader, dataset)
 
-    def batch(self, trainer: Trainer, inputs: Tensor, targets: Tensor, weights: Tensor | None = None
-              ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """See `Lever.batch`."""
-        if not self.begin(trainer):
-            return inputs, targets, weights
-        indices, units = self.indices(trainer), units_of(targets)
+    def selected(self, trainer: Trainer, inputs: Tensor, targets: Tensor, weights: Tensor | None, indices: Tensor
+                 ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """See `Selection.selected`."""
+        units = units_of(targets)
         if self.rule == "random":
             scores = random_scores((len(inputs),), self.seed, trainer.steps).to(inputs.device)
         elif self.rule == "oracle":

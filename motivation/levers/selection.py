@@ -87,15 +87,24 @@ class Selection(Lever):
             raise ValueError("of=motivated: one network alone has no motivated one; give the folder of a finished run "
                              "as run=FOLDER")
 
-    def begin(self, trainer: Trainer) -> bool:
-        """Charge what is due before a step; returns whether it selects anything."""
-        if trainer.steps == 0 and self._reference is not None:
-            trainer.ledger.charge("reference", self._reference.training)
-        return not (self.rule in WITH_REFERENCE and self._reference is None and trainer.phase == "motivated")
+    def batch(self, trainer: Trainer, inputs: Tensor, targets: Tensor, weights: Tensor | None = None
+              ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """See `Lever.batch`: what is due is charged, and units are selected where there is something to score with."""
+        if self._reference is not None:
+            self._reference.charge_training(trainer)
+        elif self.rule in WITH_REFERENCE and trainer.phase == "motivated":
+            return inputs, targets, weights
+        indices = self._loader.indices(*divmod(trainer.steps, len(self._loader))).to(self._loader.device)
+        return self.selected(trainer, inputs, targets, weights, indices)
 
-    def indices(self, trainer: Trainer) -> Tensor:
-        """Which training samples the next batch has, on the device."""
-        return self._loader.indices(*divmod(trainer.steps, len(self._loader))).to(self._loader.device)
+    def selected(self, trainer: Trainer, inputs: Tensor, targets: Tensor, weights: Tensor | None, indices: Tensor
+                 ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The batch as it is trained on; arguments as of `Lever.batch`.
+
+        Args:
+            indices: which training samples these are, on the device.
+        """
+        raise NotImplementedError
 
     def losses(self, trainer: Trainer, inputs: Tensor, targets: Tensor) -> Tensor:
         """Losses of the network that trains, minus the reference's where the rule has one: ``(N,)`` or ``(N, T)``."""

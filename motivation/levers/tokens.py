@@ -49,12 +49,10 @@ class Tokens(Selection):
                              "data=chains")
         return super().loader(loader, dataset)
 
-    def batch(self, trainer: Trainer, inputs: Tensor, targets: Tensor, weights: Tensor | None = None
-              ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """See `Lever.batch`."""
-        if not self.begin(trainer):
-            return inputs, targets, weights
-        indices, units = self.indices(trainer), units_of(targets)
+    def selected(self, trainer: Trainer, inputs: Tensor, targets: Tensor, weights: Tensor | None, indices: Tensor
+                 ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """See `Selection.selected`."""
+        units = units_of(targets)
         if self.rule == "random":
             kept = select(random_scores(targets.shape, self.seed, trainer.steps).to(inputs.device), self.share, units)
         elif self.rule == "oracle":

@@ -102,7 +102,7 @@ def test_the_best_failure_of_a_group_that_failed_is_repaired(dataset, deep, rule
 
 def test_with_one_right_answer_the_cut_changes_who_writes_and_not_what(finished):
     """A task with one solution: whatever is kept of a right beginning, the repaired answer is that solution, so that
-    these rules train alike, to the bit; the teacher's tokens are fewest from the first wrong step on.
+    these rules train bit-identically; the teacher's tokens are fewest from the first wrong step on.
     """
     rows, tokens = {}, {}
     for rule in ("first_wrong", "random_cut", "whole"):
@@ -180,7 +180,7 @@ def test_the_ledger_is_what_was_computed(finished):
 
 
 def test_before_the_rollouts_training_is_supervised(finished):
-    """The first steps are those of the run without the lever, to the bit; then they are not."""
+    """The first steps are bit-identical to those of the run without the lever; then they are not."""
     plain, lever = ((finished(*ALONE, *more) / "steps.csv").read_text().splitlines() for more in ((), LEVER))
     assert plain[:4] == lever[:4]
     assert plain[4] != lever[4]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from motivation.data.dataset import Dataset, check_shares
-from motivation.data.sequences import Sequences, encode
+from motivation.data.sequences import Sequences, encode, with_noise
 from motivation.tasks import Chains, PointerChase, TwoSourceChains
 from motivation.tasks.problem import Problem, Task
 from motivation.validation import Count, ShareBelowOne, check_arguments
@@ -43,7 +43,7 @@ class Problems(Task):
         prompt = max(len(problem.prompt) for problems in drawn.values() for problem in problems)
 
         def encoded(problems: list[Problem]) -> Sequences | None:
-            return encode(self, problems, prompt) if problems else None
+            return with_noise(encode(self, problems, prompt), self, problems, prompt) if problems else None
 
         validation, heldout = drawn["validation"][:counts[0]], drawn.pop("validation")[counts[0]:]
         parts = {split: encoded(problems) for split, problems in drawn.items()}
