@@ -172,8 +172,8 @@ def section(apart: Apart, case: Case, engines: tuple[Engine, ...], names: dict[s
         return take_turns(loops, seconds)
 
 
-def measure(seconds: NotNegative = 60, base: str = "resnet20", motivated: str = "resnet32",
-            networks: tuple[Literal["alone", "base", "motivated"], ...] = tuple(NETWORKS),
+def measure(seconds: NotNegative = 40, base: str = "resnet20", motivated: str = "resnet32",
+            networks: tuple[Literal["alone", "base", "motivated"], ...] = ("alone", "motivated"),
             shapes: tuple[Literal["compute-bound", "launch-bound"], ...] = tuple(SHAPES),
             precisions: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16"),
             engines: tuple[Engine, ...] = ("reference", "compile", "reduce-overhead")) -> list[Table]:
@@ -183,7 +183,8 @@ def measure(seconds: NotNegative = 60, base: str = "resnet20", motivated: str = 
         seconds: of all, without compiling.
         base: the smaller network.
         motivated: the larger one.
-        networks: which train: the smaller one alone (in bfloat16 on a CPU only that), a pair's base or motivated one.
+        networks: which train: the smaller one alone (in bfloat16 on a CPU only that), a pair's motivated one; or its
+            base, whose step differs from ``alone`` by the schedule's decision only.
         shapes: 128 images of 32 x 32, or 2 of 8 x 8.
         precisions: of the bare loop and ours.
         engines: of ours; ``compile`` on a CPU for ``alone`` only, ``reduce-overhead`` on a GPU only.
