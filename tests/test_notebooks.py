@@ -26,8 +26,8 @@ def executed(name, folder):
     return text, sum("image/png" in part for part in data)
 
 
-def test_both_are_there():
-    assert [path.stem for path in NOTEBOOKS] == ["paper_tables", "quickstart"]
+def test_all_are_there():
+    assert [path.stem for path in NOTEBOOKS] == ["levers", "paper_tables", "quickstart"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -65,6 +65,19 @@ def test_paper_tables_reads_run_folders(tmp_path, finished, monkeypatch):
     for part in ("| ACC/FLOPs |", "paired t)", "Retained gain", "(first run):", "ECE %"):
         assert part in text, part
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.soak
+@KERNELS_OWN
+def test_levers_repairs_trains_and_shows_the_committed_table(tmp_path, monkeypatch):
+    """The smallest table is trained from nothing; the one of five seeds needs no run."""
+    monkeypatch.setenv("SEEDS", "1")
+    text, _ = executed("levers", tmp_path)
+    for part in ("right steps:   [True, False, False, True]", "first wrong step: ", "accepted: True, the teacher wrote 3 tokens",
+                 "all four failed:   [0.0, 0.0, 0.0, 0.0]", "one is repaired:   [1.73, -0.58, -0.58, -0.58]",
+                 "| whole_matched, verifier |", "| first wrong step by a network |", "| 5/5 |", "Scale minute"):
+        assert part in text, part
+    assert not (tmp_path / "runs/levers/none").exists()
 
 
 @pytest.mark.soak
