@@ -73,8 +73,9 @@ def test_levers_repairs_trains_and_shows_the_committed_table(tmp_path, monkeypat
     """The smallest table is trained from nothing; the one of five seeds needs no run."""
     monkeypatch.setenv("SEEDS", "1")
     text, _ = executed("levers", tmp_path)
-    for part in ("right steps:   [True, False, False, True]", "first wrong step: ", "accepted: True, the teacher wrote 3 tokens",
-                 "all four failed:   [0.0, 0.0, 0.0, 0.0]", "one is repaired:   [1.73, -0.58, -0.58, -0.58]",
+    for part in ("right steps:   [True, False, False, True]", "first wrong step: ",
+                 "accepted: True, the teacher wrote 3 tokens", "all four failed:   [0.0, 0.0, 0.0, 0.0]",
+                 "one is repaired:   [1.73, -0.58, -0.58, -0.58]",
                  "| whole_matched, verifier |", "| first wrong step by a network |", "| 5/5 |", "Scale minute"):
         assert part in text, part
     assert not (tmp_path / "runs/levers/none").exists()

@@ -1,5 +1,6 @@
 """Finished runs in groups of repetitions, each group with a label that tells it from the others."""
 
+import functools
 import json
 import logging
 from collections.abc import Sequence
@@ -49,12 +50,18 @@ def same_training(pair: list[Run], phase: Phase, alone: list[Run], apart: Sequen
     # What follows a NaN is no part of runs that had none.
     if not any("rollback" in row for run in (*pair, *alone) for row in run.history):
         apart = (*apart, *ROLLBACK)
-    compared = []
-    for run, network in ((pair[0], pair[0].network(phase)), (alone[0], alone[0].network("base"))):
-        model = {"name": "classical", "network": network[0], "options": network[1]}
-        what = without_seed(identity(run.config | {"model": model}, run.fingerprint, run.history))
-        compared.append(what | {"recipe": {key: value for key, value in what["recipe"].items() if key not in apart}})
-    return compared[0] == compared[1]
+    return _training(pair[0], phase, tuple(apart)) == _training(alone[0], "base", tuple(apart))
+
+
+# Every pair is compared with every classical run.
+@functools.lru_cache(maxsize=10_000)
+def _training(run: Run, phase: Phase, apart: tuple[str, ...]) -> str:
+    """What trains one of a run's networks, as if alone, without the seed and some keys of the recipe."""
+    network, options = run.network(phase)
+    model = {"name": "classical", "network": network, "options": options}
+    what = without_seed(identity(run.config | {"model": model}, run.fingerprint, run.history))
+    what["recipe"] = {key: value for key, value in what["recipe"].items() if key not in apart}
+    return json.dumps(what, sort_keys=True)
 
 
 def group_runs(runs: list[Run]) -> dict[str, list[Run]]:

@@ -36,7 +36,7 @@ class StepRow(NamedTuple):
     rung: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """One finished run.
 
