@@ -1,6 +1,7 @@
 """Levers: what a run gives its budget to, beside capacity; one file a lever, chosen by ``lever=NAME``."""
 
 from motivation.levers.context import Context
+from motivation.levers.distillation import Distillation
 from motivation.levers.kept_rollouts import KeptRollouts
 from motivation.levers.lever import Lever
 from motivation.levers.prefix import Prefix
@@ -8,7 +9,7 @@ from motivation.levers.samples import Samples
 from motivation.levers.tokens import Tokens
 
 # By the name in conf/lever.
-BY_NAME: dict[str, type[Lever]] = {"context": Context, "prefix": Prefix, "rollouts": KeptRollouts, "samples": Samples,
-                                   "tokens": Tokens}
+BY_NAME: dict[str, type[Lever]] = {"context": Context, "distillation": Distillation, "prefix": Prefix,
+                                   "rollouts": KeptRollouts, "samples": Samples, "tokens": Tokens}
 
-__all__ = ["BY_NAME", "Context", "KeptRollouts", "Lever", "Prefix", "Samples", "Tokens"]
+__all__ = ["BY_NAME", "Context", "Distillation", "KeptRollouts", "Lever", "Prefix", "Samples", "Tokens"]

@@ -15,8 +15,29 @@ def random_scores(shape: tuple[int, ...], seed: int, step: int) -> Tensor:
 
 
 @torch.no_grad()
+def logits(network: nn.Module, inputs: Tensor, engine: Engine) -> Tensor:
+    """What a network says in evaluation mode, eager; nothing changes.
+
+    Args:
+        network: that is asked.
+        inputs: images ``(N, C, H, W)`` or tokens ``(N, T)``.
+        engine: its precision holds here too.
+
+    Returns:
+        float32 ``(N, classes)`` or ``(N, classes, T)``.
+    """
+    training = [module for module in network.modules() if module.training]
+    network.eval()
+    try:
+        with engine.autocast():
+            return network(inputs).float()
+    finally:
+        for module in training:
+            module.training = True
+
+
 def losses(network: nn.Module, inputs: Tensor, targets: Tensor, engine: Engine) -> Tensor:
-    """Cross-entropy of each target in evaluation mode, eager; nothing changes.
+    """Cross-entropy of each target by the `logits` of a network.
 
     Args:
         network: that is asked.
@@ -28,15 +49,7 @@ def losses(network: nn.Module, inputs: Tensor, targets: Tensor, engine: Engine) 
     Returns:
         ``(N,)`` or ``(N, T)``, 0 where there is no target.
     """
-    training = [module for module in network.modules() if module.training]
-    network.eval()
-    try:
-        with engine.autocast():
-            logits = network(inputs)
-        return F.cross_entropy(logits.float(), targets, reduction="none", ignore_index=IGNORED)
-    finally:
-        for module in training:
-            module.training = True
+    return F.cross_entropy(logits(network, inputs, engine), targets, reduction="none", ignore_index=IGNORED)
 
 
 def of_samples(scores: Tensor, units: Tensor) -> Tensor:

@@ -40,8 +40,8 @@ def planned(composed, name, seeds=2, scale="smoke", overrides=QUICK):
 
 
 def test_every_table_plans_at_smoke_scale(composed):
-    assert list_tables() == ["budget", "context", "cusearch", "deploy_twice", "initialization", "k", "prefix",
-                             "samples", "signals", *(f"table{n}" for n in range(1, 8)), "tiers", "tokens"]
+    assert list_tables() == ["attempts", "budget", "context", "cusearch", "deploy_twice", "initialization", "k",
+                             "prefix", "samples", "signals", *(f"table{n}" for n in range(1, 8)), "tiers", "tokens"]
     for name in list_tables():
         plan = planned(composed, name)
         assert plan.rows
@@ -325,7 +325,7 @@ def test_a_missing_data_set_leaves_the_others(composed, tmp_path, untrained):
 
 
 @pytest.mark.parametrize(("arguments", "said"), [
-    (["9"], "no table 'table9'; there are budget, context, cusearch, deploy_twice, initialization, k, prefix"),
+    (["9"], "no table 'table9'; there are attempts, budget, context, cusearch, deploy_twice, initialization, k"),
     (["7", "--scale", "huge"], "--scale huge: choose one of smoke, minute, cpu, reduced, paper"),
     (["2", "--scale", "cpu"], "--scale cpu: table2 has smoke, reduced, paper"),
     (["signals", "--first-seed", "-1"], "--first-seed -1: must be at least 0"),
