@@ -42,7 +42,7 @@ def repair(rollouts: Sequence[Rollout], cuts: Sequence[int], task: Task, teacher
 
 def solve(task: Task, begun: Sequence[tuple[Problem, Written]]) -> list[Written]:
     """The teacher that is the task itself: each right beginning continued by the task's solution, for no FLOPs."""
-    return [(task.solution(problem), problem.written) for problem, _ in begun]
+    return [(task.solution(problem), task.solution_written(problem)) for problem, _ in begun]
 
 
 class Prefix(OnRollouts):
@@ -170,8 +170,9 @@ class Prefix(OnRollouts):
         if self.rule == "random_cut":
             return int(uniform(self.seed, CUTS, place) * (right + 1))
         if self.rule == "whole_matched":
-            whole = sum(failure.problem.written)
-            self._credit += sum(failure.problem.written[right:])
+            written = self._sampler.task.solution_written(failure.problem)
+            whole = sum(written)
+            self._credit += sum(written[right:])
             if self._credit < whole:
                 return None
             self._credit -= whole

@@ -73,7 +73,7 @@ class Task:
 
     def accepts(self, problem: Problem, answer: Sequence[str]) -> bool:
         """Whether an answer solves its problem: every token is right and none is missing."""
-        return len(answer) == len(problem.answer) and all(self.verify(problem, answer))
+        return len(answer) == len(self.solution(problem)) and all(self.verify(problem, answer))
 
     def render(self, problem: Problem) -> str:
         """A problem as text: wrong steps have a ``!`` behind them, what the environment writes is in brackets."""
@@ -99,8 +99,12 @@ class Task:
         return drawn
 
     def solution(self, problem: Problem) -> tuple[str, ...]:
-        """A right answer, also where the problem's own is noisy."""
+        """A right answer, also where the problem's own is not."""
         return problem.answer
+
+    def solution_written(self, problem: Problem) -> tuple[bool, ...]:
+        """By token of the solution, whether the solver writes it."""
+        return problem.written
 
 
 def first_that(belongs: Callable[[Drawn], bool], draw: Callable[[], Drawn], split: str) -> Drawn:

@@ -44,6 +44,14 @@ def test_parts_share_no_problem_and_are_of_the_wanted_size():
     assert data.num_classes == len(data.classes) == 20
 
 
+@pytest.mark.parametrize(("shown", "longest"), [((1, 2), 10), ((1, 6), 14), (None, 10)])
+def test_a_row_holds_a_right_answer_and_every_shown_one(shown, longest):
+    """Prompts of 3; a sequence's last token is a target alone."""
+    data = PointerChaseProblems(hops=(4, 4), longer=5, shown=shown, train=200, test=10).load()
+    assert data.image_shape == (3 + longest - 1,)
+    assert data.test.image_shape == (3 + 10 - 1,)
+
+
 def test_the_fingerprint_is_of_every_split():
     task = ChainProblems(train=40, test=20)
     assert task.load().fingerprint == task.load().fingerprint

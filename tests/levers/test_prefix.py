@@ -14,7 +14,7 @@ from torch.optim import SGD
 
 import motivation.levers.rollouts
 from motivation.accuracy import IGNORED
-from motivation.data import ChainProblems, open_loader
+from motivation.data import ChainProblems, PointerChaseProblems, open_loader
 from motivation.levers.prefix import Prefix, repair, solve
 from motivation.levers.rollouts import Rollout
 from motivation.models import create_model
@@ -75,6 +75,17 @@ def test_a_repair_keeps_the_beginning_and_the_teacher_finishes(deep):
             assert repaired.answer[:cut] == failure.answer[:cut]
             assert repaired.accepted
             assert (repaired.own, repaired.taught) == (cut, 3 - cut)
+
+
+def test_a_repair_is_right_where_another_answer_was_shown():
+    """Training's answer of one look-up is cut, and the teacher makes the three that the problem needs."""
+    task = PointerChaseProblems(hops=(3, 3), longer=4, shown=(1, 1))
+    [problem] = task.problems("train", 1)
+    failure = Rollout.verified(task, problem, (problem.answer, problem.written))
+    assert (failure.accepted, failure.first_wrong) == (False, 2)
+    [repaired] = repair([failure], [2], task, lambda begun: solve(task, begun))
+    assert repaired.accepted
+    assert (repaired.depth, repaired.taught) == (3, 4)
 
 
 def test_a_wrong_teacher_is_no_success(deep):

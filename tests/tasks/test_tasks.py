@@ -65,6 +65,29 @@ def test_a_look_up_reads_the_hidden_table():
             *entries]
 
 
+def test_shown_answers_make_other_look_ups_than_are_needed():
+    """In training alone, and of the same problems as without; a right answer is still the one of k look-ups."""
+    plain, task = PointerChase(hops=(4, 4), longer=5), PointerChase(hops=(4, 4), longer=5, shown=(1, 6))
+    drawn = task.problems("train", 300)
+    lengths = {sum(token == "S" for token in problem.answer) for problem in drawn}
+    assert lengths == {1, 2, 3, 4, 5, 6}
+    for problem in drawn:
+        entries, value = problem.answer[1:-2:2], int(problem.prompt[1])
+        for entry in entries:
+            value = problem.hidden[value]
+            assert entry == str(value)
+        assert problem.answer[-2:] == ("A", str(value))
+        assert [token for token, written in zip(problem.answer, problem.written, strict=True) if not written] == [
+            *entries]
+        solution = task.solution(problem)
+        assert len(solution) == len(task.solution_written(problem)) == 2 * 4 + 2
+        assert task.accepts(problem, problem.answer) == (len(entries) == 4) == (problem.answer == solution)
+        assert not task.accepts(problem, solution[:-1])
+        assert task.accepts(problem, solution)
+    for split in ("validation", "seen", "longer"):
+        assert task.problems(split, 20) == plain.problems(split, 20)
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_the_environment_writes_the_solution_with_a_right_solver(name):
     """Token by token: what the solver does not write the environment does, and the answer is over at its end."""
@@ -164,6 +187,7 @@ def test_a_verifier_that_rejects_its_own_solutions_is_refused():
      "split=unseen_path: none of 10,000 problems"),
     (lambda: Chains().problems("test", 1), "split=test: Chains has train, validation, seen, longer, unseen_path, un"),
     (lambda: PointerChase(hops=(2, 1)), r"hops=\[2, 1\]: must be"), (lambda: PointerChase(longer=4), "longer=4: must"),
+    (lambda: PointerChase(shown=(3, 1)), r"shown=\[3, 1\]: must be the fewest and the most look-ups"),
     (lambda: TwoSourceChains(mixture=(0, 0, 0, 0)), "mixture=.*must have a share above 0 of facts, memory"),
     (lambda: TwoSourceChains(unseen_functions=12), "unseen_functions=12: must leave one of 12 functions")])
 def test_impossible_tasks_are_refused(make, message):

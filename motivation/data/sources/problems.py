@@ -43,7 +43,11 @@ class Problems(Task):
         prompt = max(len(problem.prompt) for problems in drawn.values() for problem in problems)
 
         def encoded(problems: list[Problem]) -> Sequences | None:
-            return with_noise(encode(self, problems, prompt), self, problems, prompt) if problems else None
+            if not problems:
+                return None
+            # Also where the answer that is shown is shorter than a right one, as rollouts are no longer than a row.
+            answer = max(len(one) for problem in problems for one in (problem.answer, self.solution(problem)))
+            return with_noise(encode(self, problems, prompt, answer), self, problems, prompt)
 
         validation, heldout = drawn["validation"][:counts[0]], drawn.pop("validation")[counts[0]:]
         parts = {split: encoded(problems) for split, problems in drawn.items()}
