@@ -93,3 +93,10 @@ def test_a_reference_is_known_by_what_it_is(tmp_path):
     first, second, other = (identity(config, "f", (), identify_sources(config)) for config in configs)
     assert first == second != other
     assert list(identify_sources(configs[0])) == ["lever.run"]
+
+
+def test_a_pointer_chase_is_that_of_versions_without_shown_answers():
+    config = compose_config("data=pointer_chase")
+    data = {key: value for key, value in config["data"].items() if key != "shown"}
+    assert identity(config | {"data": data}, "f") == identity(config, "f")
+    assert identity(compose_config("data=pointer_chase", "data.shown=[1,3]"), "f") != identity(config, "f")
