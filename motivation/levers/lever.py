@@ -37,6 +37,10 @@ class Lever:
         """
         return loader
 
+    def heldout(self) -> tuple[Tensor, Tensor] | None:
+        """Inputs and targets for monitors that need held-out ones; None for those of the data set."""
+        return None
+
     def check(self, trainer: Trainer) -> None:
         """Raise ValueError where it cannot train these networks; before the first step."""
 
