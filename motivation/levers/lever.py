@@ -21,7 +21,7 @@ class Lever:
     """
 
     rung: int | None = None
-    rungs: Sequence[int] = ()
+    rungs: Sequence[Any] = ()
 
     @property
     def climbs(self) -> bool:

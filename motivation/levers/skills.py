@@ -88,25 +88,33 @@ class Skills(OnRollouts):
                                      f"of that skill; give it a share of the data's mixture={list(task.mixture)}")
         self._weights = [torch.from_numpy((np.array(mixture) / np.maximum(counts, 1))[skills])
                          for mixture in self.rungs]
-        self._loader, self._dataset, self._task = loader, dataset, task
+        self._loader, self._task = loader, task
         self._tokens = torch.from_numpy(dataset.train.tokens).to(loader.device)
         self._labels = torch.from_numpy(dataset.train.labels).to(loader.device)
         return loader
 
     def heldout(self) -> tuple[Tensor, Tensor]:
         """See `Lever.heldout`: one skill of the first rung after another, as many of each."""
-        tokens = self._dataset.train.tokens
-        prompt = int((tokens[0] == self._task.vocabulary.index(ASK)).argmax()) + 1
+        prompt = int((self._tokens[0] == self._task.vocabulary.index(ASK)).int().argmax()) + 1
         problems = []
         for number, share in enumerate(self.rungs[0]):
             if share:
-                alone = replace(self._task, mixture=tuple(float(other == number) for other in range(len(SKILLS))))
+                facts, memory, context, composite = np.eye(len(SKILLS))[number].tolist()
+                alone = replace(self._task, mixture=(facts, memory, context, composite))
                 rng = random.Random(derived_seed(self.seed, SKILL_PROBLEMS, number))
                 split = "validation" if SKILLS[number] == "composite" else "train"
                 problems += [alone.draw(split, rng) for _ in range(self.held)]
-        part = encode(self._task, problems, prompt, tokens.shape[1] + 1 - prompt)
+        part = encode(self._task, problems, prompt, self._tokens.shape[1] + 1 - prompt)
         return (torch.from_numpy(part.tokens).to(self._loader.device),
                 torch.from_numpy(part.labels).to(self._loader.device))
+
+    def check(self, trainer: Trainer) -> None:
+        """Raise ValueError where a monitor of mastery takes the held-out problems apart into other skills."""
+        skills = sum(share > 0 for share in self.rungs[0])
+        parts = getattr(trainer.monitor, "parts", skills)
+        if parts != skills:
+            raise ValueError(f"rungs[0]={list(self.rungs[0])}: trains {skills} skills, and the monitor has "
+                             f"parts={parts}; must be parts={skills}")
 
     def batch(self, trainer: Trainer, inputs: Tensor, targets: Tensor, weights: Tensor | None = None
               ) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -124,15 +132,16 @@ class Skills(OnRollouts):
                                     generator=derived_generator(self.seed, SKILLS_DRAWN, trainer.steps))
         indices = indices[self._loader.share].to(self._tokens.device)
         inputs, targets = self._tokens[indices], self._labels[indices]
-        return super().batch(trainer, inputs, targets, weights) if last and self.rollouts else (inputs, targets, weights)
+        if last and self.rollouts:
+            return super().batch(trainer, inputs, targets, weights)
+        return inputs, targets, weights
 
     def chosen(self, trainer: Trainer, rollouts: list[Rollout]) -> tuple[list[Rollout], Tensor]:
         """See `OnRollouts.chosen`: all."""
         return rollouts, advantages(rollouts, self.group)
 
     def totals(self) -> dict[str, float]:
-        """See `Lever.totals`: what was counted so far, and ``lever/unlock_step``, the first step of the last rung of several.
-        """
+        """See `Lever.totals`: also ``lever/unlock_step``, the first step of the last rung of several."""
         return super().totals() | ({} if self._unlocked is None else {"lever/unlock_step": self._unlocked})
 
     def state_dict(self) -> dict[str, Any]:

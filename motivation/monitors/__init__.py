@@ -19,5 +19,5 @@ BY_NAME = {
 }
 
 __all__ = ["BY_NAME", "AllOf", "AnyOf", "Bandit", "Change", "Consecutive", "Ema", "GradientAgreement", "GradientNorm",
-           "Heldout", "Invert", "LearningProgress", "Mastery", "Monitor", "NoiseScale", "PairedHeldout", "PredictionGain",
-           "Signal", "Smooth", "Trend"]
+           "Heldout", "Invert", "LearningProgress", "Mastery", "Monitor", "NoiseScale", "PairedHeldout",
+           "PredictionGain", "Signal", "Smooth", "Trend"]

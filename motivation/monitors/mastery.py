@@ -9,6 +9,9 @@ from pydantic import Field
 from motivation.monitors.signal import Monitor, Signal, check_length
 from motivation.validation import Count, Positive, check_arguments
 
+# Of an answer of two tokens: below it the right one is likelier than all others together.
+LOSS = math.log(2) / 2
+
 
 @check_arguments
 class Mastery(Monitor):
@@ -34,7 +37,7 @@ class Mastery(Monitor):
     levels = (0.0, 1.0)
 
     def __init__(self, parts: Count = 1, confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95,
-                 loss: Positive = math.log(2) / 2, every: Count = 20, *, total_steps: int | None = None):
+                 loss: Positive = LOSS, every: Count = 20, *, total_steps: int | None = None):
         check_length("every", every, total_steps)
         self.parts, self.confidence, self.loss, self.every = parts, confidence, loss, every
         self.reads = tuple(f"bound_{number}" for number in range(1, parts + 1))

@@ -17,4 +17,5 @@ BY_NAME = {
 }
 
 __all__ = ["BY_NAME", "Always", "Budget", "CoolDown", "Ladder", "MatchedRandom", "MaxInterval", "MinInterval",
-           "Never", "Onset", "Periodic", "Progressive", "Quota", "Random", "Replay", "Schedule", "Threshold", "WarmUp", "Window"]
+           "Never", "Onset", "Periodic", "Progressive", "Quota", "Random", "Replay", "Schedule", "Threshold", "WarmUp",
+           "Window"]
