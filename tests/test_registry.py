@@ -66,7 +66,9 @@ def test_every_group_has_its_folder():
 
 
 # What a lever needs of the rest of a config, where that is not what the others need.
-LEVERS = {"context": ("data=chains", "+model.options={layout: answers}"), "rollouts": ("data=pointer_chase",)}
+LEVERS = {"context": ("model=gpt_pair", "data=chains", "+model.options={layout: answers}"),
+          "rollouts": ("model=gpt_pair", "data=pointer_chase"),
+          "skills": ("model=gpt_2x64", "data=two_source_chains", "schedule=onset")}
 # Data of tokens, which are made and read no file.
 TASKS = ("chains", "noisy_chains", "pointer_chase", "two_source_chains")
 
@@ -85,7 +87,7 @@ def test_every_config_composes_and_is_accepted(group, option, tmp_path):
         options = ["data=chains"]
     if group == "lever":
         # The pair's own motivated network, in place of a run that is the user's to name.
-        options = ["model=gpt_pair", *LEVERS.get(option, ("data=noisy_chains", "lever.of=motivated"))]
+        options = [*LEVERS.get(option, ("model=gpt_pair", "data=noisy_chains", "lever.of=motivated"))]
     config = compose_config(*options, f"{group}={option}")
     assert set(config) - {"lever"} == {"seed", "evaluate_every", "checkpoint", *GROUPS}
     config["recipe"]["batch_size"] = 64

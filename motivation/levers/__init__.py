@@ -6,10 +6,11 @@ from motivation.levers.kept_rollouts import KeptRollouts
 from motivation.levers.lever import Lever
 from motivation.levers.prefix import Prefix
 from motivation.levers.samples import Samples
+from motivation.levers.skills import Skills
 from motivation.levers.tokens import Tokens
 
 # By the name in conf/lever.
 BY_NAME: dict[str, type[Lever]] = {"context": Context, "distillation": Distillation, "prefix": Prefix,
-                                   "rollouts": KeptRollouts, "samples": Samples, "tokens": Tokens}
+                                   "rollouts": KeptRollouts, "samples": Samples, "skills": Skills, "tokens": Tokens}
 
-__all__ = ["BY_NAME", "Context", "Distillation", "KeptRollouts", "Lever", "Prefix", "Samples", "Tokens"]
+__all__ = ["BY_NAME", "Context", "Distillation", "KeptRollouts", "Lever", "Prefix", "Samples", "Skills", "Tokens"]

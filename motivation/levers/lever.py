@@ -21,7 +21,7 @@ class Lever:
     """
 
     rung: int | None = None
-    rungs: Sequence[int] = ()
+    rungs: Sequence[Any] = ()
 
     @property
     def climbs(self) -> bool:
@@ -36,6 +36,10 @@ class Lever:
             dataset: all splits; never the test sets.
         """
         return loader
+
+    def heldout(self) -> tuple[Tensor, Tensor] | None:
+        """Inputs and targets for monitors that need held-out ones; None for those of the data set."""
+        return None
 
     def check(self, trainer: Trainer) -> None:
         """Raise ValueError where it cannot train these networks; before the first step."""

@@ -153,7 +153,9 @@ def _trainer(config: Mapping[str, Any], choice: PairModel | ClassicalModel, reci
         schedule.bind(monitor)
     except ValueError as error:
         raise ConfigError(f"schedule.{error}") from error
-    heldout = _heldout_batch(dataset, loader, spec["name"]) if "heldout" in monitor.needs else None
+    heldout = None
+    if "heldout" in monitor.needs:
+        heldout = (lever and lever.heldout()) or _heldout_batch(dataset, loader, spec["name"])
     return Trainer(model, recipe.optimizer_factory(), loss, monitor, schedule, groups=recipe.groups,
                    heldout=heldout, engine=engine, lag=lag, state=recipe.state, differential_lr=recipe.differential_lr,
                    differential_weight_decay=recipe.differential_weight_decay,

@@ -84,7 +84,8 @@ def has_rungs(config: Mapping[str, Any]) -> bool:
 
 def climbs(config: Mapping[str, Any]) -> bool:
     """Whether a config's monitor and schedule climb a lever's rungs, with one network or two."""
-    return has_rungs(config) and config["lever"].get("order") == "promoted"
+    return (has_rungs(config) and config["lever"].get("order", "promoted") == "promoted"
+            and len(config["lever"]["rungs"]) > 1)
 
 
 def digest(what: Any) -> str:

@@ -1,7 +1,7 @@
 """Schedules: progress score -> phase of the next step."""
 
 from motivation.schedules.constant import Always, Never
-from motivation.schedules.controls import MatchedRandom, Periodic, Progressive, Random, Replay
+from motivation.schedules.controls import MatchedRandom, Onset, Periodic, Progressive, Random, Replay
 from motivation.schedules.gates import Budget, CoolDown, MaxInterval, MinInterval, WarmUp, Window
 from motivation.schedules.ladder import Ladder
 from motivation.schedules.quota import Quota
@@ -13,8 +13,9 @@ BY_NAME = {
     "budget": Budget, "window": Window, "min_interval": MinInterval, "max_interval": MaxInterval,
     "cool_down": CoolDown, "warm_up": WarmUp,
     "random": Random, "matched_random": MatchedRandom, "replay": Replay, "periodic": Periodic,
-    "progressive": Progressive,
+    "progressive": Progressive, "onset": Onset,
 }
 
 __all__ = ["BY_NAME", "Always", "Budget", "CoolDown", "Ladder", "MatchedRandom", "MaxInterval", "MinInterval",
-           "Never", "Periodic", "Progressive", "Quota", "Random", "Replay", "Schedule", "Threshold", "WarmUp", "Window"]
+           "Never", "Onset", "Periodic", "Progressive", "Quota", "Random", "Replay", "Schedule", "Threshold", "WarmUp",
+           "Window"]

@@ -92,6 +92,32 @@ class Progressive(Planned):
         return (step < self.turn) is self.reverse
 
 
+@check_arguments
+class Onset(Planned):
+    """The base until a step, the motivated network from it on.
+
+    Args:
+        step: the first motivated one, from 1; None for one that is drawn by the seed, each of the run alike likely.
+        seed: of that draw.
+        total_steps: length of training; a step after its end is refused.
+
+    Raises:
+        ValueError: the step is not in training, or no total_steps.
+    """
+
+    def __init__(self, step: Count | None = None, *, seed: int = 0, total_steps: int | None = None):
+        super().__init__()
+        check_known("total_steps", total_steps)
+        if step is not None and step >= total_steps:
+            raise ValueError(f"step={step}: must be below the {total_steps} steps of training")
+        drawn = np.random.default_rng(derived_seed(seed, SCHEDULE)).integers(1, max(2, total_steps))
+        self.turn = int(drawn) if step is None else step
+
+    def motivated_at(self, step: int) -> bool:
+        """From the step on."""
+        return step >= self.turn
+
+
 class Scattered(Planned):
     """A number of motivated steps every epoch, at random batches, never the epoch's first: Algorithm 1 has none there.
 

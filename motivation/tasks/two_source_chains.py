@@ -84,6 +84,13 @@ class TwoSourceChains(PathTask):
 
         return self._problem(*first_that(belongs, propose, split), rng)
 
+    def skill(self, problem: Problem) -> str:
+        """Which of the skills a problem is of."""
+        sources = [name[0] for name in self._read(problem)[2]]
+        if len(sources) == 1:
+            return "facts"
+        return "composite" if len({*sources}) > 1 else {"f": "memory", "n": "context"}[sources[0]]
+
     def verify(self, problem: Problem, answer: Sequence[str]) -> list[bool]:
         """See `Task.verify`; a value is right where it follows from the one written before it."""
         tables, before, path = self._read(problem)

@@ -21,7 +21,7 @@ FACTS = {"seed": 0, "total_steps": STEPS, "steps_per_epoch": EPOCH, "base_flops"
 # What conf/ says in hundreds of steps, in so few. A moving average of 0.02 has not moved yet.
 SHORT = {"window": 8, "every": 2, "half_life": 3.0, "alpha": 0.5, "steps": 3}
 # A level of its own that the score reaches while the loss falls steeply, where the monitor's is not or there is none.
-REACHED = {"prediction_gain": 0.0, "invert": -100.0}
+REACHED = {"prediction_gain": 0.0, "invert": -100.0, "mastery": 0.0}
 
 
 def options(group):

@@ -24,6 +24,7 @@ from motivation.monitors import (
     Heldout,
     Invert,
     LearningProgress,
+    Mastery,
     Monitor,
     NoiseScale,
     PairedHeldout,
@@ -47,6 +48,7 @@ MAKERS = {
     "gradient_agreement_mean": lambda: GradientAgreement("mean", half_life=5),
     "noise_scale": lambda: NoiseScale(half_life=5),
     "paired_heldout": lambda: PairedHeldout(every=1),
+    "mastery": lambda: Mastery(2, loss=1.0, every=1),
     "bandit": lambda: Bandit(every=1, seed=3),
     "smooth": lambda: Smooth(Trend(20), 5),
     "invert": lambda: Invert(Trend(20)),
@@ -212,6 +214,21 @@ def test_an_arm_that_epoch_edges_cut_short_is_judged_too():
         assert min(monitor.rewards) >= 2
         assert any(motivated)
         assert np.mean(motivated[len(motivated) // 2:]) < 0.2, (per_epoch, every)
+
+
+def test_mastery_is_the_least_lower_bound_of_its_parts():
+    """Wilson's lower bound in closed form, of shares of losses below the limit; the least part decides."""
+    monitor = Mastery(2, confidence=0.95, loss=0.5, every=1)
+    z, expected = 1.6448536269514722, []
+    for share in (0.9, 0.6):
+        centre, spread = share + z * z / 40, z * math.sqrt(share * (1 - share) / 20 + z * z / 1600)
+        expected.append((centre - spread) / (1 + z * z / 20))
+    losses = [0.4] * 18 + [0.5] * 2 + [0.1] * 12 + [2.0] * 8
+    assert scores(monitor, [Signal(1, heldout=losses), Signal(9)]) == pytest.approx([min(expected)] * 2)
+    monitor.observe(Signal(1, heldout=losses))
+    assert monitor.reading == pytest.approx(expected)
+    assert math.isnan(Mastery().observe(1.0))
+    assert Mastery().observe(Signal(1, heldout=[math.log(2) / 2] * 8)) == 0
 
 
 def test_paired_heldout_is_never_stuck():

@@ -23,6 +23,7 @@ from motivation.schedules import (
     MaxInterval,
     MinInterval,
     Never,
+    Onset,
     Periodic,
     Progressive,
     Quota,
@@ -84,6 +85,7 @@ def makers(run):
         "replay": lambda: Replay(run, steps_per_epoch=20, total_steps=207),
         "periodic": lambda: Periodic(7, 2),
         "progressive": lambda: Progressive(0.3, total_steps=207),
+        "onset": lambda: Onset(55, total_steps=207),
     }
 
 
@@ -338,6 +340,7 @@ def test_periodic_and_progressive():
     assert np.flatnonzero(phases(Periodic(5, 2), [0] * 12)).tolist() == [3, 4, 8, 9]
     assert np.flatnonzero(phases(Progressive(0.25, total_steps=12), [0] * 12)).tolist() == [9, 10, 11]
     assert np.flatnonzero(phases(Progressive(0.25, True, total_steps=12), [0] * 12)).tolist() == [0, 1, 2]
+    assert np.flatnonzero(phases(Onset(9, total_steps=12), [0] * 12)).tolist() == [9, 10, 11]
 
 
 @pytest.mark.parametrize("name", [*BY_NAME, "ladder"])
