@@ -9,7 +9,7 @@ import motivation.cli.compose
 from motivation.cli.main import main
 from motivation.tables.page import fill
 
-PAGES = [Path(__file__).parents[2] / name for name in ("README.md", "docs/results.md")]
+PAGES = [Path(__file__).parents[2] / name for name in ("README.md", "docs/results.md", "docs/allocation.md")]
 PAGE = """# Title
 <!-- motivation table one --show -->
 old

@@ -41,7 +41,8 @@ def planned(composed, name, seeds=2, scale="smoke", overrides=QUICK):
 
 def test_every_table_plans_at_smoke_scale(composed):
     assert list_tables() == ["attempts", "budget", "context", "cusearch", "deploy_twice", "initialization", "k",
-                             "prefix", "samples", "signals", *(f"table{n}" for n in range(1, 8)), "tiers", "tokens"]
+                             "prefix", "samples", "signals", "skills", *(f"table{n}" for n in range(1, 8)), "tiers",
+                             "tokens"]
     for name in list_tables():
         plan = planned(composed, name)
         assert plan.rows
