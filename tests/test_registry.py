@@ -67,6 +67,7 @@ def test_every_group_has_its_folder():
 
 # What a lever needs of the rest of a config, where that is not what the others need.
 LEVERS = {"context": ("model=gpt_pair", "data=chains", "+model.options={layout: answers}"),
+          "distillation": (),
           "rollouts": ("model=gpt_pair", "data=pointer_chase"),
           "skills": ("model=gpt_2x64", "data=two_source_chains", "schedule=onset")}
 # Data of tokens, which are made and read no file.
