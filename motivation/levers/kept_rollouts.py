@@ -86,15 +86,17 @@ class KeptRollouts(OnRollouts):
         temperature: of sampling.
         after: steps of supervised training before, on whole batches.
         seed: of the run.
+        total_steps: length of training; None where it is unknown.
 
     Raises:
-        ValueError: a group of fewer than 2.
+        ValueError: a group of fewer than 2, no step left for rollouts.
     """
 
     @check_arguments
     def __init__(self, rule: Rule = "deepest", keep: Count = 32, group: Annotated[int, Field(ge=2)] = 8,
-                 temperature: Positive = 1.0, after: Annotated[int, Field(ge=0)] = 0, *, seed: int):
-        super().__init__(group, temperature, after, seed)
+                 temperature: Positive = 1.0, after: Annotated[int, Field(ge=0)] = 0, *, seed: int,
+                 total_steps: int | None = None):
+        super().__init__(group, temperature, after, seed, total_steps)
         self.rule, self.keep = rule, keep
         # Of `phase`.
         self._threshold = 0

@@ -25,9 +25,16 @@ class OnRollouts(Lever):
         temperature: of sampling.
         after: steps of supervised training before, on whole batches.
         seed: of the run.
+        total_steps: length of training; None where it is unknown.
+
+    Raises:
+        ValueError: no step is left for rollouts.
     """
 
-    def __init__(self, group: int, temperature: float, after: int, seed: int):
+    def __init__(self, group: int, temperature: float, after: int, seed: int, total_steps: int | None = None):
+        if total_steps is not None and after >= total_steps:
+            raise ValueError(f"after={after}: must be below the {total_steps} steps of training; "
+                             "rollouts begin there")
         self.group, self.temperature, self.after, self.seed = group, temperature, after, seed
         self._counted = dict.fromkeys(COUNTED, 0)
         self._sampler: Sampler

@@ -67,9 +67,11 @@ class Prefix(OnRollouts):
         run: the finished run's folder.
         of: which of the run's networks.
         seed: of the run.
+        total_steps: length of training; None where it is unknown.
 
     Raises:
-        ValueError: a group of fewer than 2, or a run without a use for it, or none where one is used.
+        ValueError: a group of fewer than 2, no step left for rollouts, a run without a use for it, or none where one
+            is used.
     """
 
     @check_arguments
@@ -77,11 +79,11 @@ class Prefix(OnRollouts):
                  successes: Annotated[int, Field(ge=0)] = 1, temperature: Positive = 1.0,
                  after: Annotated[int, Field(ge=0)] = 0,
                  teacher: Literal["verifier", "run", "motivated"] = "verifier", run: str | None = None,
-                 of: Phase = "base", *, seed: int):
+                 of: Phase = "base", *, seed: int, total_steps: int | None = None):
         if (teacher == "run") != (run is not None):
             raise ValueError(f"run={run}: is for teacher=run, and teacher={teacher}" if run else
                              "run is missing: teacher=run takes a network of a finished run; give its folder")
-        super().__init__(group, temperature, after, seed)
+        super().__init__(group, temperature, after, seed, total_steps)
         self.rule, self.successes, self.teacher, self.run, self.of = rule, successes, teacher, run, of
         # Of `whole_matched`: tokens that `first_wrong` would have spent so far, less those that were.
         self._credit = 0

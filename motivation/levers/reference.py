@@ -66,6 +66,10 @@ def read_reference(run: str, of: Phase, dataset: Dataset, image_shape: tuple[int
     if num_classes != dataset.num_classes or (classes and dataset.classes and tuple(classes) != dataset.classes):
         raise ValueError(f"run={run}: it has {num_classes} {'tokens' if tokens else 'classes'}, {_some(classes)}, and "
                          f"the data {dataset.num_classes}, {_some(dataset.classes)}; give a run with the same ones")
+    task_seed = found.config["data"].get("task_seed")
+    if dataset.task is not None and task_seed != dataset.task.task_seed:
+        raise ValueError(f"run={run}: its task has task_seed={task_seed}, and the data's {dataset.task.task_seed}: "
+                         "other functions; give a run of the same task")
     shape, asked = tuple(shape), tuple(image_shape or shape)
     if not tokens and shape != asked:
         raise ValueError(f"run={run}: its images are {shape}, and those of the data {asked}; give a run at that size")

@@ -136,7 +136,7 @@ def _trainer(config: Mapping[str, Any], choice: PairModel | ClassicalModel, reci
     climbs = lever is not None and lever.climbs
     if climbs and isinstance(model, Pair):
         raise ConfigError("lever: the schedule of a pair switches its networks, and climbs no rungs; choose one "
-                          "network, such as model=classical model.network=gpt_2x64, or another order")
+                          "network, such as model=classical model.network=gpt_2x64")
     if not climbs and not isinstance(model, Pair):
         return Trainer(model, recipe.optimizer_factory(), loss, groups=recipe.groups, engine=engine,
                        known_flops=known), flops

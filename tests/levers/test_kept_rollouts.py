@@ -106,6 +106,7 @@ def test_the_threshold_of_a_phase_is_saved():
     (("lever.keep=33",), "lever.keep=33: must be at most the 32 rollouts of a batch"),
     (("lever.keep=0",), "lever.keep=0: must be at least 1"),
     (("lever.group=1",), "lever.group=1: must be at least 2"),
+    (("lever.after=8",), "lever.after=8: must be below the 8 steps of training"),
     (("data=chains", "recipe.epochs=1"), "lever.rule=deepest: reads how often an answer asks its environment")])
 def test_what_cannot_be_is_one_line_that_names_the_key(overrides, message, capsys, tmp_path):
     chase = CHASE if overrides[0] != "data=chains" else CHASE[6:]

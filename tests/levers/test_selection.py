@@ -278,6 +278,12 @@ def test_another_kind_of_reference_is_refused(source, of, message, finished):
         read_reference(str(folder), of, DATA())
 
 
+def test_a_reference_of_other_functions_is_refused(reference):
+    """Equal vocabularies do not make a task."""
+    with pytest.raises(ValueError, match=r"its task has task_seed=0, and the data's 5: other functions"):
+        read_reference(str(reference), "base", ChainProblems(train=320, test=32, noise=0.5, task_seed=5).load())
+
+
 def test_a_reference_of_images_of_another_size_is_refused(finished):
     folder = finished("model=classical", "model.network=resnet8", "recipe.epochs=null", "recipe.steps=2", "seed=5")
     with pytest.raises(ValueError, match=r"its images are \(1, 8, 8\), and those of the data \(1, 6, 6\)"):

@@ -54,7 +54,7 @@ def test_the_committed_pages_are_what_the_command_makes(composed, tmp_path, monk
     """Also where no data set can be read: there are only the results that come with the package."""
     @contextlib.contextmanager
     def composing():
-        yield lambda overrides: composed(("data.root=nowhere", *overrides))
+        yield lambda overrides: composed((*["data.root=nowhere"] * ("data=cifar10" in overrides), *overrides))
 
     monkeypatch.setattr(motivation.cli.compose, "composing", composing)
     copies = [tmp_path / page.name for page in PAGES]
