@@ -52,7 +52,7 @@ def write_finished(config, folder, resume=False, accuracy=90.0, share=1 / 6):
                "null_rate": None if alone else 0.2, "null_kind": None if alone else "permute",
                "null_rate_independent": None if alone else 1 / 6, "seed": config["seed"]}
     summary |= {f"base/depth_{most}_top1": accuracy for most, _ in config["data"].get("depth_shares") or ()}
-    if config["data"].get("unseen_functions"):
+    if config["data"]["name"] == "two_source_chains":
         summary["base/unseen_function_top1"] = accuracy
     (folder / "summary.json").write_text(json.dumps(summary))
     (folder / "config.yaml").write_text(yaml.dump(config, Dumper=yaml.CSafeDumper))

@@ -202,7 +202,7 @@ def test_a_page_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 def test_refusals_are_one_line(finished, tmp_path, capsys):
     run = str(finished())
-    assert "no such run folder, and no table; there are budget, " in refused(capsys, "report", "nowhere")
+    assert "no such run folder, and no table; there are attempts, budget, " in refused(capsys, "report", "nowhere")
     assert "is a folder; name a file" in refused(capsys, "report", run, "-o", str(tmp_path))
     assert "is no file" in refused(capsys, "report", run, "-o", "/dev/null")
     (tmp_path / "file").write_text("")
