@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from motivation.accuracy import IGNORED
-from motivation.tasks.problem import Problem, Task
+from motivation.tasks.problem import ASK, Problem, Task
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,11 @@ def encode(task: Task, problems: Iterable[Problem], prompt: int, answer: int | N
         labels[row, prompt:prompt + len(written)] = np.where(problem.written, written, IGNORED)
     # A sequence's last token has no next one.
     return Sequences(tokens[:, :-1].copy(), labels[:, 1:].copy())
+
+
+def prompt_length(task: Task, part: Sequences) -> int:
+    """Length of the prompts of sequences as `encode` made them, the token that asks included."""
+    return int((part.tokens[0] == task.vocabulary.index(ASK)).argmax()) + 1
 
 
 def with_noise(part: Sequences, task: Task, problems: Iterable[Problem], prompt: int) -> Sequences:

@@ -12,7 +12,7 @@ from motivation.validation import Positive, check_arguments
 
 
 class Distillation(Lever):
-    """Mixes the targets of base steps with what the motivated network says of the batch; motivated steps are as ever.
+    """In base steps, mixes the targets with the motivated network's predictions; motivated steps are unchanged.
 
     The motivated network's forward is charged as ``teacher``.
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from motivation.accuracy import IGNORED
 from motivation.data import Dataset, Sequences
-from motivation.data.sequences import encode
+from motivation.data.sequences import encode, prompt_length
 from motivation.randomness import ROLLOUTS, derived_generator
-from motivation.tasks.problem import ASK, Problem, Task
+from motivation.tasks.problem import Problem, Task
 from motivation.training.distributed import processes
 from motivation.training.engine import Engine
 from motivation.training.ledger import forward_flops
@@ -116,7 +116,7 @@ class Sampler:
                              "torchrun")
         self.task, tokens = dataset.task, dataset.train.tokens
         self._ids = {token: number for number, token in enumerate(self.task.vocabulary)}
-        self._prompt = int((tokens[0] == self._ids[ASK]).argmax()) + 1
+        self._prompt = prompt_length(self.task, dataset.train)
         # A sequence's last token is a target alone.
         self.longest = tokens.shape[1] + 1 - self._prompt
         self._problems = {row.tobytes(): problem for row, problem in zip(tokens, dataset.problems, strict=True)}

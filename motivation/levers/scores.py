@@ -16,7 +16,7 @@ def random_scores(shape: tuple[int, ...], seed: int, step: int) -> Tensor:
 
 @torch.no_grad()
 def logits(network: nn.Module, inputs: Tensor, engine: Engine) -> Tensor:
-    """What a network says in evaluation mode, eager; nothing changes.
+    """Logits of a network in evaluation mode, eager; nothing changes.
 
     Args:
         network: that is asked.

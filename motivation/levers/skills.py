@@ -10,11 +10,10 @@ from pydantic import Field
 from torch import Tensor
 
 from motivation.data import Dataset, EpochLoader, Sequences
-from motivation.data.sequences import encode
+from motivation.data.sequences import encode, prompt_length
 from motivation.levers.on_rollouts import OnRollouts
 from motivation.levers.rollouts import Rollout, advantages
 from motivation.randomness import SKILL_PROBLEMS, SKILLS_DRAWN, derived_generator, derived_seed
-from motivation.tasks.problem import ASK
 from motivation.tasks.two_source_chains import SKILLS, TwoSourceChains
 from motivation.training.trainer import Trainer
 from motivation.validation import Count, NotNegative, Positive, check_arguments
@@ -88,14 +87,13 @@ class Skills(OnRollouts):
                                      f"of that skill; give it a share of the data's mixture={list(task.mixture)}")
         self._weights = [torch.from_numpy((np.array(mixture) / np.maximum(counts, 1))[skills])
                          for mixture in self.rungs]
-        self._loader, self._task = loader, task
+        self._loader, self._task, self._prompt = loader, task, prompt_length(task, dataset.train)
         self._tokens = torch.from_numpy(dataset.train.tokens).to(loader.device)
         self._labels = torch.from_numpy(dataset.train.labels).to(loader.device)
         return loader
 
     def heldout(self) -> tuple[Tensor, Tensor]:
         """See `Lever.heldout`: one skill of the first rung after another, as many of each."""
-        prompt = int((self._tokens[0] == self._task.vocabulary.index(ASK)).int().argmax()) + 1
         problems = []
         for number, share in enumerate(self.rungs[0]):
             if share:
@@ -104,7 +102,7 @@ class Skills(OnRollouts):
                 rng = random.Random(derived_seed(self.seed, SKILL_PROBLEMS, number))
                 split = "validation" if SKILLS[number] == "composite" else "train"
                 problems += [alone.draw(split, rng) for _ in range(self.held)]
-        part = encode(self._task, problems, prompt, self._tokens.shape[1] + 1 - prompt)
+        part = encode(self._task, problems, self._prompt, self._tokens.shape[1] + 1 - self._prompt)
         return (torch.from_numpy(part.tokens).to(self._loader.device),
                 torch.from_numpy(part.labels).to(self._loader.device))
 
@@ -122,9 +120,9 @@ class Skills(OnRollouts):
         self.rung = trainer.rung if self.climbs else 0
         assert self.rung is not None
         last = self.rung == len(self.rungs) - 1
-        if last and self.climbs and self._unlocked is None:
-            self._unlocked = trainer.steps
-        if last and self.climbs and self.rate != 1:
+        if last and self.climbs:
+            if self._unlocked is None:
+                self._unlocked = trainer.steps
             # The run sets the learning rate of every step anew.
             for group in trainer.optimizers[0].param_groups:
                 group["lr"] *= self.rate

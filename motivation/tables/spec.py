@@ -39,14 +39,15 @@ def read_table(name: str) -> dict[str, Any]:
     name = table_name(name)
     table = yaml.safe_load((resources.files("motivation.experiments") / f"{name}.yaml").read_text())
     check_figures(name, table["rows"])
-    scales = {scale: level if "data" in level else _shared_scale(scale) | level
+    scales = {scale: level if "data" in level else _on_shared_scale(scale, level)
               for scale, level in table["scales"].items()}
     return {"name": name} | table | {"scales": scales}
 
 
-def _shared_scale(scale: str) -> dict[str, Any]:
-    """A scale that several tables have: theirs is what differs, such as the number of seeds."""
-    return yaml.safe_load((resources.files("motivation.experiments") / "scales" / f"{scale}.yaml").read_text())
+def _on_shared_scale(scale: str, level: dict[str, Any]) -> dict[str, Any]:
+    """A scale that several tables have, with what differs in a table: its recipes are added to the shared ones."""
+    shared = yaml.safe_load((resources.files("motivation.experiments") / "scales" / f"{scale}.yaml").read_text())
+    return shared | level | {"recipes": shared["recipes"] | level.get("recipes", {})}
 
 
 def check_figures(name: str, rows: Sequence[Mapping[str, Any]]) -> None:

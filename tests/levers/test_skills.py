@@ -177,15 +177,6 @@ def test_a_single_rung_is_trained_from_start_to_end(finished):
     assert climbs(compose_config("lever=context", "lever.order=promoted"))
 
 
-def test_random_steps_are_of_the_seed():
-    from motivation.schedules import Onset
-
-    steps = [Onset(seed=seed, total_steps=100).turn for seed in range(200)]
-    assert steps == [Onset(seed=seed, total_steps=100).turn for seed in range(200)]
-    assert {*steps} <= {*range(1, 100)}
-    assert sum(steps) / 200 == pytest.approx(50, abs=4 * 29 / 200 ** 0.5)
-
-
 @pytest.mark.parametrize(("overrides", "message"), [
     ((*ALONE, "lever.rungs=[[0,0,0,0]]"), "lever.rungs[0]=[0.0, 0.0, 0.0, 0.0]: must have a share above 0 of facts"),
     ((*ALONE, "lever.rungs=[[1,1,1]]"), "lever.rungs[0]=[1, 1, 1]: must be a list of at least 4"),

@@ -343,6 +343,13 @@ def test_periodic_and_progressive():
     assert np.flatnonzero(phases(Onset(9, total_steps=12), [0] * 12)).tolist() == [9, 10, 11]
 
 
+def test_onset_without_a_step_draws_one_by_the_seed():
+    steps = [Onset(seed=seed, total_steps=100).turn for seed in range(200)]
+    assert steps == [Onset(seed=seed, total_steps=100).turn for seed in range(200)]
+    assert {*steps} <= {*range(1, 100)}
+    assert sum(steps) / 200 == pytest.approx(50, abs=4 * 29 / 200 ** 0.5)
+
+
 @pytest.mark.parametrize("name", [*BY_NAME, "ladder"])
 def test_every_schedule_fires_stops_and_restores_its_state(name, recorded):
     """Both phases occur (never and always apart); saved at an odd place, through JSON, it continues the same."""
