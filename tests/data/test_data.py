@@ -182,6 +182,12 @@ def test_missing_or_damaged_cifar_says_how_to_get_it(tmp_path, monkeypatch):
         Cifar(classes=20)
 
 
+def test_a_file_as_root_is_told_to_be_the_folder(tmp_path):
+    (file := tmp_path / "cifar10.npz").touch()
+    with pytest.raises(ValueError, match=r"^root=.*cifar10\.npz: is a file; give the folder that holds .*CIFAR-10"):
+        Cifar(root=str(file)).load()
+
+
 def loader(count=50, size=8, channels=3, seed=0, **options):
     rng = np.random.default_rng(0)
     split = Split(rng.integers(0, 256, (count, size, size, channels), dtype=np.uint8), np.arange(count) % 5)

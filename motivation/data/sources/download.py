@@ -19,8 +19,10 @@ def open_or_download(make: Callable[[], Made], what: str, root: str, size: str, 
         download: whether it was asked for.
 
     Raises:
-        ValueError: the data is missing or damaged, or the download failed.
+        ValueError: the root is a file, the data is missing or damaged, or the download failed.
     """
+    if Path(root).is_file():
+        raise ValueError(f"root={root}: is a file; give the folder that holds the data of {what}")
     try:
         return make()
     except (RuntimeError, OSError, ValueError, tarfile.TarError) as error:
