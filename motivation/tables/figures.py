@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from motivation.analysis.figures import LINES, PALETTE
+from motivation.analysis.figures import LINES, PALETTE, Line, draw_line
 from motivation.phase import PHASES
 from motivation.tables.cells import Archive
-from motivation.tables.comparisons import LEVEL, Comparison, Curve
+from motivation.tables.comparisons import LEVEL, Comparison
 from motivation.tables.plan import Plan
 from motivation.tables.studies import StudyRow, compare, measure
 
@@ -36,15 +36,20 @@ def draw_study(plan: Plan, archive: Archive):
     if not comparisons:
         raise ValueError(f"--figure: {plan.name} at scale {plan.scale} has no comparison of two seeds or more yet")
     datasets = list(dict.fromkeys(one.dataset for one in comparisons))
-    panels = len(datasets) + bool(plan.study.curves)
+    courses = curves(plan, rows)
+    panels = len(datasets) + len(courses)
     labels = list(dict.fromkeys(map(_label, comparisons)))
     figure = Figure(figsize=(8 * panels, max(4, 1.6 + 0.28 * len(labels))), layout="constrained")
     axes = figure.subplots(1, panels, squeeze=False)[0]
-    for panel, dataset in zip(axes, datasets, strict=False):
+    for panel, dataset in zip(axes[:len(datasets)], datasets, strict=True):
         _draw_comparisons(panel, [one for one in comparisons if one.dataset == dataset], labels)
         panel.set_title(f"{dataset}, n = {_counts(comparisons)}", fontsize="medium")
-    if plan.study.curves:
-        _draw_curves(axes[-1], plan, rows)
+    for panel, (dataset, lines) in zip(axes[len(datasets):], courses.items(), strict=True):
+        for line in lines:
+            draw_line(panel, line, line.name)
+        panel.set(title=dataset, xscale="log", xlabel="training FLOPs", ylabel="test accuracy (%)")
+        panel.grid(alpha=0.3)
+        panel.legend(fontsize="small")
     return figure
 
 
@@ -78,20 +83,22 @@ def _draw_comparisons(axes, comparisons: Sequence[Comparison], labels: Sequence[
     axes.legend(fontsize="small")
 
 
-def _draw_curves(axes, plan: Plan, rows: Sequence[StudyRow]) -> None:
-    """Mean accuracy of every curve over mean training FLOPs; bars are a standard deviation over seeds."""
-    assert plan.study
-    found = {(one.row.label, one.row.dataset): one for one in rows}
-    curves: dict[tuple[str, str], Curve] = {(dataset, curve.name): curve for dataset, *pair in plan.study.curves
-                                            for curve in pair}
-    for (color, ((dataset, name), curve)) in zip(PALETTE, curves.items(), strict=False):
-        points = [(np.mean(list(one.flops.values())), list(one.accuracies[network.phase].values()), network.phase)
-                  for network in curve.networks
-                  if (one := found.get((network.row, dataset))) and one.accuracies.get(network.phase)]
-        if points:
-            axes.errorbar([flops for flops, _, _ in points], [np.mean(values) for _, values, _ in points],
-                          [np.std(values, ddof=1) if len(values) > 1 else 0 for _, values, _ in points], color=color,
-                          linestyle=LINES[points[0][2]], marker=MARKERS[points[0][2]], capsize=3, label=name)
-    axes.set(xscale="log", xlabel="training FLOPs", ylabel="test accuracy (%)")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+def curves(plan: Plan, rows: Sequence[StudyRow]) -> dict[str, list[Line]]:
+    """The curves that a study compares: a point a row, over the seeds that all rows of a curve have.
+
+    Returns:
+        Data set -> its curves that have such seeds; none without one.
+    """
+    lines: dict[str, list[Line]] = {}
+    for dataset in dict.fromkeys(one for one, _, _ in plan.study.curves) if plan.study else ():
+        named = {curve.name: curve for one, *both in plan.study.curves for curve in both if one == dataset}
+        for colour, curve in zip(PALETTE, named.values(), strict=False):
+            found = [(one, one.accuracies[network.phase]) for network in curve.networks for one in rows
+                     if (one.row.label, one.row.dataset) == (network.row, dataset) and one.flops]
+            found.sort(key=lambda pair: np.mean(list(pair[0].flops.values())))
+            if seeds := sorted(set.intersection(*(set(values) for _, values in found))) if found else []:
+                lines.setdefault(dataset, []).append(Line(
+                    curve.name, colour, LINES["motivated" if "motivated" in curve.name else "base"],
+                    np.array([np.mean([one.flops[seed] for seed in seeds]) for one, _ in found]),
+                    np.array([[values[seed] for _, values in found] for seed in seeds])))
+    return lines

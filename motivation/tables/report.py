@@ -4,13 +4,14 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from motivation.analysis.figures import LINES, PALETTE, Line
+from motivation.analysis.figures import PALETTE
 from motivation.analysis.page import WIDTH, Key, Picture, Section, Text, drawing
 from motivation.analysis.pareto import Point
 from motivation.analysis.report import cost_pictures, line_pictures
 from motivation.phase import PHASES
 from motivation.tables.cells import Archive
 from motivation.tables.comparisons import LEVEL, Comparison
+from motivation.tables.figures import curves
 from motivation.tables.plan import Plan
 from motivation.tables.render import table_texts
 from motivation.tables.studies import StudyRow, compare, measure
@@ -32,8 +33,9 @@ def report_table(plan: Plan, archive: Archive) -> list[Section]:
     rows = measure(plan, archive) if plan.study else []
     if differences := list(_differences(plan, rows)):
         sections.append(Section("Differences", differences))
-    if curves := list(_curves(plan, rows)):
-        sections.append(Section("Accuracy over training FLOPs", line_pictures(curves)))
+    if courses := curves(plan, rows):
+        sections.append(Section("Accuracy over training FLOPs", line_pictures(
+            [(f"{plan.title}: {dataset}", lines) for dataset, lines in courses.items()])))
     for dataset in datasets:
         if points := list(_points(plan, archive, dataset)):
             sections.append(Section(f"Accuracy against cost, {dataset}", cost_pictures(points)))
@@ -52,23 +54,6 @@ def _points(plan: Plan, archive: Archive, dataset: str) -> Iterator[Point]:
                             float(run.summary["budget/flops"]),
                             float(run.summary.get(f"{phase}/forward_flops") or np.nan),
                             run.summary[f"{phase}/{row.measure}"])
-
-
-def _curves(plan: Plan, rows: Sequence[StudyRow]) -> Iterator[tuple[str, list[Line]]]:
-    """The curves that a study compares, a figure a data set: a point a row, over the seeds that all of them have."""
-    for dataset in dict.fromkeys(one for one, _, _ in plan.study.curves) if plan.study else ():
-        curves = {curve.name: curve for one, *both in plan.study.curves for curve in both if one == dataset}
-        lines = []
-        for colour, curve in zip(PALETTE, curves.values(), strict=False):
-            found = [(one, one.accuracies[network.phase]) for network in curve.networks for one in rows
-                     if (one.row.label, one.row.dataset) == (network.row, dataset) and one.flops]
-            found.sort(key=lambda pair: np.mean(list(pair[0].flops.values())))
-            seeds = sorted(set.intersection(*(set(values) for _, values in found))) if found else []
-            if seeds:
-                lines.append(Line(curve.name, colour, LINES["motivated" if "motivated" in curve.name else "base"],
-                                  np.array([np.mean([one.flops[seed] for seed in seeds]) for one, _ in found]),
-                                  np.array([[values[seed] for _, values in found] for seed in seeds])))
-        yield f"{plan.title}: {dataset}", lines
 
 
 def _differences(plan: Plan, rows: Sequence[StudyRow]) -> Iterator[Picture]:
