@@ -50,7 +50,8 @@ def write_finished(config, folder, resume=False, accuracy=90.0, share=1 / 6):
                "motivated/forward_flops": None if alone else 2 * forward,
                "budget/forward_per_image": mean, "budget/flops": 3 * mean * 1000 * 128,
                "null_rate": None if alone else 0.2, "null_kind": None if alone else "permute",
-               "null_rate_independent": None if alone else 1 / 6, "seed": config["seed"]}
+               "null_rate_independent": None if alone else 1 / 6, "seed": config["seed"],
+               "hardware": "AVX2", "torch": "2.14.1"}
     summary |= {f"base/depth_{most}_top1": accuracy for most, _ in config["data"].get("depth_shares") or ()}
     if config["data"]["name"] == "two_source_chains":
         summary["base/unseen_function_top1"] = accuracy

@@ -1,9 +1,11 @@
-"""What a config leaves to the hardware, decided: a run folder then says with which precision it was trained."""
+"""What a config leaves to the hardware, decided, and what that hardware is: both set the bits of a run."""
 
 import functools
 import logging
 from collections.abc import Mapping
 from typing import Any
+
+import torch
 
 from motivation.training.engine import Engine
 from motivation.training.precision import fastest
@@ -24,6 +26,14 @@ def decided(config: Mapping[str, Any]) -> dict[str, Any]:
     precision, reason = fastest(device.type)
     _say(precision, reason)
     return {**config, "engine": {**engine, "precision": precision}}
+
+
+def describe(device: torch.device) -> str:
+    """The name of a GPU, or the instructions that torch takes on a CPU, such as ``AVX2`` or ``AVX512``.
+
+    Runs on other instructions differ by rounding.
+    """
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
 
 
 @functools.cache

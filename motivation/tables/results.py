@@ -31,6 +31,8 @@ NOT_ALWAYS = ("null_rate_independent", "null_kind")
 COLUMNS = ("run", "identity", "dataset", "row", "seed", "fold", "base/top1", "motivated/top1", "base/val_top1",
            "motivated_share", "null_rate", "budget/flops", "budget/forward_per_image", "base/forward_flops",
            "motivated/forward_flops", "steps/base", "steps/motivated", "null_kind", "null_rate_independent", "version")
+# On what a run has its bits; not in files of earlier versions.
+BITS = ("hardware", "torch")
 
 
 def committed() -> Path:
@@ -75,8 +77,10 @@ class Results:
             figures = (*FLOATS, *INTEGERS, *filter(FURTHER.fullmatch, row))
             changed = [key for key in figures if known and known.get(key, "") != row.get(key, "")]
             if known and changed:
-                logger.warning("%s differs from its row in %s: %s is %s, was %s", cell.name, self.path, changed[0],
-                               row[changed[0]], known.get(changed[0]))
+                here, there = (", ".join(filter(None, (one.get(key) for key in BITS))) for one in (row, known))
+                logger.warning("%s differs from its row in %s: %s is %s, was %s%s", cell.name, self.path, changed[0],
+                               row[changed[0]], known.get(changed[0]),
+                               f"; trained on {here}, not on {there}" if here and there and here != there else "")
             # A row that is right stays as it was written, also by another version.
             if changed or not known:
                 rows[cell.identity] = row
@@ -84,7 +88,7 @@ class Results:
             return
         text = io.StringIO()
         further = dict.fromkeys(key for row in rows.values() for key in row if FURTHER.fullmatch(key))
-        writer = csv.DictWriter(text, (*COLUMNS, *further), restval="", lineterminator="\n")
+        writer = csv.DictWriter(text, (*COLUMNS, *BITS, *further), restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows.values())
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +117,8 @@ class Results:
                 reader = csv.DictReader(file)
                 rows = {row["identity"]: dict(row) for row in reader}
             columns = tuple(reader.fieldnames or ())
-            if columns[:len(COLUMNS)] != COLUMNS or not all(map(FURTHER.fullmatch, columns[len(COLUMNS):])):
+            others = [key for key in columns[len(COLUMNS):] if key not in BITS]
+            if columns[:len(COLUMNS)] != COLUMNS or not all(map(FURTHER.fullmatch, others)):
                 raise ValueError(f"its columns are not {', '.join(COLUMNS)}")
             for row in rows.values():
                 _figures(row)
@@ -139,12 +144,12 @@ def _row(plan: Plan, cell: Cell, run: Run) -> dict[str, str]:
     """A run as a row; its label is that of the first row that shows it, none for the source of a control alone."""
     planned = next((row for row in plan.rows if any(one.identity == cell.identity for one in row.cells)), None)
     share, fold = run.motivated_share, run.config["data"].get("fold")
-    values = {key: run.summary.get(key) for key in (*INTEGERS, *FLOATS, *TEXTS)}
+    values = {key: run.summary.get(key) for key in (*INTEGERS, *FLOATS, *TEXTS, *BITS)}
     values |= {"run": cell.name, "identity": cell.identity, "dataset": planned and planned.dataset,
                "row": planned and planned.label, "fold": fold, "motivated_share": share, "version": version()}
     further = {key: value for key, value in run.summary.items() if FURTHER.fullmatch(key) and value is not None}
     return {key: "" if value is None else str(value)
-            for key, value in ({key: values[key] for key in COLUMNS} | further).items()}
+            for key, value in ({key: values[key] for key in (*COLUMNS, *BITS)} | further).items()}
 
 
 def version() -> str:

@@ -52,7 +52,7 @@ def test_run_folder_is_the_contracts(finished):
     rows = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
     assert [set(row) for row in rows] == [EPOCH_KEYS] * 2
     assert set(summary_of(folder)) == EPOCH_KEYS | {"seed", "null_rate", "null_kind", "null_rate_independent",
-                                                 "pair/batch_norm", "pair/synchronized"}
+                                                 "pair/batch_norm", "pair/synchronized", "hardware", "torch"}
     assert rows[-1].items() <= summary_of(folder).items()
 
 

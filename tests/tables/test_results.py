@@ -17,7 +17,7 @@ from motivation.cli.main import main
 from motivation.tables.cells import UNREAD, Archive, Cell
 from motivation.tables.plan import plan_table
 from motivation.tables.render import write_table
-from motivation.tables.results import COLUMNS, Results
+from motivation.tables.results import BITS, COLUMNS, Results
 from motivation.tables.spec import read_table
 from motivation.tables.train import list_states
 
@@ -60,12 +60,12 @@ def test_further_columns_are_in_the_file_of_a_table_that_has_some(composed, tmp_
     shown = rows_of(tmp_path / "out" / "prefix-minute.csv")
     assert {one["row"]: one["teacher tokens"] for one in shown}["DAgger"] == f"{101 + first}"
     assert {one["row"]: one["teacher tokens"] for one in shown}["teacher"] == "-"
-    assert [*rows_of(results.path)[0]] == [*COLUMNS, "lever/teacher_tokens"]
+    assert [*rows_of(results.path)[0]] == [*COLUMNS, *BITS, "lever/teacher_tokens"]
     other = plan_table(read_table("initialization"), "cpu", 1, composed, lambda spec: "stub")
     for cell in other.cells:
         fabricate(runs, cell)
     Results(tmp_path / "results", "initialization", "cpu").record(other, runs, other.cells)
-    assert [*rows_of(tmp_path / "results" / "initialization_cpu.csv")[0]] == [*COLUMNS]
+    assert [*rows_of(tmp_path / "results" / "initialization_cpu.csv")[0]] == [*COLUMNS, *BITS]
 
 
 @pytest.mark.parametrize(("name", "scale"), [("initialization", "cpu"), ("budget", "cpu"), ("table7", "cpu"),
@@ -91,7 +91,7 @@ def test_a_row_is_a_run(plan, archive, tmp_path):
     results.record(plan, archive, plan.cells)
     assert results.path.name == "initialization_cpu.csv"
     rows = rows_of(results.path)
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == COLUMNS + BITS
     assert len(rows) == len(plan.cells)
     for cell, row in zip(plan.cells, rows, strict=True):
         summary = archive.state(cell).run.summary
@@ -101,11 +101,26 @@ def test_a_row_is_a_run(plan, archive, tmp_path):
         assert row["motivated_share"] == ("" if "network" in cell.config["model"] else
                                           str(archive.state(cell).run.motivated_share))
         assert re.fullmatch(r"\d+\.\d+.*", row["version"])
+        assert (row["hardware"], row["torch"]) == ("AVX2", "2.14.1")
     assert {row["row"] for row in rows} == {row.label for row in plan.rows}
     # Once more changes no byte.
     before = results.path.read_bytes(), results.path.stat().st_mtime_ns
     Results(tmp_path / "results", "initialization", "cpu").record(plan, archive, plan.cells)
     assert (results.path.read_bytes(), results.path.stat().st_mtime_ns) == before
+
+
+def test_a_file_of_an_earlier_version_does_not_say_the_hardware(plan, archive, tmp_path):
+    results = Results(tmp_path / "results", "initialization", "cpu")
+    results.record(plan, archive, plan.cells[:-1])
+    earlier = [{key: row[key] for key in COLUMNS} for row in rows_of(results.path)]
+    with open(results.path, "w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(earlier)
+    results = Results(tmp_path / "results", "initialization", "cpu")
+    assert results(plan.cells[0])
+    results.record(plan, archive, plan.cells)
+    assert [row["hardware"] for row in rows_of(results.path)] == [""] * len(earlier) + ["AVX2"]
 
 
 def test_rows_count_as_finished_in_the_list(composed, plan, archive, tmp_path, monkeypatch):
