@@ -218,7 +218,10 @@ def _study(table: Mapping[str, Any], datasets: Sequence[str], rows: Sequence[Pla
                 if control.method != row["row"]:
                     continue
                 kind = control.cells[0].control
-                for phase in (OF_FLOPS[kind][0],) if kind in OF_FLOPS else PHASES:
+                # Where each network has its control, both have the small one's: a pair's FLOPs could train it alone.
+                both = kind not in OF_FLOPS or (kind == "equal_flops"
+                                                and "equal_flops_motivated" in row.get("controls", ()))
+                for phase in PHASES if both else (OF_FLOPS[kind][0],):
                     against = Network(control.label, phase if pairs[control.label] else "base")
                     made.append(Comparison(dataset, Network(row["row"], phase), against))
         curves += planned_curves(table["name"], dataset, table)

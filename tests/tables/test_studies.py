@@ -137,6 +137,16 @@ def test_every_motivated_row_of_the_paper_has_its_network_at_equal_flops(compose
         assert matched.phase == row.phase
 
 
+@pytest.mark.parametrize("name", CAPACITY)
+def test_both_networks_of_a_pair_meet_the_base_of_its_flops(composed, name):
+    plan = planned(composed, name, seeds=1)
+    controls = [row for row in plan.rows if row.cells[0].control == "equal_flops"]
+    assert controls
+    for control in controls:
+        assert {one.network.phase for one in plan.study.comparisons
+                if one.control.row == control.label and one.network.row == control.method} == {"base", "motivated"}
+
+
 def test_two_separate_trainings_cost_what_the_pair_does(composed):
     """Estimated, as the plan prints it; `test_cells` holds that they do cost it."""
     plan, datasets = planned(composed, "deploy_twice", 1, "smoke"), DataSets()
