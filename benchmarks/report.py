@@ -5,7 +5,6 @@ import inspect
 import json
 import os
 import platform
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from importlib import metadata
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 
 from motivation.registry import build, check
+from motivation.run.hardware import cpu_name
 from motivation.run.machine import cores
 
 from . import ELSEWHERE, SPEED
@@ -97,9 +97,7 @@ def run(names: Sequence[str], values: Mapping[str, Any], command: str, json_file
 
 def machine() -> dict[str, Any]:
     """What was measured on: processor, GPU, versions."""
-    cpuinfo = Path("/proc/cpuinfo")
-    model = re.search(r"^model name\s*: (.*)$", cpuinfo.read_text(), re.M) if cpuinfo.is_file() else None
-    return {"cpu": model[1] if model else platform.processor(), "cores": cores(), "threads": torch.get_num_threads(),
+    return {"cpu": cpu_name(), "cores": cores(), "threads": torch.get_num_threads(),
             "instructions": torch.backends.cpu.get_cpu_capability(), "amx": torch.cpu._is_amx_tile_supported(),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
             "python": platform.python_version(), "versions": {name: metadata.version(name) for name in PACKAGES}}

@@ -2,7 +2,10 @@
 
 import functools
 import logging
+import platform
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,12 +31,24 @@ def decided(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, "engine": {**engine, "precision": precision}}
 
 
-def describe(device: torch.device) -> str:
-    """The name of a GPU, or the instructions that torch takes on a CPU, such as ``AVX2`` or ``AVX512``.
+def describe(engine: Engine) -> str:
+    """What sets the last bits of a run: the name of a GPU, or a CPU's and its instructions that torch takes.
 
-    Runs on other instructions differ by rounding.
+    Such as ``AVX2 on AMD EPYC``. Runs on others differ by rounding, unless the engine is portable: ``any x86 CPU``.
     """
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    if engine.portable:
+        return "any x86 CPU"
+    if engine.torch_device.type == "cuda":
+        return torch.cuda.get_device_name(engine.torch_device)
+    return f"{torch.backends.cpu.get_cpu_capability()} on {cpu_name()}"
+
+
+@functools.cache
+def cpu_name() -> str:
+    """The CPU's model, as the system names it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    model = re.search(r"^model name\s*: (.*)$", cpuinfo.read_text(), re.M) if cpuinfo.is_file() else None
+    return model[1] if model else platform.processor() or platform.machine()
 
 
 @functools.cache

@@ -30,7 +30,7 @@ def finish(session: Session, record: Record, predictions: Predictions) -> None:
                "null_rate": null and null.rate, "null_kind": null and null.kind,
                "null_rate_independent": null and null.independent,
                "pair/batch_norm": pair and pair.batch_norm, "pair/synchronized": session.synchronized,
-               "hardware": describe(session.trainer.engine.torch_device), "torch": torch.__version__}
+               "hardware": describe(session.trainer.engine), "torch": torch.__version__}
     if ladder and ladder.rung < ladder.rungs - 1:
         logger.warning("the last rung was never reached: training ended on rung %d of 0 to %d", ladder.rung,
                        ladder.rungs - 1)

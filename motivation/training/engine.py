@@ -17,7 +17,7 @@ from motivation.phase import Phase
 from motivation.training import compiled
 from motivation.training.allocator import keep_freed_memory
 from motivation.training.compiled import Loss, Mode
-from motivation.training.determinism import ask_for_deterministic_kernels
+from motivation.training.determinism import ask_for_deterministic_kernels, ask_for_portable_kernels, check_portable
 from motivation.training.distributed import all_reduce_mean, local_rank, processes, running_statistics
 from motivation.training.precision import AUTOCAST, Precision, fastest, scaled_update
 from motivation.validation import Count, check_arguments
@@ -75,6 +75,8 @@ class Engine:
         channels_last: keep images and convolution weights in channels-last layout, the faster one.
         deterministic: kernels that give the same bits twice, and no autotuning; an operation without such a kernel is
             named once.
+        portable: kernels that give the same bits on every x86 CPU, the slower ones, see
+            `motivation.training.determinism.check_portable`.
         threads: CPU threads of torch; null leaves torch's choice.
         accumulation: micro-batches that a batch is run in, one after another, gradients added up; with ``auto`` a run
             doubles it before training until both networks fit in memory. BatchNorm sees the micro-batches.
@@ -82,8 +84,8 @@ class Engine:
             training until both networks fit in memory.
 
     Raises:
-        ValueError: a device that is not there, threads or parts below 1, or kernels chosen by time that shall be
-            deterministic.
+        ValueError: a device that is not there, threads or parts below 1, kernels chosen by time that shall be
+            deterministic, or ``portable`` where it cannot hold.
     """
 
     device: str = "auto"
@@ -92,6 +94,7 @@ class Engine:
     compile: Mode | None = None
     channels_last: bool = True
     deterministic: bool = True
+    portable: bool = False
     threads: Annotated[int, Field(ge=1, le=MOST_THREADS)] | None = None
     accumulation: Count | Literal["auto"] = 1
     evaluation_batch: Count = 512
@@ -116,6 +119,8 @@ class Engine:
                              "deterministic=false, or compile=default")
         if self.precision == "auto":
             object.__setattr__(self, "precision", fastest(device.type)[0])
+        if self.portable:
+            check_portable(device, self.precision, self.compile, self.threads)
 
     @functools.cached_property
     def torch_device(self) -> torch.device:
@@ -133,6 +138,7 @@ class Engine:
         compiled.forget()
         torch.set_float32_matmul_precision(self.matmul_precision)
         ask_for_deterministic_kernels(self.deterministic, self.torch_device)
+        ask_for_portable_kernels(self.portable)
         if self.torch_device.type == "cuda":
             torch.cuda.set_device(self.torch_device.index or 0)
         if self.torch_device.type == "cpu":

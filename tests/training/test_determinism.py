@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from motivation.training.determinism import ask_for_deterministic_kernels
+from motivation.training.determinism import PORTABLE, ask_for_deterministic_kernels, ask_for_portable_kernels
 from motivation.training.engine import Engine
 
 
@@ -59,3 +59,54 @@ def test_an_operation_that_has_none_is_named_once(caplog):
     Engine(deterministic=False).configure()
     values.put_(torch.tensor([1]), torch.ones(1))
     assert len(caplog.records) == 2
+
+
+@pytest.fixture
+def portable_environment(monkeypatch):
+    """What `portable` needs; the instructions, which torch has chosen by now, are those of a process that had it."""
+    for key, value in PORTABLE.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    yield
+    ask_for_portable_kernels(False)
+
+
+def kernels() -> set[str]:
+    """Names of the operations that a convolution calls."""
+    layer, images = nn.Conv2d(3, 8, 3), torch.ones(16, 3, 8, 8)
+    with torch.autograd.profiler.profile() as profile:
+        layer(images).sum().backward()
+    return {event.name for event in profile.function_events}
+
+
+def test_portable_kernels_are_neither_onednns_nor_nnpacks(portable_environment):
+    if not torch.backends.mkl.is_available():
+        with pytest.raises(ValueError, match="is for x86 CPUs"):
+            Engine(device="cpu", portable=True, threads=1)
+        return
+    Engine(device="cpu", portable=True, threads=torch.get_num_threads()).configure()
+    assert not any("mkldnn" in name or "nnpack_spatial" in name for name in kernels())
+    Engine(device="cpu").configure()
+    assert any("mkldnn" in name for name in kernels())
+
+
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="portable is for x86 CPUs")
+@pytest.mark.parametrize(("options", "line"), [
+    ({"threads": None}, "a fixed number of threads, such as threads=1"),
+    ({"precision": "bfloat16"}, "precision=float32 and compile=null, not bfloat16 and None"),
+    ({"compile": "default"}, "precision=float32 and compile=null, not float32 and default"),
+])
+def test_portable_refuses_what_depends_on_the_cpu(portable_environment, options, line):
+    with pytest.raises(ValueError, match=line):
+        Engine(**{"device": "cpu", "portable": True, "threads": 1} | options)
+
+
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="portable is for x86 CPUs")
+def test_portable_names_what_the_environment_lacks(portable_environment, monkeypatch):
+    monkeypatch.setenv("MKL_CBWR", "AVX2")
+    with pytest.raises(ValueError, match="portable=true needs MKL_CBWR=COMPATIBLE in the environment"):
+        Engine(device="cpu", portable=True, threads=1)
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+    with pytest.raises(ValueError, match="needs a CPU with AVX2; this one has DEFAULT"):
+        Engine(device="cpu", portable=True, threads=1)
