@@ -20,6 +20,7 @@ from PIL import Image
 from torch import nn
 
 from motivation.models import CifarResNet
+from motivation.training.determinism import PORTABLE, ask_for_portable_kernels
 
 
 def pytest_configure(config):
@@ -48,6 +49,16 @@ def _quiet_environment(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     # Small networks gain nothing from more, and threads of several test runs on one machine starve one another.
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def portable_environment(monkeypatch):
+    """What `portable` needs; the instructions, which torch has chosen by now, are those of a process that had it."""
+    for key, value in PORTABLE.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    yield
+    ask_for_portable_kernels(False)
 
 
 @pytest.fixture

@@ -68,6 +68,7 @@ def test_every_group_has_its_folder():
 # What a lever needs of the rest of a config, where that is not what the others need.
 LEVERS = {"context": ("model=gpt_pair", "data=chains", "+model.options={layout: answers}"),
           "distillation": (),
+          "inplace_distillation": (),
           "rollouts": ("model=gpt_pair", "data=pointer_chase"),
           "skills": ("model=gpt_2x64", "data=two_source_chains", "schedule=onset")}
 # Data of tokens, which are made and read no file.
@@ -75,7 +76,7 @@ TASKS = ("chains", "noisy_chains", "pointer_chase", "two_source_chains")
 
 
 @pytest.mark.parametrize(("group", "option"), choices())
-def test_every_config_composes_and_is_accepted(group, option, tmp_path):
+def test_every_config_composes_and_is_accepted(group, option, tmp_path, request):
     """Each file of conf/ gives a config that passes every check, up to the data it may lack here."""
     # The paper's k = 2 lies above what some monitors can score, and some of them need held-out images.
     options = ["schedule=quota", "data.heldout=0.05"] if group == "monitor" else []
@@ -89,6 +90,8 @@ def test_every_config_composes_and_is_accepted(group, option, tmp_path):
     if group == "lever":
         # The pair's own motivated network, in place of a run that is the user's to name.
         options = [*LEVERS.get(option, ("model=gpt_pair", "data=noisy_chains", "lever.of=motivated"))]
+    if option == "portable":
+        request.getfixturevalue("portable_environment")
     config = compose_config(*options, f"{group}={option}")
     assert set(config) - {"lever"} == {"seed", "evaluate_every", "checkpoint", *GROUPS}
     config["recipe"]["batch_size"] = 64

@@ -1,12 +1,12 @@
 """Distillation: the base learns from the pair's motivated network too (Hinton et al. 2015, arXiv 1503.02531)."""
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from motivation.data import Dataset, EpochLoader, Sequences
 from motivation.levers.lever import Lever
 from motivation.levers.scores import logits
 from motivation.levers.selection import Share
+from motivation.training.distillation import mixture
 from motivation.training.trainer import Trainer
 from motivation.validation import Positive, check_arguments
 
@@ -53,6 +53,5 @@ class Distillation(Lever):
             return inputs, targets, weights
         trainer.synchronize()
         trainer.ledger.charge("teacher", len(inputs) * trainer.forward_flops("motivated", inputs))
-        taught = (logits(trainer.network("motivated"), inputs, trainer.engine) / self.temperature).softmax(1)
-        known = targets if targets.is_floating_point() else F.one_hot(targets, taught.shape[1]).to(taught.dtype)
-        return inputs, known.lerp(taught, self.share), weights
+        predicted = logits(trainer.network("motivated"), inputs, trainer.engine)
+        return inputs, mixture(targets, predicted, self.share, self.temperature), weights

@@ -215,11 +215,12 @@ class Engine:
 
     def step(self, network: nn.Module, optimizer: Optimizer, loss: Loss, images: Tensor, targets: Tensor,
              before_update: Callable[[], None] | None = None, scaler: GradScaler | None = None,
-             weights: Tensor | None = None) -> Tensor:
+             weights: Tensor | None = None, also: Callable[[], None] | None = None) -> Tensor:
         """One forward, backward and update of one network; arguments as in `gradients`.
 
         Where several processes train together, their gradients are averaged, and so are BatchNorm's running statistics.
-        ``before_update`` is called between backward and update, when the gradients are whole.
+        ``also`` is called after the backward, and may add to the gradients; ``before_update`` between that and the
+        update, when the gradients are whole.
 
         Returns:
             ``(2,)`` on the device: the batch loss before the update, and 0, or infinity where a gradient that the
@@ -231,6 +232,8 @@ class Engine:
         for parameter in parameters:
             parameter.grad = None
         value = self.gradients(network, loss, images, targets, scaler, weights)
+        if also is not None:
+            also()
         if processes() > 1:
             gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
             all_reduce_mean([*gradients, *running_statistics(network)])

@@ -19,9 +19,9 @@ from motivation.phase import Phase
 # Forward, and twice its cost for the backward: the field's convention, and exact for matrix products.
 TRAINING_FORWARDS = 3
 
-# Forwards that train nothing: a monitor's probes; scores of candidates; the training of a reference and its forwards;
-# sampled tokens; what a teacher writes.
-Kind = Literal["probe", "scoring", "reference", "rollout", "teacher"]
+# What a step takes beside training its network: a monitor's probes; scores of candidates; the training of a reference
+# and its forwards; sampled tokens; what a teacher writes or predicts; the training of a base that is a step's student.
+Kind = Literal["probe", "scoring", "reference", "rollout", "teacher", "student"]
 
 # What a forward of an image of the wrong shape, or of tensors without values, raises.
 FORWARD_ERRORS = (RuntimeError, ValueError, TypeError, AssertionError)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from motivation.monitors import Monitor
@@ -15,6 +16,7 @@ from motivation.pairing.pair import Pair
 from motivation.phase import PHASES, Phase
 from motivation.schedules import Ladder, Never, Schedule
 from motivation.schedules.schedule import check_saves, completed
+from motivation.training.distillation import Student
 from motivation.training.distributed import broadcast, processes
 from motivation.training.engine import Engine, Loss, out_of_memory_named
 from motivation.training.ledger import TRAINING_FORWARDS, Ledger, Stopwatch, forward_flops
@@ -96,6 +98,10 @@ class Trainer:
         known_flops: FLOPs of one image's forward pass by network and ``(C, H, W)``, where they are known already;
             others are counted when they are first needed.
 
+    Attributes:
+        student: the base, where motivated steps train it too, see `motivation.training.distillation.Student`; None
+            where they do not.
+
     In several processes (torchrun, a process group) each gives an equal share of the batch: the first one's weights are
     everybody's from the first step on, gradients, running statistics and signals are averaged, all take the same
     decisions, and the ledger counts the whole batch. Held-out losses are taken of all held-out images in every process.
@@ -122,6 +128,7 @@ class Trainer:
         self._decisions = completed(self.schedule)
         self.engine = engine or Engine()
         self.ledger = Ledger()
+        self.student: Student | None = None
         self.steps = 0
         if not isinstance(lag, int) or lag < 0:
             raise ValueError(f"lag={lag!r}: must be 0 or more whole steps")
@@ -209,9 +216,12 @@ class Trainer:
         signal = None
         probes.before_forward(due, images)
         with out_of_memory_named(phase, len(images), self.engine.micro_batches):
-            loss_and_spoiled = self.engine.step(network, optimizer, self.loss, images, targets, measure, scaler,
-                                                weights)
+            loss, also = self._taught(phase, self.engine, images, targets, scaler)
+            loss_and_spoiled = self.engine.step(network, optimizer, loss, images, targets, measure, scaler, weights,
+                                                also)
             self.ledger.charge("probe", probes.flops(due, count, forward))
+            if also is not None:
+                self.ledger.charge("student", TRAINING_FORWARDS * count * self.forward_flops("base", images))
             flops = TRAINING_FORWARDS * count * forward + self.ledger.pending
             seen = probes.observe(due, self.steps, phase, flops, network, loss_and_spoiled, images, targets,
                                   self.engine, weights)
@@ -250,11 +260,26 @@ class Trainer:
         optimizer.zero_grad(set_to_none=True)
         due = self._probes.due(0)
         self._probes.before_forward(due, images)
-        engine.gradients(network, self.loss, images, targets)
+        loss, also = self._taught(phase, engine, images, targets)
+        engine.gradients(network, loss, images, targets)
+        if also is not None:
+            also()
         if "gradient" in due:
             self._probes.before_update(phase)
         optimizer.step()
         self._probes.after_update(due, engine, network, images, targets)
+
+    def _taught(self, phase: Phase, engine: Engine, images: Tensor, targets: Tensor, scaler: GradScaler | None = None
+                ) -> tuple[Loss, Callable[[], None] | None]:
+        """The loss of a step, and what adds the student's gradients to it; None where the step has no student."""
+        student = self.student
+        if student is None or phase == "base":
+            return self.loss, None
+
+        def learn() -> None:
+            self.ledger.bytes_copied += student.learn(engine, self.loss, images, targets, scaler)
+
+        return student.listen(self.loss), learn
 
     def end_epoch(self) -> None:
         """Close an epoch: the schedule may switch here (the paper contracts)."""

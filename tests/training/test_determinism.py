@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from motivation.training.determinism import PORTABLE, ask_for_deterministic_kernels, ask_for_portable_kernels
+from motivation.training.determinism import ask_for_deterministic_kernels
 from motivation.training.engine import Engine
 
 
@@ -59,16 +59,6 @@ def test_an_operation_that_has_none_is_named_once(caplog):
     Engine(deterministic=False).configure()
     values.put_(torch.tensor([1]), torch.ones(1))
     assert len(caplog.records) == 2
-
-
-@pytest.fixture
-def portable_environment(monkeypatch):
-    """What `portable` needs; the instructions, which torch has chosen by now, are those of a process that had it."""
-    for key, value in PORTABLE.items():
-        monkeypatch.setenv(key, value)
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    yield
-    ask_for_portable_kernels(False)
 
 
 def kernels() -> set[str]:
