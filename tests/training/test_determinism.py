@@ -1,13 +1,15 @@
 """Deterministic kernels are asked for, and what has none is named once."""
 
 import os
+import subprocess
+import sys
 import warnings
 
 import pytest
 import torch
 from torch import nn
 
-from motivation.training.determinism import ask_for_deterministic_kernels
+from motivation.training.determinism import PORTABLE, ask_for_deterministic_kernels
 from motivation.training.engine import Engine
 
 
@@ -100,3 +102,19 @@ def test_portable_names_what_the_environment_lacks(portable_environment, monkeyp
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
     with pytest.raises(ValueError, match="needs a CPU with AVX2; this one has DEFAULT"):
         Engine(device="cpu", portable=True, threads=1)
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="portable is for x86 CPUs")
+def test_a_portable_run_is_the_same_whatever_onednn_takes(tmp_path):
+    """In place of another CPU: oneDNN is told to take older instructions, which the reference engine's bits show."""
+    def steps(engine: str, instructions: str) -> str:
+        folder = tmp_path / f"{engine}_{instructions}"
+        subprocess.run([sys.executable, "-m", "motivation", "train", "model=resnet8_14", "schedule=periodic",
+                        "recipe=digits", "recipe.epochs=1", f"engine={engine}", "engine.threads=1", "tracker=none",
+                        f"hydra.run.dir={folder}"],
+                       env={**os.environ, **PORTABLE, "ONEDNN_MAX_CPU_ISA": instructions}, check=True)
+        return (folder / "steps.csv").read_text()
+
+    assert steps("portable", "SSE41") == steps("portable", "DEFAULT")
+    assert steps("reference", "SSE41") != steps("reference", "DEFAULT")
