@@ -160,6 +160,8 @@ def _planned(options: argparse.Namespace, overrides: tuple[str, ...],
     from motivation.tables.train import show_plan
 
     results = None
+    if options.show and options.results and not options.results.is_dir():
+        raise ValueError(f"--results {options.results}: no such folder")
     if options.show or options.results:
         results = Results(options.results or committed(), table_name(options.name), options.scale)
     archive = Archive(options.runs, results)
@@ -229,7 +231,14 @@ def update_pages(pages: list[Path]) -> int:
             return table_texts(plan, archive)[".md"].rstrip()
 
         # All of them before any is written: an error leaves every page as it was.
-        texts = {page: fill(page.read_text(), shown) for page in pages}
+        texts = {}
+        for page in pages:
+            if not page.is_file():
+                raise ValueError(f"--update {page}: no such file")
+            try:
+                texts[page] = fill(page.read_text(), shown)
+            except ValueError as error:
+                raise ValueError(f"{page}: {error}") from error
     for page, text in texts.items():
         page.write_text(text)
         print(page)

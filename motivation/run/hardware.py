@@ -37,7 +37,7 @@ def describe(engine: Engine) -> str:
     Such as ``AVX2 on AMD EPYC``. Runs on others differ by rounding, unless the engine is portable: ``any x86 CPU``.
     """
     if engine.portable:
-        return "any x86 CPU"
+        return "any x86 CPU" if engine.threads == 1 else f"any x86 CPU, {engine.threads} threads"
     if engine.torch_device.type == "cuda":
         return torch.cuda.get_device_name(engine.torch_device)
     return f"{torch.backends.cpu.get_cpu_capability()} on {cpu_name()}"

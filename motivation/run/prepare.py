@@ -25,6 +25,7 @@ from motivation.pairing.tracing.example import takes_tokens
 from motivation.phase import PHASES
 from motivation.randomness import DROPOUT, HELDOUT, derived_generator, derived_seed
 from motivation.registry import ConfigError, build, check_keys, convert, named, refuse_targets
+from motivation.run.hardware import describe
 from motivation.run.model_choice import ClassicalModel, PairModel
 from motivation.run.session import Checkpointing, Session
 from motivation.schedules import Ladder
@@ -114,7 +115,7 @@ def prepare(config: Mapping[str, Any], restored: bool = False) -> Session:
         learning_rates = recipe.learning_rates(trainer.optimizers, len(loader))
     return Session(dict(config), dataset, loader, trainer, learning_rates, recipe.total_steps(len(loader)), flops,
                    recipe, checkpointing, tracker, lever,
-                   recalibration_batches=getattr(choice, "recalibration_batches", 0))
+                   recalibration_batches=getattr(choice, "recalibration_batches", 0), hardware=[describe(engine)])
 
 
 def _trainer(config: Mapping[str, Any], choice: PairModel | ClassicalModel, recipe: Recipe, engine: Engine,

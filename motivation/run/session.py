@@ -87,6 +87,7 @@ class Session:
         recalibration_batches: for ``batch_norm: recalibrate``.
         history: rows of history.jsonl: what resumes changed of what sets the result, and rollbacks.
         synchronized: whether both networks held one set of mapped weights when last evaluated.
+        hardware: that steps were trained on, one description each, see `motivation.run.hardware.describe`.
     """
 
     config: dict[str, Any]
@@ -105,6 +106,7 @@ class Session:
     recalibration_batches: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     synchronized: bool | None = None
+    hardware: list[str] = field(default_factory=list)
     _meanwhile: Callable[[], None] | None = None
 
     @property
@@ -219,7 +221,8 @@ class Session:
         """All state of the run; learning rates and data order are derived from the position."""
         return {"config": self.config, "data": self.dataset.fingerprint, "position": asdict(self.position),
                 "trainer": self.trainer.state_dict(), "accumulation": self.trainer.engine.micro_batches,
-                "history": self.history, **({} if self.lever is None else {"lever": self.lever.state_dict()}),
+                "history": self.history, "hardware": self.hardware,
+                **({} if self.lever is None else {"lever": self.lever.state_dict()}),
                 "random": all_gather(random_state())}
 
     def load_state_dict(self, state: Mapping[str, Any], source: Path) -> None:
@@ -245,6 +248,8 @@ class Session:
             if self.lever is not None:
                 self.lever.load_state_dict(state["lever"])
             self.history = with_changes(state.get("history", []), self.trainer.steps, state["config"], self.config)
+            # A checkpoint of an earlier version has none.
+            self.hardware = list(dict.fromkeys([*state.get("hardware", ()), *self.hardware]))
             restore_random_state(state["random"][rank()])
         except (KeyError, TypeError, RuntimeError) as error:
             raise ValueError(f"{source} is no checkpoint of this run: {' '.join(str(error).split())[:200]}") from error

@@ -7,7 +7,6 @@ import torch
 
 from motivation.null.rate import NullRate, build_trigger, null_rate
 from motivation.run.evaluation import Predictions
-from motivation.run.hardware import describe
 from motivation.run.prepare import FACTS, split_lag
 from motivation.run.record import Record
 from motivation.run.session import Session
@@ -30,7 +29,7 @@ def finish(session: Session, record: Record, predictions: Predictions) -> None:
                "null_rate": null and null.rate, "null_kind": null and null.kind,
                "null_rate_independent": null and null.independent,
                "pair/batch_norm": pair and pair.batch_norm, "pair/synchronized": session.synchronized,
-               "hardware": describe(session.trainer.engine), "torch": torch.__version__}
+               "hardware": ", then ".join(session.hardware), "torch": torch.__version__}
     if ladder and ladder.rung < ladder.rungs - 1:
         logger.warning("the last rung was never reached: training ended on rung %d of 0 to %d", ladder.rung,
                        ladder.rungs - 1)

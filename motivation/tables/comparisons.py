@@ -10,6 +10,8 @@ from motivation.analysis.statistics import Difference, difference, holm, minimum
 from motivation.phase import PHASES, Phase
 
 LEVEL, POWER = 0.05, 0.8
+# In a row's ``versus``: the other network of the same pair.
+OWN_BASE = "its base"
 
 
 class Network(NamedTuple):
@@ -50,6 +52,11 @@ class Comparison:
     detectable: float | None = None
     uncorrected: float | None = None
 
+    @property
+    def against(self) -> str:
+        """Label of what it is compared with: a row, or the base of its own pair."""
+        return OWN_BASE if self.control.row == self.network.row else self.control.row
+
     def verdict(self, delta: float) -> str | None:
         """What the test shows: ``differs`` after Holm's correction, ``equal`` up to +-delta points, or ``open``;
         None without a test.
@@ -68,7 +75,7 @@ def planned_comparisons(name: str, dataset: str, row: Mapping[str, Any], pairs: 
         name: of the table, for error messages.
         dataset: of the row.
         row: of the table's file; ``versus`` lists labels for all its networks, or maps ``base`` and ``motivated`` to
-            labels.
+            labels; ``its base`` is that of the row's own pair, for ``motivated``.
         pairs: label of every planned row -> whether it is of a pair.
 
     Raises:
@@ -82,6 +89,9 @@ def planned_comparisons(name: str, dataset: str, row: Mapping[str, Any], pairs: 
         if phase not in own:
             raise ValueError(f"{name}, row {row['row']}: versus: it has no network {phase!r}, only {', '.join(own)}")
         for label in labels:
+            if label == OWN_BASE and phase == "motivated":
+                made.append(Comparison(dataset, Network(row["row"], phase), Network(row["row"], "base")))
+                continue
             if label not in pairs:
                 raise ValueError(f"{name}, row {row['row']}: versus: there is no row {label!r}")
             control: Phase = phase if pairs[label] else "base"

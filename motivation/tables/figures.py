@@ -54,7 +54,7 @@ def draw_study(plan: Plan, archive: Archive):
 
 
 def _label(one: Comparison) -> str:
-    return f"{one.network.row} vs {one.control.row.removeprefix(f'{one.network.row}: ')}"
+    return f"{one.network.row} vs {one.against.removeprefix(f'{one.network.row}: ')}"
 
 
 def _counts(comparisons: Sequence[Comparison]) -> str:

@@ -62,7 +62,7 @@ def _differences(plan: Plan, rows: Sequence[StudyRow]) -> Iterator[Picture]:
     controls: dict[tuple[str, str, str], list[Comparison]] = {}
     for one in comparisons:
         if one.tested and one.tested.interval:
-            controls.setdefault((one.dataset, one.network.phase, one.control.row), []).append(one)
+            controls.setdefault((one.dataset, one.network.phase, one.against), []).append(one)
     with drawing():
         for (dataset, phase, control), found in controls.items():
             if len(found) > 1:

@@ -8,9 +8,10 @@ not show it.
 import csv
 import io
 import logging
+import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ TEXTS = ("null_kind",)
 # Accuracies of further test splits, such as base/longer_top1, and what a lever counted: columns where runs have them.
 FURTHER = re.compile(r"(base|motivated)/(?!val_)\w+_top1|lever/\w+")
 NOT_ALWAYS = ("null_rate_independent", "null_kind")
+ALWAYS = (*INTEGERS, "base/top1", "budget/flops")
 COLUMNS = ("run", "identity", "dataset", "row", "seed", "fold", "base/top1", "motivated/top1", "base/val_top1",
            "motivated_share", "null_rate", "budget/flops", "budget/forward_per_image", "base/forward_flops",
            "motivated/forward_flops", "steps/base", "steps/motivated", "null_kind", "null_rate_independent", "version")
@@ -120,11 +122,25 @@ class Results:
             others = [key for key in columns[len(COLUMNS):] if key not in BITS]
             if columns[:len(COLUMNS)] != COLUMNS or not all(map(FURTHER.fullmatch, others)):
                 raise ValueError(f"its columns are not {', '.join(COLUMNS)}")
-            for row in rows.values():
-                _figures(row)
+            for number, row in enumerate(rows.values(), start=2):
+                _check(row, number)
         except (KeyError, TypeError, ValueError, csv.Error) as error:
             raise ValueError(f"{self.path} is damaged: {' '.join(str(error).split())}") from error
         return rows
+
+
+def _check(row: Mapping[str, str], line: int) -> None:
+    """Raise ValueError for a figure that no run can have."""
+    for key in (*INTEGERS, *FLOATS, *filter(FURTHER.fullmatch, row)):
+        text, most = row[key] or "", 100 if key.endswith("top1") else math.inf
+        if (not text and key not in ALWAYS) or key.startswith("lever/"):
+            continue
+        try:
+            value = _number(text)
+        except ValueError:
+            value = math.nan
+        if not 0 <= value <= most or math.isinf(value) or (key in INTEGERS and not isinstance(value, int)):
+            raise ValueError(f"line {line}: {key} is {text!r}: must be a number from 0{' to 100' * (most == 100)}")
 
 
 def _figures(row: dict[str, str]) -> dict[str, Any]:

@@ -100,13 +100,14 @@ def against_table(plan: Plan, archive: Archive, control: str) -> str:
         control: label of the row that the others are compared with.
 
     Raises:
-        ValueError: the table has no comparison with it.
+        ValueError: the table has no comparison with it, or is one of the paper's.
     """
-    assert plan.study
+    if not plan.study:
+        raise ValueError(f"--against {control}: of a table of ours; {plan.name} is one of the paper's")
     rows = measure(plan, archive)
-    against = [one for one in compare(plan, rows) if one.control.row == control]
+    against = [one for one in compare(plan, rows) if one.against == control]
     if not against:
-        labels = dict.fromkeys(one.control.row for one in plan.study.comparisons)
+        labels = dict.fromkeys(one.against for one in plan.study.comparisons)
         raise ValueError(f"--against {control}: {plan.name} compares with {', '.join(labels)}")
     lines = [AGAINST_COLUMNS]
     for one in rows:
@@ -192,7 +193,7 @@ def comparison_cells(one: Comparison, delta: float) -> list[str]:
     test = NONE
     if one.tested:
         test = one.tested.test if one.tested.p is None else f"p = {one.tested.p:.3g}, {one.tested.test}"
-    return [one.network.row, one.network.phase, one.control.row.removeprefix(f"{one.network.row}: "), difference,
+    return [one.network.row, one.network.phase, one.against.removeprefix(f"{one.network.row}: "), difference,
             str(one.n), test, adjusted, one.verdict(delta) or NONE, number(one.detectable, ".2f")]
 
 

@@ -53,7 +53,10 @@ def show_plan(compose: Compose, name: str, scale: str, seeds: int | None, archiv
     logger.info("%s at scale %s: %d runs, %d finished", plan.name, scale, len(plan.cells),
                 len(plan.cells) - len(unfinished))
     for dataset, reason in plan.missing.items():
-        logger.warning("%s cannot be read: %s", dataset, reason)
+        if costs:
+            logger.warning("%s cannot be read: %s", dataset, reason)
+        else:
+            logger.info("%s is not read here; recorded runs are shown", dataset)
     trainable = plan.trainable(archive)
     _refuse_if_none_can_train(trainable)
     if costs and trainable:

@@ -48,17 +48,21 @@ def ask_for_deterministic_kernels(wanted: bool, device: torch.device) -> None:
         warnings.showwarning = _NamesOnce(warnings.showwarning)
 
 
-def check_portable(device: torch.device, precision: str, compile_mode: str | None, threads: int | None) -> None:
+def check_portable(device: torch.device, precision: str, compile_mode: str | None, threads: int | None,
+                   deterministic: bool) -> None:
     """Refuse what would give other bits on another x86 CPU; arguments as in `motivation.training.engine.Engine`.
 
     Raises:
-        ValueError: no x86 CPU with MKL, another precision than float32, a compiler that writes code for this CPU, a
-            number of threads that is left to torch, or an environment that leaves the instructions to the libraries.
+        ValueError: no x86 CPU with MKL, another precision than float32, a compiler that writes code for this CPU,
+            kernels that need not be deterministic, a number of threads that is left to torch, or an environment that
+            leaves the instructions to the libraries.
     """
     if device.type != "cpu" or not torch.backends.mkl.is_available():
         raise ValueError(f"portable=true is for x86 CPUs, not for {device.type} on {platform.machine()}")
     if precision != "float32" or compile_mode is not None:
         raise ValueError(f"portable=true needs precision=float32 and compile=null, not {precision} and {compile_mode}")
+    if not deterministic:
+        raise ValueError("portable=true needs deterministic=true")
     if threads is None:
         raise ValueError("portable=true needs a fixed number of threads, such as threads=1: it sets the order of sums")
     if unset := [f"{key}={value}" for key, value in PORTABLE.items() if os.environ.get(key) != value]:

@@ -120,7 +120,7 @@ class Engine:
         if self.precision == "auto":
             object.__setattr__(self, "precision", fastest(device.type)[0])
         if self.portable:
-            check_portable(device, self.precision, self.compile, self.threads)
+            check_portable(device, self.precision, self.compile, self.threads, self.deterministic)
 
     @functools.cached_property
     def torch_device(self) -> torch.device:

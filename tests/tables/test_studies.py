@@ -83,7 +83,7 @@ def test_signals_holds_every_monitor_at_one_share(composed):
         "name": "cifar", "classes": 10, "root": "", "download": False, "validation": 0.0, "heldout": 0.0128,
         "split_seed": 0, "fold": None, "train_subset": 10000, "size": 16}
     against = {(one.network.row, one.network.phase) for one in plan.study.comparisons
-               if one.control.row == "random moments"}
+               if one.against == "random moments"}
     assert against == {(label, phase) for label in (*MONITORS, "early", "late", "periodic", "replay")
                        for phase in ("base", "motivated")}
 

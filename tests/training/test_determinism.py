@@ -84,6 +84,7 @@ def test_portable_kernels_are_neither_onednns_nor_nnpacks(portable_environment):
 
 @pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="portable is for x86 CPUs")
 @pytest.mark.parametrize(("options", "line"), [
+    ({"deterministic": False}, "needs deterministic=true"),
     ({"threads": None}, "a fixed number of threads, such as threads=1"),
     ({"precision": "bfloat16"}, "precision=float32 and compile=null, not bfloat16 and None"),
     ({"compile": "default"}, "precision=float32 and compile=null, not float32 and default"),
