@@ -13,7 +13,6 @@ from motivation.schedules import Schedule, Threshold
 STEPS_PER_EPOCH = 37
 
 
-
 OPTIMIZERS = {
     "momentum": lambda **how: lambda params: SGD(params, lr=0.05, momentum=0.9, weight_decay=5e-4, **how),
     "nesterov": lambda **how: lambda params: SGD(params, lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4,
@@ -23,9 +22,7 @@ OPTIMIZERS = {
 }
 
 
-
 LOOP, FOREACH, FUSED = {"foreach": False}, {"foreach": True}, {"fused": True}
-
 
 
 class Script(Schedule):
@@ -38,7 +35,6 @@ class Script(Schedule):
     def decide(self, score):
         self.step += 1
         return "motivated" if self.step in self.motivated else "base"
-
 
 
 def assert_same_state(network, optimizer, other, other_optimizer, names=None):
@@ -60,7 +56,6 @@ def assert_same_state(network, optimizer, other, other_optimizer, names=None):
                 assert not value.any(), (name, key)
             else:
                 assert torch.equal(torch.as_tensor(value), torch.as_tensor(their_value)), (name, key)
-
 
 
 def train_beside_oracle(base, motivated, mapping, optimizer, k, steps, weights_map="structural", rows=(), engine=None,

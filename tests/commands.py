@@ -8,11 +8,9 @@ from motivation.cli.main import main
 FAST = ("model=resnet8_14", "tracker=none", "recipe.epochs=1", "recipe.batch_size=256", "engine.threads=1")
 
 
-
 def command(*arguments, **options):
     return subprocess.run([sys.executable, "-m", "motivation", *arguments], capture_output=True, text=True,
                           timeout=120, **options)
-
 
 
 def refused(capsys, *arguments):

@@ -15,10 +15,8 @@ def lines_of(path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-
 def command(folder, *overrides):
     return ["train", "resume=auto", f"hydra.run.dir={folder}", *QUICK, *overrides]
-
 
 
 def kill_and_resume(tmp_path, kills):

@@ -28,7 +28,6 @@ def left(folder) -> dict:
             "weights": {name: tensor.numpy().tobytes() for name, tensor in weights.items()}}
 
 
-
 def stop_after(monkeypatch, step: int, number=signal.SIGTERM):
     """The process sends itself a signal in this step of this run."""
     train = motivation.training.trainer.Trainer.step
@@ -40,7 +39,6 @@ def stop_after(monkeypatch, step: int, number=signal.SIGTERM):
         return train(self, *batch, **options)
 
     monkeypatch.setattr(motivation.training.trainer.Trainer, "step", stepped)
-
 
 
 def stopped(config, folder, monkeypatch, step, number=signal.SIGTERM):

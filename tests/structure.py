@@ -27,12 +27,10 @@ def spread_weights(network: nn.Module, image_shape: tuple[int, ...]) -> None:
     network.eval()
 
 
-
 def without_channel_norms(network: nn.Module) -> None:
     for module in network.modules():
         if mixes_channels(module):
             module.forward = lambda x, *_: x
-
 
 
 def logits_of_both(base: nn.Module, motivated: nn.Module, weights_map, image_shape):

@@ -67,7 +67,6 @@ def test_timm_loads_a_timm_network_by_itself(tmp_path):
     assert json.loads((folder / "config.json").read_text())["model_args"] == {"drop_rate": 0.1, "in_chans": 1}
 
 
-
 def round_trip(folder, networks, image_shape=(3, 8, 8)):
     """Export, check that every reader's network gives the logits of the run's, and return the folders."""
     images = torch.randn(2, *image_shape)

@@ -33,8 +33,6 @@ def test_sigkill_at_random_moments(tmp_path):
     kill_and_resume(tmp_path, kills=4)
 
 
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
 def test_signals_save_and_give_a_shells_status(tmp_path, number, monkeypatch, capsys):
     stop_after(monkeypatch, 1, number)

@@ -12,6 +12,7 @@ import torch
 from conftest import QUICK, compose_config
 from stopping import left, stop_after, stopped
 
+import motivation.run.hardware
 import motivation.run.session
 import motivation.training.engine
 import motivation.training.probes
@@ -31,12 +32,6 @@ AUGMENTED = ("recipe.image_size=10", "recipe.scale=[0.5,1.0]", "recipe.crop_padd
              "recipe.cutmix=1.0", "recipe.repeats=3", "recipe.loss=bce")
 
 
-
-
-
-
-
-
 @pytest.mark.parametrize("step", [0, 7, 8, 15])
 def test_stop_at_any_step_is_exact(finished, tmp_path, monkeypatch, step):
     config = compose_config(*QUICK)
@@ -53,6 +48,17 @@ def test_stop_inside_an_interval_is_exact(tmp_path, monkeypatch, finished):
     assert load_checkpoint(newest.path)["trainer"]["phase"] == "motivated"
     run(compose_config(*QUICK), folder, resume=True)
     assert left(folder) == left(finished())
+
+
+def test_a_run_says_every_cpu_that_trained_it(tmp_path, monkeypatch):
+    """Also where the first one's steps are not repeated: its bits are no longer those of one machine."""
+    monkeypatch.setattr(motivation.run.hardware, "cpu_name", lambda: "one CPU")
+    folder = stopped(compose_config(*QUICK), tmp_path / "run", monkeypatch, 3)
+    monkeypatch.setattr(motivation.run.hardware, "cpu_name", lambda: "another")
+    run(compose_config(*QUICK), folder, resume=True)
+    instructions = torch.backends.cpu.get_cpu_capability()
+    assert json.loads((folder / "summary.json").read_text())["hardware"] == (
+        f"{instructions} on one CPU, then {instructions} on another")
 
 
 @pytest.mark.parametrize("overrides", [
